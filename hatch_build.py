@@ -1,0 +1,48 @@
+"""Generates the protobuf modules, their type stubs and the Open Inference descriptor set.
+
+Runs at every editable install, wheel and sdist; `make protos` is an editable install.
+What it writes is not committed.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+ROOT = Path(__file__).parent
+PROTOS = ROOT / "protos"
+# The Open Inference Protocol gets no Python modules: a second registration of the package
+# `inference` would break tritonclient in the same process. It is loaded from this file into a
+# descriptor pool of our own.
+DESCRIPTOR_SET = PROTOS / "forwardpass" / "wire" / "open_inference.binpb"
+
+
+def generate() -> None:
+    """Writes every generated file, or exits with protoc's own message."""
+    import grpc_tools
+    from grpc_tools import protoc
+
+    includes = [f"-I{PROTOS}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
+    native = sorted(str(path) for path in (PROTOS / "forwardpass").rglob("*.proto"))
+    open_inference = sorted(str(path) for path in (PROTOS / "open_inference").glob("*.proto"))
+    runs = [
+        [
+            f"--python_out={PROTOS}",
+            f"--grpc_python_out={PROTOS}",
+            f"--mypy_out=quiet:{PROTOS}",
+            f"--mypy_grpc_out=quiet:{PROTOS}",
+            *native,
+        ],
+        [f"--descriptor_set_out={DESCRIPTOR_SET}", "--include_imports", *open_inference],
+    ]
+    for arguments in runs:
+        if protoc.main(["protoc", *includes, *arguments]):
+            sys.exit("protoc failed: its message stands above")
+
+
+class ProtobufHook(BuildHookInterface[Any]):
+    """Generates before anything is packed, so that the files are there to pack."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
+        generate()

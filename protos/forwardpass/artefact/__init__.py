@@ -1,0 +1,48 @@
+"""The published model: what the trainer writes and the server believes.
+
+MODELS/<name>/<version>/
+    model.onnx      the graph, its weights, and its card in the metadata
+    golden.npz      inputs, and torch's own outputs for them
+    plots/*.png     pictures for people
+    manifest.json   size and SHA-256 of every other file; written last
+"""
+
+from forwardpass.artefact.card import CARD_KEY, CardError, card_from_json, card_to_json
+from forwardpass.artefact.digest import array_digest, file_digest, space_id
+from forwardpass.artefact.golden import GOLDEN_FILE, Golden, load_golden, save_golden
+from forwardpass.artefact.latents import draw_latents
+from forwardpass.artefact.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    ManifestError,
+    read_manifest,
+    verify_manifest,
+    write_manifest,
+)
+from forwardpass.artefact.tolerance import max_absolute_error, within
+
+MODEL_FILE = "model.onnx"
+
+__all__ = [
+    "CARD_KEY",
+    "GOLDEN_FILE",
+    "MANIFEST_FILE",
+    "MODEL_FILE",
+    "CardError",
+    "Golden",
+    "Manifest",
+    "ManifestError",
+    "array_digest",
+    "card_from_json",
+    "card_to_json",
+    "draw_latents",
+    "file_digest",
+    "load_golden",
+    "max_absolute_error",
+    "read_manifest",
+    "save_golden",
+    "space_id",
+    "verify_manifest",
+    "within",
+    "write_manifest",
+]

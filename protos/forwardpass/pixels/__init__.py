@@ -1,0 +1,9 @@
+"""JPEG and PNG to pixels and back, the same way in the trainer, the server and the client.
+
+An image is uint8 of shape (height, width, channels): 1 channel is greyscale, 3 are RGB.
+"""
+
+from forwardpass.pixels.decode import MAX_PIXELS, ImageError, decode_image
+from forwardpass.pixels.encode import encode_png, image_grid
+
+__all__ = ["MAX_PIXELS", "ImageError", "decode_image", "encode_png", "image_grid"]

@@ -1,0 +1,75 @@
+"""Encoded image to pixels."""
+
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# The most pixels an image may claim in its header: 64 million take 192 MB as RGB.
+MAX_PIXELS = 64_000_000
+_FORMATS = ("JPEG", "PNG")
+_MODES = {1: "L", 3: "RGB"}
+
+
+class ImageError(ValueError):
+    """Bytes that are no usable image; the message says why."""
+
+
+def decode_image(
+    data: bytes,
+    channels: int,
+    size: tuple[int, int] | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> NDArray[np.uint8]:
+    """Returns the image's pixels: uint8 (height, width, channels).
+
+    The image is turned as its EXIF orientation says, laid on white where it is transparent,
+    converted, then resized with Pillow's antialiased bilinear filter. The pixel count is read from
+    the header before anything is decoded.
+
+    Args:
+        data: A whole JPEG or PNG file.
+        channels: 1 for greyscale (ITU-R 601-2 luma), 3 for RGB.
+        size: (height, width) to resize to; None keeps the image's own.
+        max_pixels: The most pixels the header may claim.
+
+    Raises:
+        ImageError: Neither JPEG nor PNG, too many pixels, or damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Our own limit is checked below; Pillow's would only warn.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        _check_pixels(image, max_pixels)
+        image = _flatten(ImageOps.exif_transpose(image)).convert(_MODES[channels])
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError("the bytes are neither a JPEG nor a PNG image") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"the image is damaged: {error}") from None
+    if size is not None and size != (image.height, image.width):
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _check_pixels(image: Image.Image, most: int) -> None:
+    if image.width * image.height > most:
+        raise ImageError(
+            f"the image has {image.width} x {image.height} pixels; at most {most} are read"
+        )
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Lays a transparent image on white, and brings 16-bit greyscale to 8 bits."""
+    if image.mode in ("I", "I;16", "I;16B"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
