@@ -1,0 +1,62 @@
+# Every target makes its own environment in .venv; nothing else on the machine is touched.
+#
+#   make demo    train four real models, serve them, call them
+#   make test    all tests
+#   make lint    format, types, contract, layout
+#   make bench   measure, and print a table
+#   make protos  regenerate the protobuf modules after a change of a .proto file
+#   make clean   remove what was built; trained models stay
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Where pip also looks for torch. The public Linux default brings CUDA, several gigabytes; for the
+# CPU build: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+PIP_INSTALL := $(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+SOURCES := pyproject.toml hatch_build.py $(shell find protos -name '*.proto')
+
+.PHONY: demo test lint format bench protos clean
+.DELETE_ON_ERROR:
+
+$(VENV)/product: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing forwardpass and what it needs (some minutes the first time)"
+	$(PIP_INSTALL) --upgrade 'pip>=25.1'
+	$(PIP_INSTALL) --editable '.[server,trainer,embed]'
+	touch $@
+
+$(VENV)/tools: $(VENV)/product
+	$(PIP_INSTALL) --group test --group lint
+	touch $@
+
+demo: $(VENV)/product
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
+
+test: $(VENV)/tools
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/tools
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/python -m pytest -q tests/test_layout.py
+
+format: $(VENV)/tools
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+	$(BIN)/buf format --write
+
+bench: $(VENV)/product
+	$(BIN)/python benchmarks/bench.py
+
+protos:
+	rm -f $(VENV)/product
+	$(MAKE) $(VENV)/product
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find protos -name '*_pb2*.py*' -delete -o -name '*.binpb' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,171 @@
+"""Puts the server together: start, serve, drain, stop."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import structlog
+from google.protobuf import descriptor_pool
+from google.protobuf.internal import api_implementation
+from prometheus_client import CollectorRegistry
+
+from forwardpass.server.health import Readiness
+from forwardpass.server.metrics import ModelCounters, ServerCollector
+from forwardpass.server.rpc.dispatch import admitted, counted
+from forwardpass.server.rpc.generation import Generation
+from forwardpass.server.rpc.health import Health
+from forwardpass.server.rpc.inference import Inference
+from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.models import Models
+from forwardpass.server.rpc.reflection import METHODS, Reflection
+from forwardpass.server.runtime.repository import Repository
+from forwardpass.server.runtime.threads import available_cores
+from forwardpass.server.scheduling.admission import Admission
+from forwardpass.server.security.tls import read_certificates
+from forwardpass.server.settings import Settings
+from forwardpass.server.transport.call import Kind, Route
+from forwardpass.server.transport.stock import Listener, StockTransport
+from forwardpass.server.web import MetricsServer
+
+INFERENCE = "forwardpass.v1.InferenceService"
+MODELS = "forwardpass.v1.ModelService"
+HEALTH = "grpc.health.v1.Health"
+# How long calls that came after the drain may still be answered with a refusal, in seconds.
+_REFUSAL_SECONDS = 1.0
+_log = structlog.get_logger()
+
+
+class Server:
+    """A server and everything it owns.
+
+    Args:
+        settings: Where to listen, what to serve, and the limits.
+
+    Raises:
+        RepositoryError: There is no model repository.
+        TlsError: The certificates cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        _require_fast_protobuf()
+        self._settings = settings
+        self._started = time.perf_counter()
+        self._repository = Repository(
+            settings.models,
+            threads=settings.threads or available_cores(),
+            manifest_required=settings.verify == "require",
+        )
+        self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
+        self.readiness = Readiness(self._repository, (INFERENCE, MODELS))
+        routes, methods = counted(self._routes())
+        self._registry = CollectorRegistry()
+        self._registry.register(
+            ServerCollector(methods, self._loaded_models, self._in_flight),
+        )
+        certificates = read_certificates(
+            settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+        )
+        self._transport = StockTransport(
+            Listener(
+                address=f"{settings.host}:{settings.port}",
+                max_message_bytes=settings.max_message_bytes,
+                max_in_flight=settings.max_in_flight,
+                certificates=certificates,
+            ),
+            routes,
+        )
+        self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
+        self._metrics: MetricsServer | None = None
+        self.port = 0
+        self.metrics_port = 0
+
+    def start(self) -> None:
+        """Binds both ports, then loads the models in the background.
+
+        Raises:
+            OSError: A port cannot be bound.
+        """
+        settings = self._settings
+        self._metrics = MetricsServer(
+            settings.metrics_host,
+            settings.metrics_port,
+            self._registry,
+            lambda: bool(self.readiness.of("")),
+        )
+        self.metrics_port = self._metrics.port
+        self.port = self._transport.start()
+        _log.info(
+            "listening",
+            address=f"{settings.host}:{self.port}",
+            metrics=f"{settings.metrics_host}:{self.metrics_port}",
+        )
+        self._loader.start()
+
+    def wait_loaded(self) -> None:
+        """Returns when every model is ready or has failed."""
+        self._loader.join()
+
+    def stop(self) -> None:
+        """Drains and stops: says so, refuses new work, finishes what was accepted."""
+        self.readiness.drain()
+        self._admission.close()
+        _log.info("draining", calls=self._admission.calls)
+        finished = self._admission.wait_idle(self._settings.drain_seconds)
+        self._transport.stop(_REFUSAL_SECONDS if finished else 0)
+        self._repository.close()
+        if self._metrics is not None:
+            self._metrics.stop()
+        _log.info("stopped", unfinished=0 if finished else self._admission.calls)
+
+    def _routes(self) -> dict[str, Route]:
+        settings = self._settings
+        reader = InputReader(settings.reject_nonfinite, settings.max_image_pixels)
+        inference = Inference(self._repository, reader)
+        generation = Generation(self._repository, reader)
+        models = Models(self._repository)
+        health = Health(self.readiness)
+        work = {
+            f"/{INFERENCE}/Predict": Route(Kind.UNARY, inference.predict),
+            f"/{INFERENCE}/Embed": Route(Kind.UNARY, inference.embed),
+            f"/{INFERENCE}/Generate": Route(Kind.UNARY, generation.generate),
+        }
+        routes = admitted(work, self._admission) | {
+            f"/{MODELS}/ListModels": Route(Kind.UNARY, models.list_models),
+            f"/{MODELS}/GetModel": Route(Kind.UNARY, models.get_model),
+            f"/{HEALTH}/Check": Route(Kind.UNARY, health.check),
+            f"/{HEALTH}/Watch": Route(Kind.SERVER_STREAM, health.watch),
+        }
+        if settings.reflection:
+            reflection = Reflection((INFERENCE, MODELS, HEALTH), [descriptor_pool.Default()])
+            routes |= {method: Route(Kind.BIDI_STREAM, reflection.info) for method in METHODS}
+        return routes
+
+    def _load(self) -> None:
+        self._repository.load()
+        models = self._repository.models
+        _log.info(
+            "ready" if self.readiness.ready else "not_ready",
+            models={
+                name: next((v.number for v in versions if v.ready), None)
+                for name, versions in models.items()
+            },
+            seconds=round(time.perf_counter() - self._started, 3),
+        )
+
+    def _loaded_models(self) -> Iterator[tuple[str, str, str, ModelCounters]]:
+        for versions in self._repository.models.values():
+            for version in versions:
+                if (loaded := version.loaded) is not None:
+                    yield loaded.name, str(loaded.number), loaded.digest, loaded.counters
+
+    def _in_flight(self) -> tuple[int, int]:
+        return self._admission.calls, self._admission.bytes
+
+
+def _require_fast_protobuf() -> None:
+    """Refuses to run on protobuf's pure Python form: it is slow, and recurses on hostile input."""
+    if (kind := api_implementation.Type()) != "upb":
+        raise RuntimeError(
+            f"protobuf runs as {kind!r}, but the server needs its C form, 'upb': "
+            "unset PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION and reinstall protobuf"
+        )

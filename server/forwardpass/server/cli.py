@@ -1,0 +1,53 @@
+"""`forwardpass-serve`: reads the settings, serves until a signal, drains."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from forwardpass.server import log
+from forwardpass.server.settings import Settings, SettingsError, load
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command; exits 0 after a drain, 1 if it cannot serve, 2 on a wrong setting."""
+    try:
+        settings = load(sys.argv[1:] if arguments is None else arguments)
+    except SettingsError as error:
+        sys.exit(_complain(str(error), 2))
+    log.configure(level=settings.log_level, form=settings.log_format)
+    sys.exit(serve(settings))
+
+
+def serve(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once.
+
+    Returns the exit code.
+    """
+    from forwardpass.server.app import Server
+    from forwardpass.server.runtime.repository import RepositoryError
+    from forwardpass.server.security.tls import TlsError
+
+    asked = threading.Event()
+
+    def ask(number: int, _: object) -> None:
+        if asked.is_set():
+            os._exit(128 + number)
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    try:
+        server = Server(settings)
+        server.start()
+    except (RepositoryError, TlsError, OSError, RuntimeError) as error:
+        return _complain(str(error), 1)
+    asked.wait()
+    server.stop()
+    return 0
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"forwardpass-serve: error: {message}", file=sys.stderr)  # noqa: T201
+    return code

@@ -1,0 +1,68 @@
+"""Whether the server and each of its models can answer, and who wants to know."""
+
+import threading
+from collections.abc import Callable
+
+from forwardpass.server.runtime.repository import Repository
+
+
+class Readiness:
+    """Answers for the server, and for each model by its name.
+
+    The server is ready when every model has a version that passed its checks and it is not
+    draining.
+
+    Args:
+        repository: The models.
+        services: Full names of gRPC services, which are ready when the server is.
+    """
+
+    def __init__(self, repository: Repository, services: tuple[str, ...]) -> None:
+        self._repository = repository
+        self._services = ("", *services)
+        self._draining = False
+        self._lock = threading.Lock()
+        self._watchers: set[Callable[[], None]] = set()
+        repository.on_change(self._notify)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is on its way out."""
+        return self._draining
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model answers."""
+        return all(self._model_ready(name) for name in self._repository.models)
+
+    def of(self, service: str) -> bool | None:
+        """Whether a service or model is ready; None where there is none of that name."""
+        if service in self._services:
+            return not self._draining and self.ready
+        if service in self._repository.models:
+            return self._model_ready(service)
+        return None
+
+    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Has the watcher called whenever an answer may have changed; returns how to stop that."""
+        with self._lock:
+            self._watchers.add(watcher)
+        return lambda: self._forget(watcher)
+
+    def drain(self) -> None:
+        """Says from now on that nothing is ready."""
+        self._draining = True
+        self._notify()
+
+    def _model_ready(self, name: str) -> bool:
+        return not self._draining and any(v.ready for v in self._repository.models[name])
+
+    def _forget(self, watcher: Callable[[], None]) -> None:
+        with self._lock:
+            self._watchers.discard(watcher)
+
+    def _notify(self) -> None:
+        with self._lock:
+            watchers = list(self._watchers)
+        for watcher in watchers:
+            watcher()

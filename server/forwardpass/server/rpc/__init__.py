@@ -1,0 +1,1 @@
+"""Messages in, messages out: what each method does, written against `Call` alone."""

@@ -1,0 +1,103 @@
+"""Runs a model for a call, and turns what comes back into the call's answer."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import NoReturn, Protocol
+
+from forwardpass.server.runtime.version import Loaded
+from forwardpass.server.scheduling.job import Answer, Job
+from forwardpass.server.transport.call import Call
+from forwardpass.v1 import inference_service_pb2, model_service_pb2
+from forwardpass.wire import Array
+
+
+class Response(Protocol):
+    """A message that names the version and tells where the time went."""
+
+    @property
+    def model(self) -> model_service_pb2.ModelVersion:
+        """The version that answered."""
+
+    @property
+    def timing(self) -> inference_service_pb2.Timing:
+        """Where the time went."""
+
+    def SerializeToString(self) -> bytes:  # noqa: N802  # protobuf's name
+        """Returns the bytes."""
+
+
+class Execution:
+    """The way of one call through one model.
+
+    Made when the request has been parsed; what came before counts as decoding.
+
+    Args:
+        call: Who asks.
+        loaded: The model.
+        timed: Whether the answer tells where the time went.
+    """
+
+    def __init__(self, call: Call, loaded: Loaded, *, timed: bool) -> None:
+        self._call = call
+        self._loaded = loaded
+        self._timed = timed
+        self._decode_seconds = 0.0
+        counters = loaded.counters
+        call.on_end(lambda code: (counters.failed if code else counters.succeeded).add(1))
+
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        rows: int,
+        outputs: tuple[str, ...],
+        then: Callable[[Answer], None],
+    ) -> None:
+        """Has the model run, and calls `then` with what it gave, on the call's own thread."""
+        call = self._call
+        self._decode_seconds = call.elapsed
+
+        def failed(error: Exception) -> None:
+            call.resume(lambda: _raise(error))
+
+        def answered(answer: Answer) -> None:
+            call.resume(lambda: then(answer))
+
+        job = Job(inputs, rows, outputs, call.deadline, answered, failed)
+        call.on_gone(job.abandon)
+        self._loaded.worker.submit(job)
+
+    def reply(self, answer: Answer, encode: Callable[[], Response]) -> None:
+        """Ends the call with the message that `encode` makes.
+
+        Args:
+            answer: What the model gave; its times are told where asked.
+            encode: Makes the response, but for its model and its timing.
+        """
+        started = time.perf_counter()
+        response = encode()
+        response.model.name, response.model.version = self._loaded.name, self._loaded.number
+        encode_seconds = time.perf_counter() - started
+        if self._timed:
+            _tell(response.timing, answer, self._decode_seconds, encode_seconds)
+        message = response.SerializeToString()
+        phases = self._loaded.counters.phases
+        phases["decode"].observe(self._decode_seconds)
+        phases["encode"].observe(time.perf_counter() - started)
+        self._call.reply(message)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
+def _tell(
+    timing: inference_service_pb2.Timing,
+    answer: Answer,
+    decode_seconds: float,
+    encode_seconds: float,
+) -> None:
+    timing.queue.FromNanoseconds(round(answer.queue_seconds * 1e9))
+    timing.decode.FromNanoseconds(round(decode_seconds * 1e9))
+    timing.compute.FromNanoseconds(round(answer.compute_seconds * 1e9))
+    timing.encode.FromNanoseconds(round(encode_seconds * 1e9))
+    timing.batch_rows = answer.batch_rows

@@ -1,0 +1,198 @@
+"""Generate of InferenceService.
+
+Samples are made in runs of a fixed number of rows, the last one padded, so that the bytes of a
+sample do not depend on how many others are asked for.
+"""
+
+import secrets
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forwardpass.artefact import draw_latents
+from forwardpass.server.errors import CallError, InvalidInput, nearest, quote
+from forwardpass.server.rpc import answers
+from forwardpass.server.rpc.execution import Execution
+from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.parse import parse
+from forwardpass.server.runtime.repository import Repository
+from forwardpass.server.runtime.signature import TensorSpec
+from forwardpass.server.runtime.version import Loaded
+from forwardpass.server.scheduling.job import Answer
+from forwardpass.server.transport.call import Call
+from forwardpass.v1 import model_card_pb2
+from forwardpass.v1.inference_service_pb2 import GenerateRequest, GenerateResponse
+from forwardpass.wire import Array, Reason, to_tensor
+
+MAX_COUNT = 1024
+# Rows of one run of a generator.
+CHUNK_ROWS = 16
+
+
+class Generation:
+    """Answers Generate.
+
+    Args:
+        repository: The models.
+        reader: Makes arrays of requests.
+    """
+
+    def __init__(self, repository: Repository, reader: InputReader) -> None:
+        self._repository = repository
+        self._reader = reader
+
+    def generate(self, call: Call, message: bytes) -> None:
+        """Answers a GenerateRequest."""
+        request = parse(GenerateRequest, message)
+        loaded = self._repository.find(request.model)
+        execution = Execution(call, loaded, timed=request.timing)
+        latent = _latent_input(loaded)
+        _refuse_text_options(request)
+        seed, latents = self._latents(request, latent)
+        inputs = {latent.name: latents, **_class_input(loaded, request, len(latents))}
+        loaded.signature.check({name: array[:1] for name, array in inputs.items()})
+        output = _sample_output(loaded)
+        parts: list[Answer] = []
+        chunks = _chunks(inputs, len(latents), _chunk_rows(loaded))
+
+        def encode(samples: Array) -> GenerateResponse:
+            response = GenerateResponse(seed=seed)
+            if request.png:
+                _check_png(output)
+                response.images.extend(answers.pictures(samples))
+            else:
+                response.samples.CopyFrom(to_tensor(samples))
+            return response
+
+        def collect(answer: Answer) -> None:
+            # One worker answers in order, and `then` runs on this call's own thread.
+            parts.append(answer)
+            if len(parts) == len(chunks):
+                made = [part.outputs[output.name] for part in parts]
+                samples = np.concatenate(made)[: len(latents)]
+                execution.reply(_total(parts), lambda: encode(samples))
+
+        for chunk, rows in chunks:
+            execution.run(chunk, rows, (output.name,), collect)
+
+    def _latents(
+        self, request: GenerateRequest, spec: TensorSpec
+    ) -> tuple[int | None, NDArray[np.float32]]:
+        """Returns the seed, None where the caller gave latents, and the latents."""
+        if not request.HasField("latents"):
+            count = request.count if request.HasField("count") else 1
+            _check_count(count)
+            seed = request.seed if request.HasField("seed") else secrets.randbits(64)
+            return seed, draw_latents(seed, count, spec.shape[1])
+        if request.HasField("seed"):
+            raise InvalidInput("give a seed or latents, not both", field="seed")
+        latents = self._reader.tensor("latents", request.latents)
+        if latents.ndim != 2 or latents.shape[1] != spec.shape[1] or latents.dtype != np.float32:
+            raise InvalidInput(
+                f"latents are {latents.dtype} {list(latents.shape)}, "
+                f"but the model takes float32 [count, {spec.shape[1]}]",
+                field="latents",
+            )
+        if request.HasField("count") and request.count != len(latents):
+            raise InvalidInput(
+                f"count is {request.count}, but there are {len(latents)} latents", field="count"
+            )
+        _check_count(len(latents))
+        return None, latents
+
+
+def _check_count(count: int) -> None:
+    if not 1 <= count <= MAX_COUNT:
+        raise InvalidInput(
+            f"{count} samples, but a request may ask for 1 to {MAX_COUNT}",
+            field="count",
+            expected=MAX_COUNT,
+            got=count,
+        )
+
+
+def _latent_input(loaded: Loaded) -> TensorSpec:
+    spec = loaded.signature.input_of(model_card_pb2.TENSOR_ROLE_LATENT)
+    if spec is None:
+        raise CallError(
+            Reason.TASK_UNSUPPORTED,
+            f"model {quote(loaded.name)} is no generator; it answers {', '.join(loaded.calls)}",
+            field="model",
+        )
+    return spec
+
+
+def _refuse_text_options(request: GenerateRequest) -> None:
+    for field in ("prompt", "temperature", "length"):
+        if request.HasField(field):
+            raise InvalidInput(f"{field} is given, but the model generates no text", field=field)
+
+
+def _class_input(loaded: Loaded, request: GenerateRequest, count: int) -> dict[str, Array]:
+    """Returns the class asked for, once a row; nothing where the model takes no class."""
+    spec = loaded.signature.input_of(model_card_pb2.TENSOR_ROLE_CLASS)
+    chosen = request.WhichOneof("class")
+    if spec is None:
+        if chosen:
+            raise InvalidInput("a class is given, but the model takes none", field=chosen)
+        return {}
+    if chosen is None:
+        raise InvalidInput("the model takes a class; give its index or label", field="class_index")
+    labels = list(loaded.labels)
+    if chosen == "class_label":
+        if request.class_label not in labels:
+            raise InvalidInput(
+                f"no class {quote(request.class_label)}{nearest(request.class_label, labels)}",
+                field=chosen,
+            )
+        index = labels.index(request.class_label)
+    else:
+        index = request.class_index
+        if index >= len(labels):
+            raise InvalidInput(
+                f"class {index}, but the model has classes 0 to {len(labels) - 1}", field=chosen
+            )
+    return {spec.name: np.full(count, index, np.int64)}
+
+
+def _sample_output(loaded: Loaded) -> TensorSpec:
+    images = loaded.signature.outputs_of(model_card_pb2.TENSOR_ROLE_IMAGE)
+    return images[0] if images else next(iter(loaded.signature.outputs.values()))
+
+
+def _check_png(output: TensorSpec) -> None:
+    if output.role != model_card_pb2.TENSOR_ROLE_IMAGE:
+        raise InvalidInput("png is given, but the samples are no images", field="png")
+
+
+def _chunk_rows(loaded: Loaded) -> int:
+    if not loaded.signature.batched:
+        return 1
+    return min(CHUNK_ROWS, loaded.signature.max_rows or CHUNK_ROWS)
+
+
+def _chunks(
+    inputs: Mapping[str, Array], count: int, rows: int
+) -> list[tuple[dict[str, Array], int]]:
+    """Cuts inputs into chunks of `rows` rows, the last one padded with zeros."""
+    chunks = []
+    for start in range(0, count, rows):
+        chunk = {name: array[start : start + rows] for name, array in inputs.items()}
+        short = rows - min(rows, count - start)
+        if short:
+            chunk = {
+                name: np.concatenate([part, np.zeros((short, *part.shape[1:]), part.dtype)])
+                for name, part in chunk.items()
+            }
+        chunks.append((chunk, rows))
+    return chunks
+
+
+def _total(parts: list[Answer]) -> Answer:
+    return Answer(
+        {},
+        queue_seconds=parts[0].queue_seconds,
+        compute_seconds=sum(part.compute_seconds for part in parts),
+        batch_rows=parts[0].batch_rows,
+    )

@@ -1,0 +1,62 @@
+"""grpc.health.v1: Check and Watch, for the server and for each model by its name."""
+
+import threading
+
+from grpc_health.v1 import health_pb2
+
+from forwardpass.server.errors import CallError, quote
+from forwardpass.server.health import Readiness
+from forwardpass.server.rpc.parse import parse
+from forwardpass.server.transport.call import Call
+from forwardpass.wire import Reason
+
+_Response = health_pb2.HealthCheckResponse
+
+
+class Health:
+    """Answers Check and Watch.
+
+    Args:
+        readiness: What is asked about.
+    """
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+
+    def check(self, call: Call, message: bytes) -> None:
+        """Answers a HealthCheckRequest once."""
+        request = parse(health_pb2.HealthCheckRequest, message)
+        ready = self._readiness.of(request.service)
+        if ready is None:
+            raise CallError(
+                Reason.MODEL_NOT_FOUND,
+                f"no service or model {quote(request.service)}",
+                field="service",
+            )
+        call.reply(_Response(status=_status(ready)).SerializeToString())
+
+    def watch(self, call: Call, message: bytes) -> None:
+        """Answers a HealthCheckRequest now and after each change, until the server drains."""
+        request = parse(health_pb2.HealthCheckRequest, message)
+        lock = threading.Lock()
+        told: int | None = None
+
+        def tell() -> None:
+            nonlocal told
+            with lock:
+                status = _status(self._readiness.of(request.service))
+                if status != told:
+                    told = status
+                    call.send(_Response(status=status).SerializeToString())
+            if self._readiness.draining:
+                call.finish()
+
+        forget = self._readiness.watch(tell)
+        call.on_end(lambda _: forget())
+        tell()
+
+
+def _status(ready: bool | None) -> int:  # three-valued
+    if ready is None:
+        return int(_Response.SERVICE_UNKNOWN)
+    return int(_Response.SERVING if ready else _Response.NOT_SERVING)

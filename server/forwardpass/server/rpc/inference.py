@@ -1,0 +1,106 @@
+"""Predict and Embed of InferenceService; `generation` has Generate."""
+
+import numpy as np
+
+from forwardpass.server.errors import CallError, InvalidInput, nearest, quote
+from forwardpass.server.rpc import answers
+from forwardpass.server.rpc.execution import Execution
+from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.parse import parse
+from forwardpass.server.runtime.repository import Repository
+from forwardpass.server.runtime.version import Loaded
+from forwardpass.server.scheduling.job import Answer
+from forwardpass.server.transport.call import Call
+from forwardpass.v1.inference_service_pb2 import (
+    EmbedRequest,
+    EmbedResponse,
+    PredictRequest,
+    PredictResponse,
+)
+from forwardpass.wire import Reason, to_tensor
+
+
+class Inference:
+    """Answers Predict and Embed.
+
+    Args:
+        repository: The models.
+        reader: Makes arrays of requests.
+    """
+
+    def __init__(self, repository: Repository, reader: InputReader) -> None:
+        self._repository = repository
+        self._reader = reader
+
+    def predict(self, call: Call, message: bytes) -> None:
+        """Answers a PredictRequest."""
+        request = parse(PredictRequest, message)
+        loaded = self._repository.find(request.model)
+        execution = Execution(call, loaded, timed=request.timing)
+        inputs = self._reader.read(loaded, request.inputs, request.images, request.texts)
+        rows = loaded.signature.check(inputs)
+        outputs = loaded.signature.select_outputs(request.outputs)
+        ranked = answers.check_top_k(loaded, request.top_k)
+        wanted = outputs if ranked is None else tuple(dict.fromkeys((*outputs, ranked.name)))
+
+        def encode(answer: Answer) -> PredictResponse:
+            response = PredictResponse()
+            if ranked is not None:
+                scores = answer.outputs[ranked.name]
+                response.classifications.extend(
+                    answers.classify(scores, ranked, loaded.labels, request.top_k)
+                )
+            as_png = answers.image_outputs(loaded, outputs) if request.png else []
+            for name in outputs:
+                if name in as_png:
+                    response.images.extend(answers.pictures(answer.outputs[name]))
+                else:
+                    response.outputs[name].CopyFrom(to_tensor(answer.outputs[name]))
+            return response
+
+        execution.run(
+            inputs, rows, wanted, lambda answer: execution.reply(answer, lambda: encode(answer))
+        )
+
+    def embed(self, call: Call, message: bytes) -> None:
+        """Answers an EmbedRequest."""
+        request = parse(EmbedRequest, message)
+        loaded = self._repository.find(request.model)
+        execution = Execution(call, loaded, timed=request.timing)
+        output = _embedding_output(loaded, request.output)
+        inputs = self._reader.read(loaded, request.inputs, request.images, request.texts)
+        rows = loaded.signature.check(inputs)
+
+        def encode(answer: Answer) -> EmbedResponse:
+            vectors = answer.outputs[output].astype(np.float32, copy=False)
+            if request.normalize:
+                vectors = answers.normalized(vectors)
+            if request.half_precision:
+                vectors = vectors.astype(np.float16)
+            return EmbedResponse(
+                embeddings=to_tensor(vectors), space_id=loaded.embedding_spaces[output]
+            )
+
+        execution.run(
+            inputs, rows, (output,), lambda answer: execution.reply(answer, lambda: encode(answer))
+        )
+
+
+def _embedding_output(loaded: Loaded, name: str) -> str:
+    spaces = loaded.embedding_spaces
+    if not spaces:
+        raise CallError(
+            Reason.TASK_UNSUPPORTED,
+            f"model {quote(loaded.name)} has no embedding output; "
+            f"it answers {', '.join(loaded.calls)}",
+            field="model",
+        )
+    if not name:
+        return next(iter(spaces))
+    if name not in spaces:
+        raise InvalidInput(
+            f"no embedding output {quote(name)}{nearest(name, spaces)}; "
+            f"the model has {', '.join(map(quote, spaces))}",
+            field="output",
+        )
+    return name

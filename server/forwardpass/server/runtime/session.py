@@ -1,0 +1,88 @@
+"""A loaded graph. The only module that knows ONNX Runtime."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from forwardpass.server.errors import InvalidInput
+from forwardpass.wire import Array
+
+# ONNX Runtime 1.29 and later send telemetry unless told not to before the import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+PROVIDERS = ("CPUExecutionProvider",)
+_QUIET = 3  # Errors only; ours say what matters.
+
+
+class SessionError(Exception):
+    """ONNX Runtime cannot load the graph; the message is its own."""
+
+
+class Session:
+    """A graph that ONNX Runtime has loaded and optimised. `run` may be called from many threads.
+
+    Args:
+        model: The bytes of the ONNX file.
+        threads: Threads for one run.
+
+    Raises:
+        SessionError: ONNX Runtime refuses the graph.
+    """
+
+    def __init__(self, model: bytes, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _QUIET
+        # Spinning threads burn the cores that other models and the transport need.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(model, options, providers=list(PROVIDERS))
+        except Exception as error:
+            raise SessionError(str(error)) from error
+        self._session.disable_fallback()
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the ONNX file says of itself."""
+        metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return metadata
+
+    @property
+    def providers(self) -> Sequence[str]:
+        """The execution providers in use, in order."""
+        providers: Sequence[str] = self._session.get_providers()
+        return providers
+
+    @property
+    def inputs(self) -> Sequence[Any]:
+        """The graph's inputs: each has `name`, `type` ("tensor(float)") and `shape`."""
+        inputs: Sequence[Any] = self._session.get_inputs()
+        return inputs
+
+    @property
+    def outputs(self) -> Sequence[Any]:
+        """The graph's outputs, as `inputs`."""
+        outputs: Sequence[Any] = self._session.get_outputs()
+        return outputs
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
+        """Returns the outputs named, in order.
+
+        Raises:
+            InvalidInput: The graph refuses the values, such as an index out of range.
+        """
+        try:
+            values: list[Array] = self._session.run(list(outputs), dict(inputs))
+        except ort_errors.InvalidArgument as error:
+            raise InvalidInput(f"the model refuses the values: {_first_line(error)}") from error
+        except ort_errors.RuntimeException as error:
+            raise RuntimeError("ONNX Runtime failed") from error
+        return values
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]

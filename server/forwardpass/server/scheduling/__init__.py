@@ -1,0 +1,1 @@
+"""What runs when: admission bounds what is accepted, a worker runs each version's jobs."""

@@ -1,0 +1,77 @@
+"""Bounds what the server holds at a time, so that overload is refused at once and not queued."""
+
+import threading
+
+from forwardpass.server.errors import CallError
+from forwardpass.wire import Reason
+
+# What a refused caller is asked to wait before it tries again, in seconds.
+RETRY_AFTER = 0.1
+
+
+class Admission:
+    """Counts the calls that are in flight, and their bytes.
+
+    Args:
+        max_calls: The most calls at a time.
+        max_bytes: The most bytes of requests at a time. One call alone always fits.
+    """
+
+    def __init__(self, max_calls: int, max_bytes: int) -> None:
+        self._max_calls = max_calls
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._closed = False
+        self.calls = 0
+        self.bytes = 0
+
+    def enter(self, size: int) -> None:
+        """Takes a call of `size` bytes in; `leave` must follow.
+
+        Raises:
+            CallError: QUEUE_FULL, or SHUTTING_DOWN after `close`.
+        """
+        with self._lock:
+            if self._closed:
+                raise CallError(
+                    Reason.SHUTTING_DOWN,
+                    "the server is shutting down; send the call to another",
+                    retry_after=RETRY_AFTER,
+                )
+            if self.calls >= self._max_calls:
+                raise CallError(
+                    Reason.QUEUE_FULL,
+                    f"{self.calls} calls are in flight, the most this server takes; "
+                    f"try again in {RETRY_AFTER} s",
+                    retry_after=RETRY_AFTER,
+                    facts={"calls": self.calls},
+                )
+            if self.calls and self.bytes + size > self._max_bytes:
+                raise CallError(
+                    Reason.QUEUE_FULL,
+                    f"{self.bytes} bytes of requests are in flight and {size} more would exceed "
+                    f"{self._max_bytes}; try again in {RETRY_AFTER} s",
+                    retry_after=RETRY_AFTER,
+                    facts={"bytes": self.bytes},
+                )
+            self.calls += 1
+            self.bytes += size
+
+    def leave(self, size: int) -> None:
+        """Lets a call out that `enter` took in."""
+        with self._lock:
+            self.calls -= 1
+            self.bytes -= size
+            if self.calls == 0:
+                self._idle.notify_all()
+
+    def close(self) -> None:
+        """Takes no more calls."""
+        with self._lock:
+            self._closed = True
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Waits up to `timeout` seconds until no call is in flight; whether that came true."""
+        with self._lock:
+            return self._idle.wait_for(lambda: self.calls == 0, timeout)

@@ -1,0 +1,179 @@
+"""Every setting of the server, in one frozen object.
+
+A flag wins over the environment (`FORWARDPASS_PORT`), which wins over the TOML file of `--config`,
+which wins over the default.
+"""
+
+import argparse
+import inspect
+import os
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliPositionalArg,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from forwardpass.server.errors import nearest
+
+PREFIX = "FORWARDPASS_"
+# Variables of the client and the trainer, which share the prefix.
+_OTHERS = {"FORWARDPASS_SERVER", "FORWARDPASS_TOKEN", "FORWARDPASS_CACHE"}
+
+
+class SettingsError(ValueError):
+    """A setting that is unknown or has a wrong value; the message names it."""
+
+
+class Settings(BaseSettings):
+    """Serves the models of a repository over gRPC.
+
+    Example: forwardpass-serve models --port 8001
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_prog_name="forwardpass-serve",
+        cli_hide_none_type=True,
+    )
+
+    models: CliPositionalArg[Path] = Field(
+        description="The model repository: <name>/<version>/model.onnx."
+    )
+    host: str = Field("127.0.0.1", description="The address to listen on.")
+    port: int = Field(8001, ge=0, le=65535, description="The gRPC port; 0 takes a free one.")
+    metrics_host: str = Field(
+        "127.0.0.1", description="The address of /metrics, /livez and /readyz."
+    )
+    metrics_port: int = Field(8002, ge=0, le=65535, description="Their port; 0 takes a free one.")
+    max_message_bytes: int = Field(
+        64 << 20, ge=1 << 10, le=1 << 30, description="The longest message, in either direction."
+    )
+    max_in_flight: int = Field(
+        256, ge=1, le=4096, description="The most calls at a time; more are refused at once."
+    )
+    max_in_flight_bytes: int = Field(
+        512 << 20, ge=1 << 10, description="The most bytes of requests at a time."
+    )
+    max_image_pixels: int = Field(
+        32_000_000, ge=1, description="The most pixels of an encoded image."
+    )
+    reject_nonfinite: bool = Field(
+        default=False, description="Refuse inputs with NaN or infinities."
+    )
+    threads: int = Field(
+        0, ge=0, le=1024, description="Threads for one run of a model; 0 takes the CPU quota."
+    )
+    verify: Literal["auto", "require"] = Field(
+        "auto",
+        description="auto: a manifest that is there is enforced. require: every version needs one.",
+    )
+    reflection: bool = Field(default=False, description="Answer gRPC server reflection.")
+    drain_seconds: float = Field(
+        30.0, ge=0, description="How long accepted calls may take to end at shutdown."
+    )
+    tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM file of its private key.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of the authority that callers' certificates must be of."
+    )
+    log_format: Literal["auto", "json", "plain"] = Field(
+        "auto", description="auto: plain on a terminal, else JSON."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug has a line for every call."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # always this class
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # not read
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # not read
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Puts flags before the environment, and the TOML file last."""
+        # `load` passes the file's table in as the initial settings.
+        return env_settings, init_settings
+
+
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest flag when one is not known."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ").split()
+        if unknown and unknown[0].startswith("--") and message.startswith("unrecognized"):
+            known = [option for action in self._actions for option in action.option_strings]
+            message += nearest(unknown[0].split("=")[0], known)
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def load(arguments: Sequence[str]) -> Settings:
+    """Returns the settings of a command line, with the environment and the file behind it.
+
+    Raises:
+        SettingsError: A variable or key that is unknown, or a value that is wrong.
+        SystemExit: A flag that is unknown, or --help.
+    """
+    parser = _Parser(
+        prog="forwardpass-serve",
+        description=inspect.getdoc(Settings),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", type=Path, help="A TOML file of settings, by these names.")
+    source: CliSettingsSource[argparse.ArgumentParser] = CliSettingsSource(
+        Settings, root_parser=parser
+    )
+    config = parser.parse_known_args(arguments)[0].config
+    config = config or os.environ.get(f"{PREFIX}CONFIG")
+    _check_environment(os.environ)
+    table = _read_table(Path(config)) if config else {}
+    try:
+        flags = source(args=list(arguments))
+        return Settings(_cli_settings_source=flags, **table)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from None
+    for key in table:
+        if key not in Settings.model_fields:
+            raise SettingsError(
+                f"{path}: unknown setting {key!r}{nearest(key, Settings.model_fields)}"
+            )
+    return table
+
+
+def _check_environment(environment: Mapping[str, str]) -> None:
+    known = {PREFIX + name.upper() for name in (*Settings.model_fields, "config")}
+    for name in environment:
+        if name.startswith(PREFIX) and name not in known | _OTHERS:
+            raise SettingsError(f"unknown environment variable {name}{nearest(name, known)}")
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    given = "" if first["type"] == "missing" else f", got {first['input']!r}"
+    return f"setting {name!r}: {first['msg']}{given}"

@@ -1,0 +1,149 @@
+"""A call as its handler sees it: plain callbacks and bytes, no asyncio and no grpc types."""
+
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import structlog
+
+from forwardpass.server.errors import CallError
+from forwardpass.wire import Failure, Reason
+
+REQUEST_ID_KEY = "x-request-id"
+_REQUEST_ID_LENGTH = 64
+_log = structlog.get_logger()
+
+
+class Kind(Enum):
+    """How many messages go each way; the value is the label of the grpc_server_* metrics."""
+
+    UNARY = "unary"
+    SERVER_STREAM = "server_stream"
+    BIDI_STREAM = "bidi_stream"
+
+
+class Call(ABC):
+    """One call, from its arrival to its end.
+
+    A handler ends a call exactly once: with `reply`, `finish` or `fail`. After the caller has gone
+    these do nothing. All methods may be called from any thread.
+
+    Attributes:
+        method: The path, such as "/forwardpass.v1.InferenceService/Predict".
+        metadata: What the caller sent beside its message; binary values are left out.
+        peer: The caller's address, as gRPC writes it.
+        deadline: When the caller stops waiting, by `time.monotonic`; None for never.
+        request_id: The caller's own `x-request-id`, or one made here; it stands in every log line
+            and error of this call.
+        started: When it arrived, by `time.perf_counter`.
+    """
+
+    def __init__(
+        self, method: str, metadata: Mapping[str, str], peer: str, deadline: float | None
+    ) -> None:
+        self.method = method
+        self.metadata = metadata
+        self.peer = peer
+        self.deadline = deadline
+        self.started = time.perf_counter()
+        self.request_id = metadata.get(REQUEST_ID_KEY, "")[:_REQUEST_ID_LENGTH] or uuid.uuid4().hex
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it arrived."""
+        return time.perf_counter() - self.started
+
+    @abstractmethod
+    def reply(self, message: bytes) -> None:
+        """Sends the one answer and ends the call well."""
+
+    @abstractmethod
+    def send(self, message: bytes) -> None:
+        """Sends one of several answers."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Ends the call well after what was sent."""
+
+    @abstractmethod
+    def fail(self, failure: Failure) -> None:
+        """Ends the call with a failure."""
+
+    @abstractmethod
+    def read(self) -> None:
+        """Asks for the next message of a stream; it goes to the receiver that the handler gave."""
+
+    @abstractmethod
+    def resume(self, step: Callable[[], None]) -> None:
+        """Runs a step on the call's own thread, which is soon, and not the calling thread."""
+
+    @abstractmethod
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Has the callback called once when the caller cancels, disconnects or runs out of time.
+
+        Called at once if that has happened already, and never after the call's end.
+        """
+
+    @abstractmethod
+    def on_end(self, callback: Callable[[int], None]) -> None:
+        """Has the callback called once with the status code when the call ends, however it does."""
+
+    def guard(self, step: Callable[[], None]) -> None:
+        """Runs a step, and fails the call with what the step raises.
+
+        What is not a `CallError` is a fault of ours: the caller learns the request id, the log the
+        rest.
+        """
+        try:
+            step()
+        except CallError as error:
+            self.fail(error.failure)
+        except Exception:  # noqa: BLE001  # whatever it is, the caller gets an answer
+            _log.exception("call_failed", method=self.method, request_id=self.request_id)
+            self.fail(
+                Failure(
+                    Reason.INTERNAL,
+                    f"internal error; the server's log has it under request id {self.request_id}",
+                    request_id=self.request_id,
+                )
+            )
+
+
+# Takes each message of a stream, and None when the caller has sent its last.
+Receiver = Callable[[bytes | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What answers a method.
+
+    Attributes:
+        kind: How many messages go each way.
+        handle: Takes the call and its one message. For `BIDI_STREAM` there is no message yet (it
+            is empty), and it returns the receiver; it asks for messages with `Call.read`.
+    """
+
+    kind: Kind
+    handle: Callable[[Call, bytes], Receiver | None]
+
+
+Routes = Mapping[str, Route]
+
+
+class Transport(ABC):
+    """Listens on one address and turns what arrives into calls."""
+
+    @abstractmethod
+    def start(self) -> int:
+        """Binds and begins to answer; returns the port.
+
+        Raises:
+            OSError: The address cannot be bound.
+        """
+
+    @abstractmethod
+    def stop(self, grace: float) -> None:
+        """Takes no more calls, gives those under way `grace` seconds, and cancels the rest."""

@@ -1,0 +1,271 @@
+"""The transport on grpcio's public API: a thread for each call. It is the reference."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NoReturn
+
+import grpc
+
+from forwardpass.server.security.tls import Certificates
+from forwardpass.server.transport.call import Call, Kind, Receiver, Route, Routes, Transport
+from forwardpass.wire import CODES, DETAILS_KEY, PUSHBACK_KEY, Failure, Reason
+
+_STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+# Threads beyond the calls that may be in flight: they answer health checks and refusals.
+_SPARE_THREADS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where to listen, and the limits of a connection.
+
+    Attributes:
+        address: "host:port"; port 0 takes a free one. "unix:PATH" for a socket.
+        max_message_bytes: The longest message, in either direction.
+        max_in_flight: The most calls that run at a time.
+        certificates: What to serve TLS with; None for no TLS.
+    """
+
+    address: str
+    max_message_bytes: int
+    max_in_flight: int
+    certificates: Certificates | None
+
+
+class StockTransport(Transport):
+    """grpc.server with handlers that take and give bytes."""
+
+    def __init__(self, listener: Listener, routes: Routes) -> None:
+        self._listener = listener
+        self._server = grpc.server(
+            ThreadPoolExecutor(listener.max_in_flight + _SPARE_THREADS, "call"),
+            handlers=[_Handlers(routes)],
+            options=_options(listener),
+        )
+
+    def start(self) -> int:
+        """See `Transport.start`."""
+        address, certificates = self._listener.address, self._listener.certificates
+        try:
+            if certificates is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                authority = certificates.client_authority
+                credentials = grpc.ssl_server_credentials(
+                    [(certificates.key, certificates.chain)],
+                    authority,
+                    require_client_auth=authority is not None,
+                )
+                port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: is another server there?") from error
+        self._server.start()
+        return port
+
+    def stop(self, grace: float) -> None:
+        """See `Transport.stop`."""
+        self._server.stop(grace).wait()
+
+
+def _options(listener: Listener) -> list[tuple[str, int]]:
+    return [
+        # Without this a second server on the same port would silently take half the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", listener.max_message_bytes),
+        ("grpc.max_send_message_length", listener.max_message_bytes),
+        ("grpc.max_concurrent_streams", 1024),
+        # New servers behind a load balancer get their share, and stalled calls come to an end.
+        ("grpc.max_connection_age_ms", 300_000),
+        ("grpc.max_connection_age_grace_ms", 30_000),
+        ("grpc.max_connection_idle_ms", 300_000),
+        # Dead peers are found within 80 s, and clients may ping every 30 s.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_metadata_size", 8_192),
+        ("grpc.absolute_max_metadata_size", 16_384),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+    ]
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """Finds the route of a method; grpcio answers UNIMPLEMENTED where there is none."""
+
+    def __init__(self, routes: Routes) -> None:
+        self._handlers = {method: _handler(method, route) for method, route in routes.items()}
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
+        return self._handlers.get(handler_call_details.method)
+
+
+def _handler(method: str, route: Route) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    def unary(message: bytes, context: grpc.ServicerContext) -> bytes:
+        call = StockCall(method, context)
+        call.guard(lambda: _no_receiver(route.handle(call, message)))
+        return next(call.messages(), b"")
+
+    def server_stream(message: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        call = StockCall(method, context)
+        call.guard(lambda: _no_receiver(route.handle(call, message)))
+        return call.messages()
+
+    def bidi_stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        call = StockCall(method, context)
+        call.guard(lambda: call.receive(messages, route.handle(call, b"")))
+        return call.messages()
+
+    if route.kind is Kind.UNARY:
+        return grpc.unary_unary_rpc_method_handler(unary)
+    if route.kind is Kind.SERVER_STREAM:
+        return grpc.unary_stream_rpc_method_handler(server_stream)
+    return grpc.stream_stream_rpc_method_handler(bidi_stream)
+
+
+def _no_receiver(receiver: Receiver | None) -> None:
+    if receiver is not None:
+        raise TypeError("a handler of one message gave a receiver")
+
+
+class _End:
+    """Follows the last message of a call that ended well, or whose caller has gone."""
+
+
+class StockCall(Call):
+    """A call whose own thread waits in `messages` for what the handler sends."""
+
+    def __init__(self, method: str, context: grpc.ServicerContext) -> None:
+        remaining = context.time_remaining()
+        super().__init__(
+            method,
+            {key: value for key, value in context.invocation_metadata() if isinstance(value, str)},
+            context.peer(),
+            # grpcio gives a call without a deadline a remaining time of centuries, or None.
+            None if remaining is None or remaining > 1e9 else time.monotonic() + remaining,
+        )
+        self._context = context
+        self._outbox: queue.SimpleQueue[bytes | Failure | _End | Callable[[], None]] = (
+            queue.SimpleQueue()
+        )
+        self._permits = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._code: int | None = None
+        self._gone = False
+        self._gone_callbacks: list[Callable[[], None]] = []
+        self._end_callbacks: list[Callable[[int], None]] = []
+        if not context.add_callback(self._on_context_end):
+            self._on_context_end()
+
+    def reply(self, message: bytes) -> None:
+        """See `Call.reply`."""
+        self._outbox.put(message)
+        self.finish()
+
+    def send(self, message: bytes) -> None:
+        """See `Call.send`."""
+        self._outbox.put(message)
+
+    def finish(self) -> None:
+        """See `Call.finish`."""
+        self._end(grpc.StatusCode.OK.value[0], _End())
+
+    def fail(self, failure: Failure) -> None:
+        """See `Call.fail`."""
+        self._end(failure.code, failure)
+
+    def read(self) -> None:
+        """See `Call.read`."""
+        self._permits.release()
+
+    def resume(self, step: Callable[[], None]) -> None:
+        """See `Call.resume`."""
+        self._outbox.put(step)
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """See `Call.on_gone`."""
+        with self._lock:
+            if not self._gone:
+                self._gone_callbacks.append(callback)
+                return
+        callback()
+
+    def on_end(self, callback: Callable[[int], None]) -> None:
+        """See `Call.on_end`."""
+        with self._lock:
+            if self._code is None:
+                self._end_callbacks.append(callback)
+                return
+        callback(self._code)
+
+    def messages(self) -> Iterator[bytes]:
+        """Yields what is sent, runs what is resumed, and ends as the call does."""
+        while True:
+            item = self._outbox.get()
+            if isinstance(item, bytes):
+                yield item
+            elif isinstance(item, _End):
+                return
+            elif isinstance(item, Failure):
+                self._abort(item)
+            else:
+                self.guard(item)
+
+    def receive(self, messages: Iterator[bytes], receiver: Receiver | None) -> None:
+        """Has a thread hand the caller's messages to the receiver, each when it is asked for."""
+        if receiver is None:
+            raise TypeError("a handler of a stream gave no receiver")
+
+        def deliver() -> None:
+            while True:
+                self._permits.acquire()
+                try:
+                    message = next(messages, None)
+                except grpc.RpcError:
+                    return  # The caller has gone; `on_gone` tells.
+                self.guard(lambda message=message: receiver(message))  # type: ignore[misc]  # bound now
+                if message is None:
+                    return
+
+        threading.Thread(target=deliver, name="stream-reader", daemon=True).start()
+
+    def _abort(self, failure: Failure) -> NoReturn:
+        metadata: list[tuple[str, str | bytes]] = [(DETAILS_KEY, failure.to_details())]
+        if CODES[failure.reason] in _RETRIED:
+            pushback = -1 if failure.retry_after is None else round(failure.retry_after * 1000)
+            metadata.append((PUSHBACK_KEY, str(pushback)))
+        self._context.set_trailing_metadata(tuple(metadata))
+        self._context.abort(_STATUS_CODES[failure.code], failure.message)
+
+    def _end(self, code: int, last: _End | Failure) -> None:
+        with self._lock:
+            if self._code is not None:
+                return
+            self._code = code
+            callbacks, self._end_callbacks = self._end_callbacks, []
+        self._outbox.put(last)
+        for callback in callbacks:
+            callback(code)
+
+    def _on_context_end(self) -> None:
+        """Runs when gRPC is done with the call: our own end, or the caller's."""
+        with self._lock:
+            if self._code is not None:
+                return
+            self._gone = True
+            callbacks, self._gone_callbacks = self._gone_callbacks, []
+        for callback in callbacks:
+            callback()
+        expired = self.deadline is not None and time.monotonic() >= self.deadline
+        reason = Reason.DEADLINE_EXCEEDED if expired else Reason.CANCELLED
+        self._end(CODES[reason], _End())
+        self._permits.release()
+
+
+# The codes that clients retry: only these carry a pushback.
+_RETRIED = {CODES[Reason.QUEUE_FULL], CODES[Reason.SHUTTING_DOWN]}

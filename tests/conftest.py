@@ -1,0 +1,71 @@
+"""What most tests need: a repository to publish into, and servers that are stopped for sure."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from tiny_models import Publisher
+
+from forwardpass.server.app import Server
+from forwardpass.server.settings import Settings
+from forwardpass.v1 import inference_service_pb2_grpc, model_service_pb2_grpc
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server in this process, and stubs that talk to it over a real connection."""
+
+    server: Server
+    channel: grpc.Channel
+    inference: inference_service_pb2_grpc.InferenceServiceStub
+    models: model_service_pb2_grpc.ModelServiceStub
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.server.port}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.server.metrics_port}"
+
+
+StartServer = Callable[..., Running]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Publisher:
+    root = tmp_path / "models"
+    root.mkdir()
+    return Publisher(root)
+
+
+@pytest.fixture
+def start_server(repository: Publisher) -> Iterator[StartServer]:
+    """Starts a server on the repository, on free ports, and waits until it has loaded."""
+    with ExitStack() as stack:
+
+        def start(*, wait: bool = True, **settings: object) -> Running:
+            server = Server(
+                Settings(models=repository.root, port=0, metrics_port=0, threads=1, **settings)
+            )
+            server.start()
+            stack.callback(server.stop)
+            if wait:
+                server.wait_loaded()
+            channel = stack.enter_context(
+                grpc.insecure_channel(
+                    f"127.0.0.1:{server.port}",
+                    [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)],
+                )
+            )
+            return Running(
+                server,
+                channel,
+                inference_service_pb2_grpc.InferenceServiceStub(channel),
+                model_service_pb2_grpc.ModelServiceStub(channel),
+            )
+
+        yield start
