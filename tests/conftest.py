@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -47,7 +48,7 @@ def start_server(repository: Publisher) -> Iterator[StartServer]:
     """Starts a server on the repository, on free ports, and waits until it has loaded."""
     with ExitStack() as stack:
 
-        def start(*, wait: bool = True, **settings: object) -> Running:
+        def start(*, wait: bool = True, **settings: Any) -> Running:
             server = Server(
                 Settings(models=repository.root, port=0, metrics_port=0, threads=1, **settings)
             )

@@ -6,6 +6,7 @@ Their answers can be worked out by hand or with numpy, which is what the tests c
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -62,21 +63,27 @@ def model(
 def softmax(scores: Array) -> Array:
     """The reference for the classifier's last step."""
     exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return exponents / exponents.sum(axis=1, keepdims=True)
+    probabilities: Array = exponents / exponents.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def _value(name: str, kind: int, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def _spec(name: str, data_type: int, shape: Sequence[int], role: int) -> model_card_pb2.TensorSpec:
+def _spec(
+    name: str,
+    data_type: "tensor_pb2.DataType.ValueType",
+    shape: Sequence[int],
+    role: "model_card_pb2.TensorRole.ValueType",
+) -> model_card_pb2.TensorSpec:
     return model_card_pb2.TensorSpec(name=name, data_type=data_type, shape=shape, role=role)
 
 
 def _card(
     inputs: list[model_card_pb2.TensorSpec],
     outputs: list[model_card_pb2.TensorSpec],
-    **fields: object,
+    **fields: Any,
 ) -> model_card_pb2.ModelCard:
     return model_card_pb2.ModelCard(
         description="A model for tests.",
@@ -101,7 +108,7 @@ def classifier(bias: float = 0.0) -> TinyModel:
         ],
         [_value("image", TensorProto.UINT8, ["n", 4, 4, 1])],
         [_value("probabilities", TensorProto.FLOAT, ["n", 3])],
-        {"scale": np.float32(255), "weights": CLASSIFIER_WEIGHTS, "bias": offsets},
+        {"scale": np.array(255, np.float32), "weights": CLASSIFIER_WEIGHTS, "bias": offsets},
     )
     images = np.random.default_rng(1).integers(0, 256, (5, 4, 4, 1), np.uint8)
     probabilities = softmax(images.reshape(5, 16) / np.float32(255) @ CLASSIFIER_WEIGHTS + offsets)
@@ -172,7 +179,7 @@ def generator() -> TinyModel:
         [_value("images", TensorProto.UINT8, ["n", 4, 4, 1])],
         {
             "weights": GENERATOR_WEIGHTS,
-            "scale": np.float32(255),
+            "scale": np.array(255, np.float32),
             "shape": np.array([-1, 4, 4, 1], np.int64),
         },
     )

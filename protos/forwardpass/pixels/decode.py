@@ -50,7 +50,9 @@ def decode_image(
         raise
     except UnidentifiedImageError:
         raise ImageError("the bytes are neither a JPEG nor a PNG image") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise ImageError(f"the image has too many pixels; at most {max_pixels} are read") from None
+    except (OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"the image is damaged: {error}") from None
     if size is not None and size != (image.height, image.width):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)

@@ -30,7 +30,9 @@ from forwardpass.server.web import MetricsServer
 INFERENCE = "forwardpass.v1.InferenceService"
 MODELS = "forwardpass.v1.ModelService"
 HEALTH = "grpc.health.v1.Health"
-# How long calls that came after the drain may still be answered with a refusal, in seconds.
+# After the last accepted call has ended, callers that do not know yet are told to go elsewhere
+# until none has come for a while: those that gRPC itself turns away see CANCELLED instead.
+_QUIET_SECONDS = 0.1
 _REFUSAL_SECONDS = 1.0
 _log = structlog.get_logger()
 
@@ -111,6 +113,8 @@ class Server:
         self._admission.close()
         _log.info("draining", calls=self._admission.calls)
         finished = self._admission.wait_idle(self._settings.drain_seconds)
+        if finished:
+            self._admission.wait_quiet(_QUIET_SECONDS, _REFUSAL_SECONDS)
         self._transport.stop(_REFUSAL_SECONDS if finished else 0)
         self._repository.close()
         if self._metrics is not None:

@@ -1,6 +1,8 @@
 """Bounds what the server holds at a time, so that overload is refused at once and not queued."""
 
 import threading
+import time
+from functools import partial
 
 from forwardpass.server.errors import CallError
 from forwardpass.wire import Reason
@@ -21,8 +23,9 @@ class Admission:
         self._max_calls = max_calls
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)
         self._closed = False
+        self._turned_away = 0
         self.calls = 0
         self.bytes = 0
 
@@ -34,6 +37,8 @@ class Admission:
         """
         with self._lock:
             if self._closed:
+                self._turned_away += 1
+                self._changed.notify_all()
                 raise CallError(
                     Reason.SHUTTING_DOWN,
                     "the server is shutting down; send the call to another",
@@ -64,7 +69,7 @@ class Admission:
             self.calls -= 1
             self.bytes -= size
             if self.calls == 0:
-                self._idle.notify_all()
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Takes no more calls."""
@@ -74,4 +79,19 @@ class Admission:
     def wait_idle(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds until no call is in flight; whether that came true."""
         with self._lock:
-            return self._idle.wait_for(lambda: self.calls == 0, timeout)
+            return self._changed.wait_for(lambda: self.calls == 0, timeout)
+
+    def wait_quiet(self, quiet: float, timeout: float) -> None:
+        """Waits until, after `close`, no caller has had to be turned away for `quiet` seconds.
+
+        Gives up after `timeout` seconds.
+        """
+        end = time.monotonic() + timeout
+        with self._lock:
+            while time.monotonic() < end:
+                more = partial(self._more_than, self._turned_away)
+                if not self._changed.wait_for(more, quiet):
+                    return
+
+    def _more_than(self, turned_away: int) -> bool:
+        return self._turned_away > turned_away

@@ -1,0 +1,245 @@
+"""The server as a process: start, signals, drain, exit codes, what it imports."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from onnx import TensorProto
+from tiny_models import Publisher, busy, classifier, echo
+
+from forwardpass.v1.inference_service_pb2 import PredictRequest
+from forwardpass.v1.inference_service_pb2_grpc import InferenceServiceStub
+from forwardpass.v1.model_service_pb2 import ModelReference
+from forwardpass.wire import from_tensor, to_tensor
+
+
+class ServerProcess:
+    """A `forwardpass-serve` whose log lines can be waited for."""
+
+    def __init__(self, repository: Path, *flags: str) -> None:
+        code = "from forwardpass.server.cli import main; main()"
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", code, str(repository), "--log-format", "json"),
+                *("--port", "0", "--metrics-port", "0", *flags),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[dict[str, Any]] = []
+        self.port = int(self.wait_for("listening")["address"].rsplit(":")[-1])
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        assert self.process.stderr is not None
+        for text in self.process.stderr:
+            line: dict[str, Any] = json.loads(text)
+            self.lines.append(line)
+            if line["event"] == event:
+                return line
+        raise AssertionError(f"ended without {event!r}: {self.lines}")
+
+    def finish(self) -> int:
+        """Reads the rest of the log and returns the exit code."""
+        assert self.process.stderr is not None
+        self.lines += [json.loads(text) for text in self.process.stderr]
+        return self.process.wait(60)
+
+
+@contextmanager
+def serving(repository: Path, *flags: str) -> Iterator[ServerProcess]:
+    server = ServerProcess(repository, *flags)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+        assert server.process.stderr is not None
+        server.process.stderr.close()
+
+
+def steps(count: int) -> PredictRequest:
+    return PredictRequest(
+        model=ModelReference(name="busy"), inputs={"steps": to_tensor(np.int64(count))}
+    )
+
+
+def test_sigterm_when_idle_exits_with_0(repository: Publisher) -> None:
+    repository("clf", classifier())
+    with serving(repository.root) as server:
+        assert server.wait_for("ready")["models"] == {"clf": 1}
+        server.process.send_signal(signal.SIGTERM)
+        assert server.finish() == 0
+    assert [line["event"] for line in server.lines[-2:]] == ["draining", "stopped"]
+
+
+def test_sigterm_under_load_loses_no_accepted_request(repository: Publisher) -> None:
+    """Every call either gets the right answer or is refused as never accepted."""
+    repository("real", echo(TensorProto.FLOAT, ["n"]))
+    outcomes: list[str] = []
+    enough = threading.Semaphore(0)
+
+    def send(index: int) -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            stub = InferenceServiceStub(channel)
+            for number in range(100_000):
+                values = np.array([index, number], np.float32)
+                request = PredictRequest(
+                    model=ModelReference(name="real"), inputs={"x": to_tensor(values)}
+                )
+                try:
+                    response = stub.Predict(request, timeout=60)
+                except grpc.RpcError as error:
+                    outcomes.append(error.code().name)
+                    return
+                right = (from_tensor(response.outputs["y"]) == values).all()
+                outcomes.append("right" if right else "wrong")
+                enough.release()
+
+    with serving(repository.root) as server:
+        server.wait_for("ready")
+        threads = [threading.Thread(target=send, args=[index]) for index in range(8)]
+        for thread in threads:
+            thread.start()
+        for _ in range(200):
+            assert enough.acquire(timeout=60)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.finish() == 0
+        for thread in threads:
+            thread.join(60)
+    assert server.lines[-1]["unfinished"] == 0
+    refused = [outcome for outcome in outcomes if outcome != "right"]
+    assert refused == ["UNAVAILABLE"] * 8
+
+
+def test_what_was_accepted_is_finished_after_sigterm(repository: Publisher) -> None:
+    """Calls that queue behind a long one when the signal comes are answered all the same."""
+    repository("busy", busy())
+    with (
+        serving(repository.root) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        server.wait_for("ready")
+        stub = InferenceServiceStub(channel)
+        stub.Predict(steps(1), timeout=60)
+        calls = [stub.Predict.future(steps(3_000), timeout=100) for _ in range(6)]
+        metrics = server.lines[0]["metrics"]
+        wait_until_in_flight(metrics, 6)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait_for("draining")["calls"] >= 1
+        assert [from_tensor(call.result().outputs["size"]).tolist() for call in calls] == [
+            [64, 64]
+        ] * 6
+        assert server.finish() == 0
+
+
+def wait_until_in_flight(address: str, count: int) -> None:
+    """Asks the metrics until so many calls have been accepted."""
+    import urllib.request
+
+    for _ in range(10_000):
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as response:
+            found = re.search(r"forwardpass_calls_in_flight ([0-9.]+)", response.read().decode())
+        assert found is not None
+        if float(found[1]) >= count:
+            return
+    raise AssertionError(f"never {count} calls in flight")
+
+
+def test_a_second_signal_ends_it_at_once(repository: Publisher) -> None:
+    repository("busy", busy())
+    with (
+        serving(repository.root) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        server.wait_for("ready")
+        stub = InferenceServiceStub(channel)
+        call = stub.Predict.future(steps(10_000_000), timeout=100)
+        wait_until_in_flight(server.lines[0]["metrics"], 1)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("draining")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 128 + signal.SIGTERM
+        with pytest.raises(grpc.RpcError) as caught:
+            call.result()
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    code = "from forwardpass.server.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_start_that_cannot_succeed_says_why_in_one_line(
+    repository: Publisher, tmp_path: Path
+) -> None:
+    cases = [
+        (run(str(tmp_path / "nowhere")), 1, "is no folder; give the folder that holds"),
+        (run("models", "--port", "x"), 2, "setting 'port'"),
+        (run(str(repository.root), "--tls-key", "k.pem"), 1, "TLS takes both"),
+        (
+            run(str(repository.root), PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION="python"),
+            1,
+            "protobuf runs as 'python'",
+        ),
+    ]
+    for result, code, message in cases:
+        assert result.returncode == code
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_the_server_needs_neither_torch_nor_onnx(repository: Publisher) -> None:
+    repository("clf", classifier())
+    code = (
+        "import sys\n"
+        "from forwardpass.server.app import Server\n"
+        "from forwardpass.server.settings import Settings\n"
+        f"server = Server(Settings(models={str(repository.root)!r}, port=0, metrics_port=0))\n"
+        "server.start(); server.wait_loaded(); assert server.readiness.ready; server.stop()\n"
+        "unwanted = {'torch', 'onnx', 'matplotlib', 'sklearn', 'typer'} & sys.modules.keys()\n"
+        "assert not unwanted, unwanted"
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
+def test_no_telemetry_file_appears(repository: Publisher, tmp_path: Path) -> None:
+    repository("clf", classifier())
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("ORT_DISABLE_TELEMETRY", "CI", "XDG_CACHE_HOME")
+    }
+    code = (
+        "from forwardpass.server.app import Server\n"
+        "from forwardpass.server.settings import Settings\n"
+        f"server = Server(Settings(models={str(repository.root)!r}, port=0, metrics_port=0))\n"
+        "server.start(); server.wait_loaded(); assert server.readiness.ready; server.stop()\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "HOME": str(home)},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert list(home.rglob("*")) == []

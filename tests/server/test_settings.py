@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+
+from forwardpass.server.settings import Settings, SettingsError, load
+
+
+def test_defaults_listen_on_loopback() -> None:
+    settings = load(["models"])
+    assert settings.models == Path("models")
+    assert (settings.host, settings.port) == ("127.0.0.1", 8001)
+    assert (settings.metrics_host, settings.metrics_port) == ("127.0.0.1", 8002)
+    assert not settings.reflection
+
+
+def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('port = 1\nmetrics_port = 1\nmax_in_flight = 1\nverify = "require"\n')
+    monkeypatch.setenv("FORWARDPASS_PORT", "2")
+    monkeypatch.setenv("FORWARDPASS_METRICS_PORT", "2")
+    settings = load(["--config", str(file), "--port", "3", "models", "--reflection"])
+    assert (settings.port, settings.metrics_port, settings.max_in_flight) == (3, 2, 1)
+    assert settings.verify == "require"
+    assert settings.drain_seconds == 30
+    assert settings.reflection
+    monkeypatch.setenv("FORWARDPASS_CONFIG", str(file))
+    assert load(["models"]).max_in_flight == 1
+
+
+def test_an_unknown_setting_names_the_nearest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load(["models", "--max-inflight=3"])
+    assert caught.value.code == 2
+    assert "(did you mean '--max-in-flight'?)" in capsys.readouterr().err
+
+    file = tmp_path / "settings.toml"
+    file.write_text("prot = 1\n")
+    with pytest.raises(SettingsError, match=r"unknown setting 'prot' \(did you mean 'port'\?\)"):
+        load(["models", "--config", str(file)])
+
+    monkeypatch.setenv("FORWARDPASS_DRAIN_SECOND", "1")
+    with pytest.raises(SettingsError, match="did you mean 'FORWARDPASS_DRAIN_SECONDS'"):
+        load(["models"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["models", "--port", "70000"], "setting 'port': Input should be less than or equal"),
+        (["models", "--port", "x"], "setting 'port': .*got 'x'"),
+        (["models", "--max-in-flight", "-1"], "setting 'max_in_flight': .*greater than"),
+        (["models", "--config", "/nowhere.toml"], "cannot read /nowhere.toml"),
+    ],
+)
+def test_a_wrong_value_is_named(arguments: list[str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load(arguments)
+
+
+def test_variables_of_the_client_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORWARDPASS_SERVER", "127.0.0.1:1")
+    load(["models"])
+
+
+def test_the_readme_has_every_setting() -> None:
+    readme = (Path(__file__).parents[2] / "server" / "README.md").read_text(encoding="utf-8")
+    for name in Settings.model_fields:
+        assert f"`{name}`" in readme, name
