@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from forwardpass.pixels import decode_image
 from forwardpass.trainer.data import digits, mnist
 from forwardpass.trainer.data.augment import jitter
+from forwardpass.trainer.data.pictures import write_pictures
 from forwardpass.trainer.data.wheels import Wheel, fetch
 from forwardpass.trainer.errors import DataError
 from forwardpass.trainer.workspace import Workspace
@@ -110,3 +112,10 @@ def test_importing_data_reads_and_fetches_nothing() -> None:
     code = "import sys, forwardpass.trainer.data; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_pictures_are_the_first_test_images_of_each_class(tmp_path: Path) -> None:
+    data = digits.load()
+    assert write_pictures(data, tmp_path, 2) == 20
+    second = data.test.inputs[data.test.targets == 7][1]
+    assert (decode_image((tmp_path / "7" / "1.png").read_bytes(), 1) == second).all()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from training import QUICK, MakeWorkspace
 
 from forwardpass.artefact import (
     CARD_KEY,
@@ -22,8 +23,6 @@ from forwardpass.trainer.recipes import RECIPES, find_recipe
 from forwardpass.trainer.settings import parse_settings
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2 as pb
-
-from .conftest import QUICK, MakeWorkspace
 
 Publish = Callable[[str], Published]
 every_recipe = pytest.mark.parametrize("name", sorted(RECIPES))

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from training import QUICK
 
 from forwardpass.trainer.export.release import Published
-
-from .conftest import QUICK
 
 # Runs forwardpass-train, and ends itself by SIGKILL just before or after the n-th checkpoint
 # takes its place, or once the draft of the n-th is written.

@@ -1,19 +1,19 @@
-"""Real recipes, run for a few steps; what they publish is shared by the tests of a session."""
+"""Fixtures that run real recipes for a few steps; what they publish is shared by a whole session.
+
+torch is imported where it is used, so that tests of the server alone do not wait for it.
+"""
 
 import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from rich.console import Console
 
-from forwardpass.trainer.export.release import Published
-from forwardpass.trainer.progress import Reporter
-from forwardpass.trainer.recipes import find_recipe
-from forwardpass.trainer.settings import parse_settings
-from forwardpass.trainer.workspace import Workspace
+if TYPE_CHECKING:
+    from forwardpass.trainer.export.release import Published
+    from forwardpass.trainer.workspace import Workspace
 
 # Enough to go through every line of a recipe, not to learn much.
 QUICK: dict[str, list[str]] = {
@@ -24,7 +24,8 @@ QUICK: dict[str, list[str]] = {
     "mnist-gan": ["rounds=3", "limit=256", "width=8"],
 }
 
-MakeWorkspace = Callable[..., Workspace]
+MakeWorkspace = Callable[..., "Workspace"]
+Publish = Callable[[str], "Published"]
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +37,11 @@ def cache() -> Path:
 
 @pytest.fixture(scope="session")
 def make_workspace(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeWorkspace:
+    from rich.console import Console
+
+    from forwardpass.trainer.progress import Reporter
+    from forwardpass.trainer.workspace import Workspace
+
     def make(**changes: Any) -> Workspace:
         root = tmp_path_factory.mktemp("workspace")
         folders: dict[str, Any] = {
@@ -50,21 +56,24 @@ def make_workspace(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Mak
 
 
 @pytest.fixture
-def workspace(make_workspace: MakeWorkspace) -> Workspace:
+def workspace(make_workspace: MakeWorkspace) -> "Workspace":
     return make_workspace()
 
 
 @pytest.fixture(scope="session")
-def shared(make_workspace: MakeWorkspace) -> Workspace:
+def shared(make_workspace: MakeWorkspace) -> "Workspace":
     return make_workspace()
 
 
 @pytest.fixture(scope="session")
-def publish_once(shared: Workspace) -> Callable[[str], Published]:
+def publish_once(shared: "Workspace") -> Publish:
     """Runs a recipe quickly, once a session."""
+    from forwardpass.trainer.recipes import find_recipe
+    from forwardpass.trainer.settings import parse_settings
+
     done: dict[str, Published] = {}
 
-    def publish(name: str) -> Published:
+    def publish(name: str) -> "Published":
         if name == "mnist-gan":
             publish("mnist-cnn")  # its judge
         if name not in done:
