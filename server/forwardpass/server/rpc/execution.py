@@ -51,8 +51,18 @@ class Execution:
         rows: int,
         outputs: tuple[str, ...],
         then: Callable[[Answer], None],
+        *,
+        alone: bool = False,
     ) -> None:
-        """Has the model run, and calls `then` with what it gave, on the call's own thread."""
+        """Has the model run, and calls `then` with what it gave, on the call's own thread.
+
+        Args:
+            inputs: An array for each input, as `Signature.check` passed them.
+            rows: How many rows they have.
+            outputs: The names of the outputs wanted.
+            then: Takes the answer.
+            alone: Whether the run may not be shared with other callers.
+        """
         call = self._call
         self._decode_seconds = call.elapsed
 
@@ -62,7 +72,7 @@ class Execution:
         def answered(answer: Answer) -> None:
             call.resume(lambda: then(answer))
 
-        job = Job(inputs, rows, outputs, call.deadline, answered, failed)
+        job = Job(inputs, rows, outputs, call.deadline, answered, failed, alone=alone)
         call.on_gone(job.abandon)
         self._loaded.worker.submit(job)
 

@@ -74,7 +74,7 @@ class Generation:
                 execution.reply(_total(parts), lambda: encode(samples))
 
         for chunk, rows in chunks:
-            execution.run(chunk, rows, (output.name,), collect)
+            execution.run(chunk, rows, (output.name,), collect, alone=True)
 
     def _latents(
         self, request: GenerateRequest, spec: TensorSpec

@@ -62,7 +62,11 @@ def _describe(model: model_service_pb2.Model, loaded: Loaded) -> None:
         model.golden.rows = loaded.golden.rows
         model.golden.passed = True
         model.golden.max_absolute_error = loaded.golden.max_absolute_error
-    model.batching.reason = "requests are not gathered yet: each runs alone"
+    for point in loaded.curve:
+        model.batch_curve.add(rows=point.rows).duration.FromNanoseconds(round(point.seconds * 1e9))
+    model.batching.enabled = loaded.batching.enabled
+    model.batching.max_rows = loaded.batching.max_rows
+    model.batching.reason = loaded.batching.reason
     model.providers.extend(loaded.session.providers)
     for output, space in loaded.embedding_spaces.items():
         model.embedding_spaces.add(

@@ -1,7 +1,7 @@
 """A loaded graph. The only module that knows ONNX Runtime."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from forwardpass.server.errors import InvalidInput
@@ -69,14 +69,27 @@ class Session:
         outputs: Sequence[Any] = self._session.get_outputs()
         return outputs
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
+    def run(
+        self,
+        outputs: Sequence[str],
+        inputs: Mapping[str, Array],
+        on_begin: Callable[[Callable[[], None]], None] | None = None,
+    ) -> list[Array]:
         """Returns the outputs named, in order.
+
+        Args:
+            outputs: Which.
+            inputs: An array for each input.
+            on_begin: Is told, before the run begins, what stops it from another thread.
 
         Raises:
             InvalidInput: The graph refuses the values, such as an index out of range.
         """
+        options = ort.RunOptions()
+        if on_begin is not None:
+            on_begin(lambda: setattr(options, "terminate", True))
         try:
-            values: list[Array] = self._session.run(list(outputs), dict(inputs))
+            values: list[Array] = self._session.run(list(outputs), dict(inputs), options)
         except ort_errors.InvalidArgument as error:
             raise InvalidInput(f"the model refuses the values: {_first_line(error)}") from error
         except ort_errors.RuntimeException as error:

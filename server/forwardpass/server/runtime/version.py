@@ -1,5 +1,6 @@
 """One version of a model: from a folder on disk to something that answers."""
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from forwardpass.artefact import (
     MANIFEST_FILE,
     MODEL_FILE,
     CardError,
+    Golden,
     ManifestError,
     card_from_json,
     load_golden,
@@ -22,6 +24,15 @@ from forwardpass.artefact import (
     verify_manifest,
 )
 from forwardpass.server.metrics import ModelCounters
+from forwardpass.server.runtime.curve import (
+    DEFAULT_MAX_ROWS,
+    Batching,
+    CurvePoint,
+    decide,
+    example_inputs,
+    measure_curve,
+    rows_are_independent,
+)
 from forwardpass.server.runtime.golden import GoldenError, GoldenResult, replay
 from forwardpass.server.runtime.session import Session, SessionError
 from forwardpass.server.runtime.signature import (
@@ -30,10 +41,13 @@ from forwardpass.server.runtime.signature import (
     card_signature,
     graph_signature,
 )
+from forwardpass.server.scheduling.queue import Gathering
 from forwardpass.server.scheduling.worker import Worker
 from forwardpass.v1 import model_card_pb2, model_service_pb2
 
 State = model_service_pb2.ModelState
+# The most requests that wait for one version.
+MAX_QUEUED = 1024
 _log = structlog.get_logger()
 
 
@@ -57,6 +71,8 @@ class Loaded:
         signature: Inputs and outputs.
         session: The graph in ONNX Runtime.
         golden: How it answered its golden inputs; None where it came with none.
+        curve: How long runs of so many rows take here.
+        batching: How its requests are gathered.
         worker: What runs its jobs.
         seconds: How long loading took.
     """
@@ -69,6 +85,8 @@ class Loaded:
     signature: Signature
     session: Session
     golden: GoldenResult | None
+    curve: Sequence[CurvePoint]
+    batching: Batching
     worker: Worker
     seconds: float
 
@@ -134,7 +152,15 @@ class Version:
             session = Session(model, threads)
             card, signature = self._describe(session)
             self._move(State.MODEL_STATE_WARMING)
-            golden = self._replay(session, card, signature)
+            golden = self._read_golden(card, signature)
+            replayed = (
+                card
+                and golden
+                and replay(session, golden, card.tolerance, batched=signature.batched)
+            )
+            if card is None and rows_are_independent(session, signature):
+                signature = dataclasses.replace(signature, batched=True)
+            curve, batching = _measure(session, signature, golden)
         except _EXPECTED as error:
             self._move(State.MODEL_STATE_FAILED, str(error))
         except OSError as error:
@@ -143,7 +169,12 @@ class Version:
             _log.exception("load_failed", model=self.name, version=self.number)
             self._move(State.MODEL_STATE_FAILED, f"unexpected {type(error).__name__}: {error}")
         else:
-            worker = Worker(f"{self.name}-{self.number}", session.run, self.counters)
+            worker = Worker(
+                f"{self.name}-{self.number}",
+                session.run,
+                Gathering(batching.max_rows, MAX_QUEUED),
+                self.counters,
+            )
             seconds = time.perf_counter() - started
             self.loaded = Loaded(
                 self.name,
@@ -153,7 +184,9 @@ class Version:
                 card,
                 signature,
                 session,
-                golden,
+                replayed or None,
+                curve,
+                batching,
                 worker,
                 seconds,
             )
@@ -197,9 +230,9 @@ class Version:
         card = card_from_json(text)
         return card, card_signature(signature, card)
 
-    def _replay(
-        self, session: Session, card: model_card_pb2.ModelCard | None, signature: Signature
-    ) -> GoldenResult | None:
+    def _read_golden(
+        self, card: model_card_pb2.ModelCard | None, signature: Signature
+    ) -> Golden | None:
         path = self.folder / GOLDEN_FILE
         if not path.is_file():
             return None
@@ -210,9 +243,20 @@ class Version:
             signature.check(golden.inputs)
         except Exception as error:
             raise LoadError(f"{GOLDEN_FILE} does not fit the model: {error}") from error
-        return replay(session, golden, card.tolerance, batched=signature.batched)
+        return golden
 
     def _move(self, state: model_service_pb2.ModelState.ValueType, reason: str = "") -> None:
         self.state_reason = reason
         self.state = state
         self._changed()
+
+
+def _measure(
+    session: Session, signature: Signature, golden: Golden | None
+) -> tuple[list[CurvePoint], Batching]:
+    if not signature.batched:
+        reason = "the rows of the model are not known to be independent"
+        return [], Batching(enabled=False, max_rows=1, reason=reason)
+    most = min(DEFAULT_MAX_ROWS, signature.max_rows or DEFAULT_MAX_ROWS)
+    curve = measure_curve(session, example_inputs(signature, golden), most)
+    return curve, decide(curve, most)
