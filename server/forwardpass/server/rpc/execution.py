@@ -73,7 +73,7 @@ class Execution:
             call.resume(lambda: then(answer))
 
         job = Job(inputs, rows, outputs, call.deadline, answered, failed, alone=alone)
-        call.on_gone(job.abandon)
+        call.on_end(lambda _: job.abandon())
         self._loaded.worker.submit(job)
 
     def reply(self, answer: Answer, encode: Callable[[], Response]) -> None:
