@@ -237,8 +237,7 @@ class StockCall(Call):
     def _abort(self, failure: Failure) -> NoReturn:
         metadata: list[tuple[str, str | bytes]] = [(DETAILS_KEY, failure.to_details())]
         if CODES[failure.reason] in _RETRIED:
-            pushback = -1 if failure.retry_after is None else round(failure.retry_after * 1000)
-            metadata.append((PUSHBACK_KEY, str(pushback)))
+            metadata.append((PUSHBACK_KEY, _pushback(failure)))
         self._context.set_trailing_metadata(tuple(metadata))
         self._context.abort(_STATUS_CODES[failure.code], failure.message)
 
@@ -265,6 +264,13 @@ class StockCall(Call):
         reason = Reason.DEADLINE_EXCEEDED if expired else Reason.CANCELLED
         self._end(CODES[reason], _End())
         self._permits.release()
+
+
+def _pushback(failure: Failure) -> str:
+    """Milliseconds to wait, or -1 for never; not 0, on which grpcio 1.85 waits for its deadline."""
+    if failure.retry_after is None:
+        return "-1"
+    return str(max(1, round(failure.retry_after * 1000)))
 
 
 # The codes that clients retry: only these carry a pushback.
