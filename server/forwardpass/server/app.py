@@ -18,8 +18,11 @@ from forwardpass.server.rpc.inference import Inference
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.models import Models
 from forwardpass.server.rpc.reflection import METHODS, Reflection
+from forwardpass.server.runtime.canary import Limits
+from forwardpass.server.runtime.loading import LoadOptions
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.runtime.threads import available_cores
+from forwardpass.server.runtime.watch import Watcher
 from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.security.tls import read_certificates
 from forwardpass.server.settings import Settings
@@ -54,8 +57,14 @@ class Server:
         self._started = time.perf_counter()
         self._repository = Repository(
             settings.models,
-            threads=settings.threads or available_cores(),
-            manifest_required=settings.verify == "require",
+            LoadOptions(
+                threads=settings.threads or available_cores(),
+                max_queued=settings.max_queued,
+                manifest_required=settings.verify == "require",
+                canary=Limits(settings.canary_seconds, settings.canary_bytes)
+                if settings.canary
+                else None,
+            ),
         )
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self.readiness = Readiness(self._repository, (INFERENCE, MODELS))
@@ -78,6 +87,7 @@ class Server:
         )
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self._metrics: MetricsServer | None = None
+        self._watcher: Watcher | None = None
         self.port = 0
         self.metrics_port = 0
 
@@ -102,6 +112,8 @@ class Server:
             metrics=f"{settings.metrics_host}:{self.metrics_port}",
         )
         self._loader.start()
+        if settings.watch:
+            self._watcher = Watcher(self._repository.folder, self._look_again)
 
     def wait_loaded(self) -> None:
         """Returns when every model is ready or has failed."""
@@ -116,6 +128,8 @@ class Server:
         if finished:
             self._admission.wait_quiet(_QUIET_SECONDS, _REFUSAL_SECONDS)
         self._transport.stop(_REFUSAL_SECONDS if finished else 0)
+        if self._watcher is not None:
+            self._watcher.stop()
         self._repository.close()
         if self._metrics is not None:
             self._metrics.stop()
@@ -145,20 +159,21 @@ class Server:
         return routes
 
     def _load(self) -> None:
-        self._repository.load()
-        models = self._repository.models
+        self._repository.reconcile(settle=False)
+        newest = {name: model.newest_ready for name, model in self._repository.models.items()}
         _log.info(
             "ready" if self.readiness.ready else "not_ready",
-            models={
-                name: next((v.number for v in versions if v.ready), None)
-                for name, versions in models.items()
-            },
+            models={name: version and version.number for name, version in newest.items()},
             seconds=round(time.perf_counter() - self._started, 3),
         )
 
+    def _look_again(self) -> bool:
+        self._loader.join()
+        return self._repository.reconcile(settle=True)
+
     def _loaded_models(self) -> Iterator[tuple[str, str, str, ModelCounters]]:
-        for versions in self._repository.models.values():
-            for version in versions:
+        for model in self._repository.models.values():
+            for version in model.versions:
                 if (loaded := version.loaded) is not None:
                     yield loaded.name, str(loaded.number), loaded.digest, loaded.counters
 

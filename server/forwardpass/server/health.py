@@ -55,7 +55,8 @@ class Readiness:
         self._notify()
 
     def _model_ready(self, name: str) -> bool:
-        return not self._draining and any(v.ready for v in self._repository.models[name])
+        model = self._repository.models.get(name)
+        return not self._draining and model is not None and model.ready
 
     def _forget(self, watcher: Callable[[], None]) -> None:
         with self._lock:

@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     max_in_flight_bytes: int = Field(
         512 << 20, ge=1 << 10, description="The most bytes of requests at a time."
     )
+    max_queued: int = Field(
+        1024, ge=1, description="The most requests that wait for one version of a model."
+    )
     max_image_pixels: int = Field(
         32_000_000, ge=1, description="The most pixels of an encoded image."
     )
@@ -79,6 +82,16 @@ class Settings(BaseSettings):
     verify: Literal["auto", "require"] = Field(
         "auto",
         description="auto: a manifest that is there is enforced. require: every version needs one.",
+    )
+    watch: bool = Field(
+        default=False, description="Look for new versions and models while serving."
+    )
+    canary: bool = Field(
+        default=True, description="Try each graph in a process of its own before loading it."
+    )
+    canary_seconds: float = Field(60.0, gt=0, description="How long that may take.")
+    canary_bytes: int = Field(
+        4 << 30, ge=0, description="The memory it may take, beyond what its size explains."
     )
     reflection: bool = Field(default=False, description="Answer gRPC server reflection.")
     drain_seconds: float = Field(

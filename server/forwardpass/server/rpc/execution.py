@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NoReturn, Protocol
 
-from forwardpass.server.runtime.version import Loaded
+from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.scheduling.job import Answer, Job
 from forwardpass.server.transport.call import Call
 from forwardpass.v1 import inference_service_pb2, model_service_pb2
@@ -33,7 +33,7 @@ class Execution:
 
     Args:
         call: Who asks.
-        loaded: The model.
+        loaded: The model, on the lease that `Repository.find` took; it ends with the call.
         timed: Whether the answer tells where the time went.
     """
 
@@ -42,8 +42,7 @@ class Execution:
         self._loaded = loaded
         self._timed = timed
         self._decode_seconds = 0.0
-        counters = loaded.counters
-        call.on_end(lambda code: (counters.failed if code else counters.succeeded).add(1))
+        call.on_end(self._end)
 
     def run(
         self,
@@ -94,6 +93,11 @@ class Execution:
         phases["decode"].observe(self._decode_seconds)
         phases["encode"].observe(time.perf_counter() - started)
         self._call.reply(message)
+
+    def _end(self, code: int) -> None:
+        counters = self._loaded.counters
+        (counters.failed if code else counters.succeeded).add(1)
+        self._loaded.leases.leave()
 
 
 def _raise(error: Exception) -> NoReturn:

@@ -7,8 +7,8 @@ from forwardpass.server.rpc import answers
 from forwardpass.server.rpc.execution import Execution
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.parse import parse
+from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.repository import Repository
-from forwardpass.server.runtime.version import Loaded
 from forwardpass.server.scheduling.job import Answer
 from forwardpass.server.transport.call import Call
 from forwardpass.v1.inference_service_pb2 import (

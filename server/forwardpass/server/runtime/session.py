@@ -26,19 +26,25 @@ class Session:
 
     Args:
         model: The bytes of the ONNX file.
+        weights: The bytes of each file that it refers to, by the name that it uses.
         threads: Threads for one run.
 
     Raises:
         SessionError: ONNX Runtime refuses the graph.
     """
 
-    def __init__(self, model: bytes, threads: int) -> None:
+    def __init__(self, model: bytes, weights: Mapping[str, bytes], threads: int) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _QUIET
         # Spinning threads burn the cores that other models and the transport need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if weights:
+            buffers = list(weights.values())
+            options.add_external_initializers_from_files_in_memory(
+                list(weights), buffers, [len(buffer) for buffer in buffers]
+            )
         try:
             self._session = ort.InferenceSession(model, options, providers=list(PROVIDERS))
         except Exception as error:
