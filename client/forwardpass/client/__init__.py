@@ -1,0 +1,124 @@
+"""Calls the models that a forwardpass server serves: numpy in, numpy out.
+
+    from forwardpass.client import Client
+
+    with Client("127.0.0.1:8001") as client:
+        digits = client.predict("mnist-cnn", images=["seven.png", "two.jpg"], top_k=3)
+        print(digits.classes[0][0].label, digits.classes[0][0].probability)
+        vectors = client.embed("mnist-cnn", images=["seven.png"]).vectors  # float32 (1, dimension)
+        faces = client.generate("gan", count=64, seed=7).samples  # uint8 (64, h, w, channels)
+
+Every failure of a call is a `ForwardpassError`, of a subclass that tells why.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forwardpass.client.card import Card, DataSource, ImageInput, TensorSpec
+    from forwardpass.client.channel import Tls
+    from forwardpass.client.client import Client
+    from forwardpass.client.errors import (
+        AccessDenied,
+        Cancelled,
+        ForwardpassError,
+        InvalidInput,
+        MessageTooLarge,
+        ModelFailed,
+        ModelNotFound,
+        Overloaded,
+        ServerError,
+        TimedOut,
+        Unavailable,
+        Unsupported,
+        WrongTask,
+    )
+    from forwardpass.client.models import (
+        Batching,
+        EmbeddingSpace,
+        GoldenResult,
+        Model,
+        ModelState,
+        ModelSummary,
+        Signature,
+    )
+    from forwardpass.client.results import ClassScore, Embeddings, Generated, Prediction, Timing
+
+# Where each public name lives. It is loaded when it is first asked for, so that the command line,
+# which lies in this package, can print its help without loading grpc and numpy.
+_HOMES = {
+    "card": ("Card", "DataSource", "ImageInput", "TensorSpec"),
+    "channel": ("Tls",),
+    "client": ("Client",),
+    "errors": (
+        "AccessDenied",
+        "Cancelled",
+        "ForwardpassError",
+        "InvalidInput",
+        "MessageTooLarge",
+        "ModelFailed",
+        "ModelNotFound",
+        "Overloaded",
+        "ServerError",
+        "TimedOut",
+        "Unavailable",
+        "Unsupported",
+        "WrongTask",
+    ),
+    "models": (
+        "Batching",
+        "EmbeddingSpace",
+        "GoldenResult",
+        "Model",
+        "ModelState",
+        "ModelSummary",
+        "Signature",
+    ),
+    "results": ("ClassScore", "Embeddings", "Generated", "Prediction", "Timing"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AccessDenied",
+    "Batching",
+    "Cancelled",
+    "Card",
+    "ClassScore",
+    "Client",
+    "DataSource",
+    "EmbeddingSpace",
+    "Embeddings",
+    "ForwardpassError",
+    "Generated",
+    "GoldenResult",
+    "ImageInput",
+    "InvalidInput",
+    "MessageTooLarge",
+    "Model",
+    "ModelFailed",
+    "ModelNotFound",
+    "ModelState",
+    "ModelSummary",
+    "Overloaded",
+    "Prediction",
+    "ServerError",
+    "Signature",
+    "TensorSpec",
+    "TimedOut",
+    "Timing",
+    "Tls",
+    "Unavailable",
+    "Unsupported",
+    "WrongTask",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,90 @@
+"""The connection: how it is secured, balanced, kept alive, and what is tried again."""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import grpc
+
+# Every call is a pure function of its request, so any may be sent again. The wait before each try
+# is the server's own where it gives one (trailing metadata grpc-retry-pushback-ms, where -1 means
+# never), else random and doubling. Each failure takes a token and each success gives back a tenth:
+# below half the tokens nothing is retried, so that retries cannot keep a struggling server down.
+SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            # Health is left out: it asks how things are now.
+            "name": [
+                {"service": "forwardpass.v1.InferenceService"},
+                {"service": "forwardpass.v1.ModelService"},
+            ],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            },
+        }
+    ],
+    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+}
+
+# Room for what gRPC adds to a message.
+_FRAMING = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How to be sure of the server, and the server of us. All files are PEM.
+
+    Attributes:
+        ca: Root certificates to trust; None trusts those that come with grpcio.
+        certificate: Our own certificate chain, where the server asks for one; needs `key`.
+        key: The private key of `certificate`.
+    """
+
+    ca: Path | str | None = None
+    certificate: Path | str | None = None
+    key: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a client certificate and its key are given together or not at all")
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Reads the files.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        ca, certificate, key = (
+            None if path is None else Path(path).read_bytes()
+            for path in (self.ca, self.certificate, self.key)
+        )
+        return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
+def open_channel(target: str, tls: Tls | None, max_message_bytes: int) -> grpc.Channel:
+    """Opens a channel, which connects at the first call."""
+    options: list[tuple[str, str | int]] = [
+        ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+        # The client itself refuses what is too long to send.
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        # What has been sent is kept for another try up to this size in all: by default 256 KiB, so
+        # that no batch of images would be tried again.
+        ("grpc.per_rpc_retry_buffer_size", max_message_bytes + _FRAMING),
+        ("grpc.primary_user_agent", f"forwardpass/{version('forwardpass')}"),
+        # Finds connections that died in silence, such as those that a NAT forgot, before a call
+        # has to.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    if tls is None:
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, tls.credentials(), options)

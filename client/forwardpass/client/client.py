@@ -1,0 +1,318 @@
+"""The client: numpy in, numpy out, one method a call."""
+
+import math
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from numpy.typing import ArrayLike
+
+from forwardpass.client import inputs as given
+from forwardpass.client import results
+from forwardpass.client.card import TensorSpec
+from forwardpass.client.channel import Tls, open_channel
+from forwardpass.client.errors import MessageTooLarge, ServerError, from_rpc_error
+from forwardpass.client.methods import SERVING, HealthRequest, Methods
+from forwardpass.client.models import (
+    Model,
+    ModelSummary,
+    Version,
+    check_loaded,
+    to_model,
+    to_summaries,
+)
+from forwardpass.v1 import inference_service_pb2 as pb
+from forwardpass.v1 import model_service_pb2 as model_pb
+from forwardpass.wire import TensorError
+
+Response = TypeVar("Response", bound=Message)
+Result = TypeVar("Result")
+
+DEFAULT_TARGET = "127.0.0.1:8001"
+DEFAULT_TIMEOUT = 30.0
+DEFAULT_MESSAGE_BYTES = 64 << 20
+
+
+class Client:
+    """Calls the models of one server, or of several behind one DNS name in turn.
+
+    Connects at the first call, and again whenever the connection is lost. May be used by several
+    threads at once, but not in a process forked after its first call. Every call has a deadline;
+    a call that meets a full queue or an unready server is tried up to four times within it.
+
+    Each method raises a `ForwardpassError`, whose class tells why: see `forwardpass.client.errors`.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        tls: Tls | None = None,
+        token: str | None = None,
+        max_message_bytes: int = DEFAULT_MESSAGE_BYTES,
+    ) -> None:
+        """Prepares to call; the server need not be there yet.
+
+        Args:
+            target: host:port, or any name that gRPC resolves, such as "dns:///models:8001".
+            timeout: Seconds that a call may take, retries included, where the call itself does
+                not say.
+            tls: How to secure the connection; None sends in the clear.
+            token: Sent with every call as `authorization: Bearer TOKEN`. Without `tls` anyone on
+                the way can read it.
+            max_message_bytes: The largest request to send and answer to take.
+
+        Raises:
+            ValueError: `timeout` is not a positive, finite number, or `token` not printable ASCII.
+            OSError: A file of `tls` cannot be read.
+        """
+        self._target = target
+        self._timeout = _checked_timeout(timeout)
+        self._metadata = (("authorization", f"Bearer {_checked_token(token)}"),) if token else ()
+        self._max_message_bytes = max_message_bytes
+        self._channel = open_channel(target, tls, max_message_bytes)
+        self._methods = Methods(self._channel)
+        self._inputs: dict[tuple[str, Version], tuple[TensorSpec, ...]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection; calls under way end as `Cancelled`."""
+        self._channel.close()
+
+    def predict(
+        self,
+        model: str,
+        inputs: given.Inputs = None,
+        *,
+        images: given.Images = None,
+        texts: given.Texts = None,
+        outputs: list[str] | None = None,
+        top_k: int = 0,
+        png: bool = False,
+        timing: bool = False,
+        version: Version = None,
+        timeout: float | None = None,
+    ) -> results.Prediction:
+        """Runs a model.
+
+        Args:
+            model: The model's name.
+            inputs: Arrays by input name, or one array for a model with one input. Axis 0 counts
+                rows where the model's signature is batched. Arrays are sent with the dtype they
+                have; lists take the dtype that the model states.
+            images: JPEG or PNG files, one a row, as paths or as their bytes; the server decodes
+                and resizes them as the model's card says.
+            texts: One text a row, for a model with a text input.
+            outputs: The outputs to answer with; all where None.
+            top_k: How many of the likeliest classes to name for each row, at most as many as the
+                card has labels.
+            png: Whether to answer image outputs as PNG files.
+            timing: Whether to tell where the time went.
+            version: A version's number, or a label such as "stable"; the newest where None.
+            timeout: Seconds the call may take; the client's own where None.
+        """
+        request = pb.PredictRequest(
+            model=_reference(model, version),
+            inputs=given.tensors(inputs, lambda: self._specs(model, version)),
+            images=given.images(images),
+            texts=given.texts(texts),
+            outputs=outputs,
+            top_k=given.unsigned(top_k, "top_k", 32),
+            png=png,
+            timing=timing,
+        )
+        return self._call(self._methods.predict, request, timeout, results.to_prediction)
+
+    def embed(
+        self,
+        model: str,
+        inputs: given.Inputs = None,
+        *,
+        images: given.Images = None,
+        texts: given.Texts = None,
+        output: str | None = None,
+        normalize: bool = False,
+        half_precision: bool = False,
+        timing: bool = False,
+        version: Version = None,
+        timeout: float | None = None,
+    ) -> results.Embeddings:
+        """Runs a feature extractor: one vector a row.
+
+        Args:
+            model: The model's name.
+            inputs: As in `predict`.
+            images: As in `predict`.
+            texts: As in `predict`.
+            output: The embedding output to use; the model's first where None.
+            normalize: Whether to scale each vector to Euclidean length 1; a zero vector stays.
+            half_precision: Whether to send the vectors as float16: half the bytes, 11 bits.
+            timing: As in `predict`.
+            version: As in `predict`.
+            timeout: As in `predict`.
+        """
+        request = pb.EmbedRequest(
+            model=_reference(model, version),
+            inputs=given.tensors(inputs, lambda: self._specs(model, version)),
+            images=given.images(images),
+            texts=given.texts(texts),
+            output=output or "",
+            normalize=normalize,
+            half_precision=half_precision,
+            timing=timing,
+        )
+        return self._call(self._methods.embed, request, timeout, results.to_embeddings)
+
+    def generate(
+        self,
+        model: str,
+        *,
+        count: int | None = None,
+        seed: int | None = None,
+        latents: ArrayLike | None = None,
+        class_: int | str | None = None,
+        prompt: str | None = None,
+        temperature: float | None = None,
+        length: int | None = None,
+        png: bool = False,
+        timing: bool = False,
+        version: Version = None,
+        timeout: float | None = None,
+    ) -> results.Generated:
+        """Draws samples from a generator.
+
+        Args:
+            model: The model's name.
+            count: How many samples, in [1, 1024]; 1 where None, or the rows of `latents`.
+            seed: In [0, 2**64): the same seed gives the same samples; drawn by the server, and
+                told, where None.
+            latents: float32 (count, dimension), instead of a seed.
+            class_: The class to draw, by index or by label, for a conditional generator.
+            prompt: The text to go on from, for a text generator; at most 4096 bytes.
+            temperature: How freely a text generator chooses, in (0, 10]; 1 where None.
+            length: Steps that a text generator takes, in [1, 4096]; 256 where None.
+            png: Whether to answer image samples as PNG files.
+            timing: As in `predict`.
+            version: As in `predict`.
+            timeout: As in `predict`.
+        """
+        if prompt is not None:
+            given.check_text(prompt, "prompt")
+        request = pb.GenerateRequest(
+            model=_reference(model, version),
+            count=None if count is None else given.unsigned(count, "count", 32),
+            seed=None if seed is None else given.unsigned(seed, "seed", 64),
+            latents=given.latents(latents),
+            prompt=prompt,
+            temperature=temperature,
+            length=None if length is None else given.unsigned(length, "length", 32),
+            png=png,
+            timing=timing,
+        )
+        if isinstance(class_, str):
+            given.check_text(class_, "class")
+            request.class_label = class_
+        elif class_ is not None:
+            request.class_index = given.unsigned(class_, "class", 32)
+        return self._call(self._methods.generate, request, timeout, results.to_generated)
+
+    def models(self, *, timeout: float | None = None) -> list[ModelSummary]:
+        """Lists every version in the server's repository, by name, newest first."""
+        return self._call(
+            self._methods.list_models,
+            model_pb.ListModelsRequest(),
+            timeout,
+            lambda response: to_summaries(response.models),
+        )
+
+    def model(self, name: str, version: Version = None, *, timeout: float | None = None) -> Model:
+        """Tells everything about one version of a model; the newest where None is named."""
+        return self._call(
+            self._methods.get_model,
+            model_pb.GetModelRequest(model=_reference(name, version)),
+            timeout,
+            lambda response: to_model(response.model),
+        )
+
+    def health(self, model: str | None = None, *, timeout: float | None = None) -> bool:
+        """Whether the server, or one of its models, serves at this moment; never retried.
+
+        Raises:
+            ModelNotFound: The server has no such model.
+            Unavailable: No server is there.
+        """
+        return self._call(
+            self._methods.health,
+            HealthRequest(value=model or ""),
+            timeout,
+            lambda response: response.value == SERVING,
+        )
+
+    def _specs(self, model: str, version: Version) -> tuple[TensorSpec, ...]:
+        """The model's inputs: asked for once, since versions of a model seldom differ in them."""
+        specs = self._inputs.get((model, version))
+        if specs is None:
+            found = self.model(model, version)
+            check_loaded(found)
+            specs = found.signature.inputs
+            self._inputs[model, version] = specs
+        return specs
+
+    def _call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[bytes, Response]",
+        request: Message,
+        timeout: float | None,
+        convert: Callable[[Response], Result],
+    ) -> Result:
+        seconds = self._timeout if timeout is None else _checked_timeout(timeout)
+        message = request.SerializeToString()
+        if len(message) > self._max_message_bytes:
+            # gRPC would find out too, but could not tell that there is no use in trying again.
+            raise MessageTooLarge(
+                f"the request takes {len(message)} bytes, and the limit is "
+                f"{self._max_message_bytes}: send fewer rows in a call, or raise "
+                "max_message_bytes here and on the server"
+            )
+        try:
+            return convert(method(message, timeout=seconds, metadata=self._metadata))
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self._target, seconds) from None
+        except TensorError as error:
+            raise ServerError(f"{self._target} answered with a broken tensor: {error}") from None
+
+
+def _checked_timeout(seconds: float) -> float:
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"a timeout is a positive, finite number of seconds, got {seconds}")
+    return seconds
+
+
+def _checked_token(token: str) -> str:
+    # gRPC would refuse it at each call, in an error that shows it.
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError("a token is printable ASCII: does it end in a line break?")
+    return token
+
+
+def _reference(name: str, version: Version) -> model_pb.ModelReference:
+    given.check_text(name, "model")
+    if version is None:
+        return model_pb.ModelReference(name=name)
+    if isinstance(version, str):
+        given.check_text(version, "version")
+        return model_pb.ModelReference(name=name, label=version)
+    return model_pb.ModelReference(name=name, version=given.unsigned(version, "version", 63))

@@ -1,0 +1,87 @@
+"""Which vectors lie nearest, by the cosine of the angle between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+# How many vectors neighbours are shown for, and how large a picture of one is, in pixels.
+_QUERIES = 8
+_THUMBNAIL = 96
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbours:
+    """The nearest of some rows.
+
+    Attributes:
+        queries: int64 (queries,): the rows asked about.
+        nearest: int64 (queries, k): for each its nearest other rows, nearest first.
+        cosines: float32 (queries, k), in [-1, 1].
+    """
+
+    queries: NDArray[np.int64]
+    nearest: NDArray[np.int64]
+    cosines: NDArray[np.float32]
+
+
+def find_neighbours(vectors: NDArray[np.float32], k: int) -> Neighbours:
+    """Finds the k nearest rows of up to 8 rows spread evenly over `vectors`.
+
+    Args:
+        vectors: float32 (rows, dimension), at least 2 rows. A zero vector is near to none.
+        k: At least 1; where there are fewer other rows, all of them are given.
+    """
+    rows = len(vectors)
+    k = min(k, rows - 1)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+    unit = vectors / lengths
+    queries = np.unique(np.linspace(0, rows - 1, _QUERIES).astype(np.int64))
+    cosines = unit[queries] @ unit.T
+    cosines[np.arange(len(queries)), queries] = -np.inf
+    # A stable sort gives equal images in the order of their rows, on every machine.
+    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    return Neighbours(queries, nearest, np.take_along_axis(cosines, nearest, axis=1))
+
+
+def neighbour_table(found: Neighbours, names: Sequence[str]) -> Table:
+    """Returns a table: the queries and their nearest, each with its cosine."""
+    table = Table("image", "nearest", "cosine")
+    for query, nearest, cosines in zip(found.queries, found.nearest, found.cosines, strict=True):
+        for place, (row, cosine) in enumerate(zip(nearest, cosines, strict=True)):
+            table.add_row(
+                names[query] if place == 0 else "",
+                names[row],
+                f"{cosine:.3f}",
+                end_section=place == len(nearest) - 1,
+            )
+    return table
+
+
+def neighbour_lists(found: Neighbours, names: Sequence[str]) -> list[dict[str, object]]:
+    """Returns the same as the table, for programs."""
+    return [
+        {
+            "input": names[query],
+            "nearest": [
+                {"input": names[row], "cosine": float(cosine)}
+                for row, cosine in zip(nearest, cosines, strict=True)
+            ],
+        }
+        for query, nearest, cosines in zip(found.queries, found.nearest, found.cosines, strict=True)
+    ]
+
+
+def neighbour_picture(found: Neighbours, paths: Sequence[Path]) -> bytes:
+    """Returns a PNG: in each row a query's image, and then its nearest."""
+    from forwardpass.pixels import decode_image, encode_png, image_grid
+
+    rows = np.concatenate([found.queries[:, None], found.nearest], axis=1)
+    thumbnails = [
+        decode_image(paths[row].read_bytes(), 3, (_THUMBNAIL, _THUMBNAIL)) for row in rows.flat
+    ]
+    return encode_png(image_grid(np.stack(thumbnails), columns=rows.shape[1]))

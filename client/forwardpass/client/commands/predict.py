@@ -1,0 +1,107 @@
+"""`forwardpass predict`: classes or outputs, for files and texts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from forwardpass.client.commands.connection import Connection, split_model
+from forwardpass.client.commands.display import console, print_json
+from forwardpass.client.commands.input_files import read_inputs
+from forwardpass.client.commands.whole_file import storable, whole_file
+from forwardpass.client.models import Model
+from forwardpass.client.results import Prediction
+
+_CLASSES = 3
+_BAR = 20
+
+
+def run(
+    connection: Connection,
+    model: str,
+    files: Sequence[str],
+    texts: Sequence[str],
+    *,
+    top_k: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    name, version = split_model(model)
+    if not files and not texts:
+        raise typer.BadParameter("nothing to predict: give files, or --text", param_hint="INPUT")
+    if out and out.suffix != ".npz":
+        raise typer.BadParameter(f"{out} does not end in .npz", param_hint="--out")
+    given = read_inputs(files)
+    with connection.open() as client:
+        if top_k is None:
+            top_k = _default_classes(client.model(name, version))
+        prediction = client.predict(
+            name, given.arrays, images=given.images, texts=texts, top_k=top_k, version=version
+        )
+    if out:
+        _save(out, prediction)
+    titles = [*map(str, given.images), *texts]
+    if as_json:
+        _print_json(prediction, titles)
+    elif prediction.classes:
+        console().print(_class_table(prediction, titles))
+    else:
+        console().print(_output_table(prediction))
+    if out:
+        typer.echo(f"wrote {out}", err=as_json)
+
+
+def _default_classes(model: Model) -> int:
+    scores = {"probabilities", "logits"} & {spec.role for spec in model.signature.outputs}
+    return min(_CLASSES, len(model.card.labels)) if model.card and scores else 0
+
+
+def _title(titles: Sequence[str], row: int) -> str:
+    return titles[row] if row < len(titles) else f"row {row}"
+
+
+def _class_table(prediction: Prediction, titles: Sequence[str]) -> Table:
+    caption = f"{prediction.model} version {prediction.version}"
+    table = Table("input", "label", "probability", "", caption=caption)
+    for row, classes in enumerate(prediction.classes):
+        for place, score in enumerate(classes):
+            table.add_row(
+                _title(titles, row) if place == 0 else "",
+                score.label,
+                f"{score.probability:.2%}",
+                "█" * round(score.probability * _BAR),
+                end_section=place == len(classes) - 1,
+            )
+    return table
+
+
+def _output_table(prediction: Prediction) -> Table:
+    caption = f"{prediction.model} version {prediction.version}"
+    table = Table("output", "type", "shape", "values", caption=caption)
+    for name, array in prediction.outputs.items():
+        kind = "string" if array.dtype.kind == "O" else array.dtype.name
+        values = np.array2string(array, threshold=12, edgeitems=2, precision=4)
+        table.add_row(name, kind, str(array.shape), values)
+    return table
+
+
+def _print_json(prediction: Prediction, titles: Sequence[str]) -> None:
+    print_json(
+        {
+            "model": prediction.model,
+            "version": prediction.version,
+            "rows": [
+                {"input": _title(titles, row), "classes": classes}
+                for row, classes in enumerate(prediction.classes)
+            ],
+            "outputs": prediction.outputs,
+        }
+    )
+
+
+def _save(path: Path, prediction: Prediction) -> None:
+    arrays = {name: storable(array) for name, array in prediction.outputs.items()}
+    with whole_file(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)

@@ -1,0 +1,215 @@
+"""What can go wrong with a call: one class a reason, and the one place where gRPC's errors end.
+
+    ForwardpassError
+    ├── InvalidInput      the request is wrong, and will be however often it is sent
+    ├── ModelNotFound     no such model, or no such version of it
+    ├── ModelFailed       the version is there, and cannot be served
+    ├── WrongTask         the model answers, but not this kind of call
+    ├── Overloaded        the server's queue stayed full through every retry
+    ├── MessageTooLarge   a request or an answer is over the size limit of a message
+    ├── Unavailable       no server there, or one that is starting, loading or stopping
+    ├── TimedOut          no answer within the timeout
+    ├── Cancelled         the call was given up before its answer
+    ├── AccessDenied      the token is missing, wrong, or not enough
+    ├── Unsupported       the server does not know the call
+    └── ServerError       the server's own fault; quote `request_id` to its operator
+
+Arguments that no server could take, such as a negative timeout, are a ValueError instead.
+"""
+
+from collections.abc import Mapping
+
+import grpc
+
+from forwardpass.wire import DETAILS_KEY, Failure, Reason
+
+
+class ForwardpassError(Exception):
+    """A call that failed.
+
+    Attributes:
+        message: What was wrong, what was expected, what to do.
+        reason: Why, for programs: a `forwardpass.wire.Reason`, or the name of the gRPC status where
+            something on the way, and no forwardpass server, gave the answer.
+        code: The gRPC status.
+        field: The part of the request at fault, such as "inputs.image.shape"; empty where none is.
+        metadata: The facts in the message, by name.
+        retry_after: Seconds after which the same call may succeed; None where it will not, or
+            nobody knows.
+        request_id: What to quote to the server's operator; empty where unknown.
+    """
+
+    reason: str = Reason.INTERNAL
+    code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        code: grpc.StatusCode | None = None,
+        field: str = "",
+        metadata: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
+        request_id: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or type(self).reason
+        self.code = code or type(self).code
+        self.field = field
+        self.metadata = dict(metadata or {})
+        self.retry_after = retry_after
+        self.request_id = request_id
+
+
+class InvalidInput(ForwardpassError):
+    """The request is wrong; `field` names the part."""
+
+    reason = Reason.INVALID_INPUT
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class ModelNotFound(ForwardpassError):
+    """No such model, or no such version of it."""
+
+    reason = Reason.MODEL_NOT_FOUND
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class ModelFailed(ForwardpassError):
+    """The version is there, and cannot be served."""
+
+    reason = Reason.MODEL_FAILED
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class WrongTask(ForwardpassError):
+    """The model answers, but not this kind of call."""
+
+    reason = Reason.TASK_UNSUPPORTED
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class Overloaded(ForwardpassError):
+    """The server's queue stayed full through every retry."""
+
+    reason = Reason.QUEUE_FULL
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class MessageTooLarge(ForwardpassError):
+    """A request or an answer is over the size limit of a message."""
+
+    reason = "RESOURCE_EXHAUSTED"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class Unavailable(ForwardpassError):
+    """No server there, or one that is starting, loading the model or stopping."""
+
+    reason = "UNAVAILABLE"
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class TimedOut(ForwardpassError):
+    """No answer within the timeout."""
+
+    reason = Reason.DEADLINE_EXCEEDED
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class Cancelled(ForwardpassError):
+    """The call was given up before its answer."""
+
+    reason = Reason.CANCELLED
+    code = grpc.StatusCode.CANCELLED
+
+
+class AccessDenied(ForwardpassError):
+    """The token is missing or wrong (UNAUTHENTICATED), or not enough (PERMISSION_DENIED)."""
+
+    reason = "UNAUTHENTICATED"
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class Unsupported(ForwardpassError):
+    """The server does not know the call."""
+
+    reason = Reason.UNIMPLEMENTED
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+
+class ServerError(ForwardpassError):
+    """The server's own fault."""
+
+    reason = Reason.INTERNAL
+    code = grpc.StatusCode.INTERNAL
+
+
+BY_REASON: Mapping[Reason, type[ForwardpassError]] = {
+    Reason.INVALID_INPUT: InvalidInput,
+    Reason.MODEL_NOT_FOUND: ModelNotFound,
+    Reason.MODEL_FAILED: ModelFailed,
+    Reason.TASK_UNSUPPORTED: WrongTask,
+    Reason.QUEUE_FULL: Overloaded,
+    Reason.SHUTTING_DOWN: Unavailable,
+    Reason.MODEL_LOADING: Unavailable,
+    Reason.DEADLINE_EXCEEDED: TimedOut,
+    Reason.CANCELLED: Cancelled,
+    Reason.UNIMPLEMENTED: Unsupported,
+    Reason.INTERNAL: ServerError,
+}
+# For answers without our details: from the gRPC library, a proxy, or another kind of server.
+_BY_CODE: Mapping[grpc.StatusCode, type[ForwardpassError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidInput,
+    grpc.StatusCode.NOT_FOUND: ModelNotFound,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: TimedOut,
+    grpc.StatusCode.CANCELLED: Cancelled,
+    grpc.StatusCode.UNAUTHENTICATED: AccessDenied,
+    grpc.StatusCode.PERMISSION_DENIED: AccessDenied,
+    grpc.StatusCode.UNIMPLEMENTED: Unsupported,
+}
+# The library's words for a message over the limit, in either direction, compressed or not.
+_TOO_LARGE = "larger than max"
+
+
+def from_rpc_error(error: grpc.RpcError, target: str, timeout: float) -> ForwardpassError:
+    """Returns what a failed call to `target` means; `timeout` is what it was given, in seconds."""
+    # What a blocking call raises is always its own call object as well.
+    assert isinstance(error, grpc.Call)
+    code = error.code()
+    trailers = dict(error.trailing_metadata() or ())
+    details = trailers.get(DETAILS_KEY)
+    failure = Failure.from_details(details) if isinstance(details, bytes) else None
+    if failure is not None:
+        return BY_REASON[failure.reason](
+            failure.message,
+            reason=failure.reason,
+            code=code,
+            field=failure.field,
+            metadata=failure.metadata,
+            retry_after=failure.retry_after,
+            request_id=failure.request_id,
+        )
+    text = error.details() or "no details"
+    kind = _BY_CODE.get(code, ServerError)
+    if kind is Overloaded and _TOO_LARGE in text:
+        kind = MessageTooLarge
+    return kind(_explain(kind, text, target, timeout), reason=code.name, code=code)
+
+
+def _explain(kind: type[ForwardpassError], text: str, target: str, timeout: float) -> str:
+    """Adds what to do to the library's own words."""
+    if kind is Unavailable:
+        return f"no connection to {target} ({text}): is the server running, and is this its port?"
+    if kind is TimedOut:
+        return f"no answer from {target} within {timeout:g} s: allow more time or send fewer rows"
+    if kind is MessageTooLarge:
+        return f"{text} bytes: ask for fewer rows in a call, or raise the limit on both sides"
+    if kind is Unsupported:
+        return f"{target} does not know this call ({text}): is it a forwardpass server?"
+    return f"{target}: {text}"
