@@ -79,10 +79,10 @@ def test_while_loading_the_server_is_alive_and_not_ready(
     entered, may_load = threading.Event(), threading.Event()
     load = Version.load
 
-    def held(self: Version, **options: Any) -> None:
+    def held(self: Version, *arguments: Any) -> None:
         entered.set()
         may_load.wait()
-        load(self, **options)
+        load(self, *arguments)
 
     monkeypatch.setattr(Version, "load", held)
     repository("clf", classifier())
