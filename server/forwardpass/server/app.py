@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from forwardpass.server.health import Readiness
 from forwardpass.server.metrics import ModelCounters, ServerCollector
+from forwardpass.server.rpc import open_inference
 from forwardpass.server.rpc.dispatch import admitted, counted
 from forwardpass.server.rpc.generation import Generation
 from forwardpass.server.rpc.health import Health
@@ -18,6 +19,7 @@ from forwardpass.server.rpc.inference import Inference
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.models import Models
 from forwardpass.server.rpc.reflection import METHODS, Reflection
+from forwardpass.server.rpc.streams import Streams
 from forwardpass.server.runtime.canary import Limits
 from forwardpass.server.runtime.loading import LoadOptions
 from forwardpass.server.runtime.repository import Repository
@@ -29,6 +31,8 @@ from forwardpass.server.settings import Settings
 from forwardpass.server.transport.call import Kind, Route
 from forwardpass.server.transport.stock import Listener, StockTransport
 from forwardpass.server.web import MetricsServer
+from forwardpass.wire.open_inference import SERVICE as OPEN_INFERENCE
+from forwardpass.wire.open_inference import pool as open_inference_pool
 
 INFERENCE = "forwardpass.v1.InferenceService"
 MODELS = "forwardpass.v1.ModelService"
@@ -67,7 +71,7 @@ class Server:
             ),
         )
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
-        self.readiness = Readiness(self._repository, (INFERENCE, MODELS))
+        self.readiness = Readiness(self._repository, (INFERENCE, MODELS, OPEN_INFERENCE))
         routes, methods = counted(self._routes())
         self._registry = CollectorRegistry()
         self._registry.register(
@@ -140,21 +144,33 @@ class Server:
         reader = InputReader(settings.reject_nonfinite, settings.max_image_pixels)
         inference = Inference(self._repository, reader)
         generation = Generation(self._repository, reader)
+        streams = Streams(inference, self._repository, self.readiness)
         models = Models(self._repository)
         health = Health(self.readiness)
         work = {
             f"/{INFERENCE}/Predict": Route(Kind.UNARY, inference.predict),
             f"/{INFERENCE}/Embed": Route(Kind.UNARY, inference.embed),
             f"/{INFERENCE}/Generate": Route(Kind.UNARY, generation.generate),
+            f"/{INFERENCE}/PredictStream": Route(Kind.BIDI_STREAM, streams.predict),
+            f"/{INFERENCE}/EmbedStream": Route(Kind.BIDI_STREAM, streams.embed),
+            f"/{INFERENCE}/GenerateStream": Route(Kind.SERVER_STREAM, generation.generate_stream),
         }
-        routes = admitted(work, self._admission) | {
-            f"/{MODELS}/ListModels": Route(Kind.UNARY, models.list_models),
-            f"/{MODELS}/GetModel": Route(Kind.UNARY, models.get_model),
-            f"/{HEALTH}/Check": Route(Kind.UNARY, health.check),
-            f"/{HEALTH}/Watch": Route(Kind.SERVER_STREAM, health.watch),
-        }
+        protocol = open_inference.routes(self._repository, reader, self._admission, self.readiness)
+        routes = (
+            admitted(work | protocol.work, self._admission)
+            | protocol.facts
+            | {
+                f"/{MODELS}/ListModels": Route(Kind.UNARY, models.list_models),
+                f"/{MODELS}/GetModel": Route(Kind.UNARY, models.get_model),
+                f"/{HEALTH}/Check": Route(Kind.UNARY, health.check),
+                f"/{HEALTH}/Watch": Route(Kind.SERVER_STREAM, health.watch),
+            }
+        )
         if settings.reflection:
-            reflection = Reflection((INFERENCE, MODELS, HEALTH), [descriptor_pool.Default()])
+            reflection = Reflection(
+                (INFERENCE, MODELS, OPEN_INFERENCE, HEALTH),
+                [descriptor_pool.Default(), open_inference_pool()],
+            )
             routes |= {method: Route(Kind.BIDI_STREAM, reflection.info) for method in METHODS}
         return routes
 

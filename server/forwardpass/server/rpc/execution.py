@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.scheduling.job import Answer, Job
@@ -24,6 +24,9 @@ class Response(Protocol):
 
     def SerializeToString(self) -> bytes:  # noqa: N802  # protobuf's name
         """Returns the bytes."""
+
+
+R = TypeVar("R", bound=Response)
 
 
 class Execution:
@@ -76,11 +79,15 @@ class Execution:
         self._loaded.worker.submit(job)
 
     def reply(self, answer: Answer, encode: Callable[[], Response]) -> None:
-        """Ends the call with the message that `encode` makes.
+        """Ends the call with the message that `encode` makes, completed."""
+        self._call.reply(self.complete(answer, encode).SerializeToString())
+
+    def complete(self, answer: Answer, encode: Callable[[], R]) -> R:
+        """Returns the message that `encode` makes, with its model and its timing.
 
         Args:
             answer: What the model gave; its times are told where asked.
-            encode: Makes the response, but for its model and its timing.
+            encode: Makes the response, but for these.
         """
         started = time.perf_counter()
         response = encode()
@@ -88,11 +95,10 @@ class Execution:
         encode_seconds = time.perf_counter() - started
         if self._timed:
             _tell(response.timing, answer, self._decode_seconds, encode_seconds)
-        message = response.SerializeToString()
         phases = self._loaded.counters.phases
         phases["decode"].observe(self._decode_seconds)
-        phases["encode"].observe(time.perf_counter() - started)
-        self._call.reply(message)
+        phases["encode"].observe(encode_seconds)
+        return response
 
     def _end(self, code: int) -> None:
         counters = self._loaded.counters
