@@ -27,7 +27,8 @@ from forwardpass.server.runtime.threads import available_cores
 from forwardpass.server.runtime.watch import Watcher
 from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.security.tls import read_certificates
-from forwardpass.server.settings import Settings
+from forwardpass.server.security.tokens import authorized
+from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.transport.call import Kind, Route
 from forwardpass.server.transport.stock import Listener, StockTransport
 from forwardpass.server.web import MetricsServer
@@ -41,6 +42,9 @@ HEALTH = "grpc.health.v1.Health"
 # until none has come for a while: those that gRPC itself turns away see CANCELLED instead.
 _QUIET_SECONDS = 0.1
 _REFUSAL_SECONDS = 1.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+_MANAGEMENT_BYTES = 1 << 20
+_MANAGEMENT_CALLS = 16
 _log = structlog.get_logger()
 
 
@@ -53,26 +57,22 @@ class Server:
     Raises:
         RepositoryError: There is no model repository.
         TlsError: The certificates cannot be used.
+        SettingsError: The settings contradict each other.
     """
 
     def __init__(self, settings: Settings) -> None:
         _require_fast_protobuf()
         self._settings = settings
         self._started = time.perf_counter()
-        self._repository = Repository(
-            settings.models,
-            LoadOptions(
-                threads=settings.threads or available_cores(),
-                max_queued=settings.max_queued,
-                manifest_required=settings.verify == "require",
-                canary=Limits(settings.canary_seconds, settings.canary_bytes)
-                if settings.canary
-                else None,
-            ),
-        )
+        self._repository = open_repository(settings)
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self.readiness = Readiness(self._repository, (INFERENCE, MODELS, OPEN_INFERENCE))
-        routes, methods = counted(self._routes())
+        shared = settings.management_port == settings.port != 0
+        if shared and settings.host not in _LOOPBACK and settings.management_token is None:
+            raise SettingsError(
+                "management calls on a port that others can reach take a management_token"
+            )
+        routes, methods = counted(self._routes() | (self._management_routes() if shared else {}))
         self._registry = CollectorRegistry()
         self._registry.register(
             ServerCollector(methods, self._loaded_models, self._in_flight),
@@ -89,11 +89,23 @@ class Server:
             ),
             routes,
         )
+        self._management = None
+        if settings.management_port is not None and not shared:
+            self._management = StockTransport(
+                Listener(
+                    address=f"{_LOOPBACK[0]}:{settings.management_port}",
+                    max_message_bytes=_MANAGEMENT_BYTES,
+                    max_in_flight=_MANAGEMENT_CALLS,
+                    certificates=None,
+                ),
+                self._management_routes(),
+            )
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self._metrics: MetricsServer | None = None
         self._watcher: Watcher | None = None
         self.port = 0
         self.metrics_port = 0
+        self.management_port = 0
 
     def start(self) -> None:
         """Binds both ports, then loads the models in the background.
@@ -109,7 +121,9 @@ class Server:
             lambda: bool(self.readiness.of("")),
         )
         self.metrics_port = self._metrics.port
-        self.port = self._transport.start()
+        self.port = self.management_port = self._transport.start()
+        if self._management is not None:
+            self.management_port = self._management.start()
         _log.info(
             "listening",
             address=f"{settings.host}:{self.port}",
@@ -132,6 +146,8 @@ class Server:
         if finished:
             self._admission.wait_quiet(_QUIET_SECONDS, _REFUSAL_SECONDS)
         self._transport.stop(_REFUSAL_SECONDS if finished else 0)
+        if self._management is not None:
+            self._management.stop(_REFUSAL_SECONDS)
         if self._watcher is not None:
             self._watcher.stop()
         self._repository.close()
@@ -156,16 +172,13 @@ class Server:
             f"/{INFERENCE}/GenerateStream": Route(Kind.SERVER_STREAM, generation.generate_stream),
         }
         protocol = open_inference.routes(self._repository, reader, self._admission, self.readiness)
-        routes = (
-            admitted(work | protocol.work, self._admission)
-            | protocol.facts
-            | {
-                f"/{MODELS}/ListModels": Route(Kind.UNARY, models.list_models),
-                f"/{MODELS}/GetModel": Route(Kind.UNARY, models.get_model),
-                f"/{HEALTH}/Check": Route(Kind.UNARY, health.check),
-                f"/{HEALTH}/Watch": Route(Kind.SERVER_STREAM, health.watch),
-            }
-        )
+        routes = admitted(work | protocol.work, self._admission) | {
+            f"/{MODELS}/ListModels": Route(Kind.UNARY, models.list_models),
+            f"/{MODELS}/GetModel": Route(Kind.UNARY, models.get_model),
+            f"/{HEALTH}/Check": Route(Kind.UNARY, health.check),
+            f"/{HEALTH}/Watch": Route(Kind.SERVER_STREAM, health.watch),
+            **protocol.facts,
+        }
         if settings.reflection:
             reflection = Reflection(
                 (INFERENCE, MODELS, OPEN_INFERENCE, HEALTH),
@@ -173,6 +186,15 @@ class Server:
             )
             routes |= {method: Route(Kind.BIDI_STREAM, reflection.info) for method in METHODS}
         return routes
+
+    def _management_routes(self) -> dict[str, Route]:
+        models = Models(self._repository)
+        routes = {
+            f"/{MODELS}/LoadModel": Route(Kind.UNARY, models.load_model),
+            f"/{MODELS}/UnloadModel": Route(Kind.UNARY, models.unload_model),
+        }
+        token = self._settings.management_token
+        return authorized(routes, token.get_secret_value()) if token is not None else routes
 
     def _load(self) -> None:
         self._repository.reconcile(settle=False)
@@ -195,6 +217,24 @@ class Server:
 
     def _in_flight(self) -> tuple[int, int]:
         return self._admission.calls, self._admission.bytes
+
+
+def open_repository(settings: Settings) -> Repository:
+    """Returns the repository that the settings name, with nothing loaded yet.
+
+    Raises:
+        RepositoryError: There is none.
+    """
+    canary = Limits(settings.canary_seconds, settings.canary_bytes) if settings.canary else None
+    return Repository(
+        settings.models,
+        LoadOptions(
+            threads=settings.threads or available_cores(),
+            max_queued=settings.max_queued,
+            manifest_required=settings.verify == "require",
+            canary=canary,
+        ),
+    )
 
 
 def _require_fast_protobuf() -> None:

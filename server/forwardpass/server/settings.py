@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliPositionalArg,
@@ -94,6 +94,16 @@ class Settings(BaseSettings):
         4 << 30, ge=0, description="The memory it may take, beyond what its size explains."
     )
     reflection: bool = Field(default=False, description="Answer gRPC server reflection.")
+    management_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Answer management calls (LoadModel, UnloadModel) on this port of the loopback "
+        "address; the gRPC port itself makes them available there.",
+    )
+    management_token: SecretStr | None = Field(
+        None, description="What management calls must carry. Better set by the environment."
+    )
     drain_seconds: float = Field(
         30.0, ge=0, description="How long accepted calls may take to end at shutdown."
     )

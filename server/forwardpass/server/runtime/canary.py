@@ -9,12 +9,12 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from forwardpass.server.runtime.source import Source
 
+_COMMAND = [sys.executable, "-m", "forwardpass.server.runtime.canary"]
 _OUT_OF_MEMORY = 3
 # What a Python with ONNX Runtime and an empty graph reserves of its address space.
 _BASE_BYTES = 4 << 30
@@ -39,9 +39,7 @@ class Limits:
     extra_bytes: int
 
 
-def try_in_canary(
-    folder: Path, source: Source, limits: Limits, *, command: Sequence[str] | None = None
-) -> None:
+def try_in_canary(folder: Path, source: Source, limits: Limits) -> None:
     """Loads a version's graph and runs it once, in a process of its own.
 
     What merely fails there fails again, with its reason, in the server: only what would have
@@ -51,18 +49,16 @@ def try_in_canary(
         folder: The version's folder, already verified.
         source: What was read from it.
         limits: What it may use.
-        command: The process to run instead of this module.
 
     Raises:
         CanaryError: The process crashed, took too long or too much memory.
     """
     size = len(source.model) + sum(map(len, source.weights.values()))
     most = _BASE_BYTES + _COPIES * size + limits.extra_bytes
-    module = [sys.executable, "-m", "forwardpass.server.runtime.canary"]
     arguments = [str(folder), str(most), str(max(1, int(limits.seconds)))]
     try:
         finished = subprocess.run(
-            [*(command or module), *arguments],
+            [*_COMMAND, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -156,7 +156,7 @@ class Model:
         serving: set[int] = set()
         newest = 0
         for version in self.versions:
-            if version.number in self._unsettled:
+            if version.number in self._unsettled or not version.folder.is_dir():
                 continue
             latest = kind == "latest" and isinstance(which, int) and newest < which
             specific = kind == "specific" and isinstance(which, tuple) and version.number in which

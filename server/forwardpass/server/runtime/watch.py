@@ -10,6 +10,9 @@ from watchfiles import watch
 _SETTLE_MS = 1_000
 # Changes that come within this time of each other are one change.
 _DEBOUNCE_MS = 400
+# Looks without a change: a network file system tells of none, and a folder that is filled while its
+# watch is being set up may go unnoticed.
+_LOOK_EVERY = 5
 
 
 class Watcher:
@@ -33,9 +36,8 @@ class Watcher:
         self._thread.join()
 
     def _watch(self) -> None:
-        # Once at the start: something may have changed before the watch began. And once every
-        # `rust_timeout`: a version that failed may be worth another try.
-        due = self._reconcile()
+        # Once at the start: something may have changed before the watch began.
+        due, idle = self._reconcile(), 0
         for changes in watch(
             self._folder,
             watch_filter=lambda _, path: "/.tmp-" not in path,
@@ -44,5 +46,6 @@ class Watcher:
             rust_timeout=_SETTLE_MS,
             yield_on_timeout=True,
         ):
-            if changes or due:
-                due = self._reconcile()
+            idle += 1
+            if changes or due or idle >= _LOOK_EVERY:
+                due, idle = self._reconcile(), 0
