@@ -1,6 +1,8 @@
 """A server with small models, and calls of the protocol to it."""
 
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -10,6 +12,7 @@ from onnx import TensorProto, helper
 from tiny_models import Publisher, TinyModel, classifier, echo, embedder, model, picker
 
 from forwardpass.server.app import Server
+from forwardpass.server.runtime.session import Session
 from forwardpass.server.settings import Settings
 from forwardpass.v1 import inference_service_pb2_grpc, model_service_pb2_grpc
 
@@ -41,7 +44,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     repository("text", echo(TensorProto.STRING, ["n"]))
     repository("flag", echo(TensorProto.BOOL, ["n"]))
     repository("half", echo(TensorProto.FLOAT16, ["n"]))
-    repository("brain", echo(TensorProto.BFLOAT16, ["n"]))
     repository("pick", picker())
     settings = Settings(
         models=repository.root, port=0, metrics_port=0, threads=1, canary=False, watch=False
@@ -60,6 +62,33 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             model_service_pb2_grpc.ModelServiceStub(channel),
         )
     server.stop()
+
+
+class Hold:
+    """Holds the runs of every model between `hold` and `release.set`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.busy = threading.Event()
+        self.release = threading.Event()
+        self.release.set()
+        run = Session.run
+
+        def held(*arguments: Any, **options: Any) -> Any:
+            if not self.release.is_set():
+                self.busy.set()
+                assert self.release.wait(30)
+            return run(*arguments, **options)
+
+        monkeypatch.setattr(Session, "run", held)
+
+    def hold(self) -> None:
+        self.release.clear()
+
+
+@pytest.fixture
+def hold(monkeypatch: pytest.MonkeyPatch) -> Hold:
+    """To be asked for before the server, which keeps what it calls."""
+    return Hold(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`forwardpass-serve check MODELS`: what a server would do with a repository, without serving it."""
+"""`forwardpass-serve check MODELS`: what a server would do with a repository, but no serving."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from forwardpass.server.runtime.version import Version
 
 
 def check(repository: Repository) -> int:
-    """Loads, verifies and measures every model, and prints what came of it as JSON, one a line.
+    """Loads, verifies and measures every model, and prints what came of it: JSON, a line each.
 
     Returns:
         The exit code: 0 where every model has a version that serves and none that was tried failed.

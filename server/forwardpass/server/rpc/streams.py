@@ -1,7 +1,7 @@
 """PredictStream and EmbedStream: many requests on one stream, answered in order.
 
-Up to `IN_FLIGHT` requests of a stream are held at a time; the next is read when one of them has been
-answered, so a caller that sends faster than the models run, or does not read, is held back.
+Up to `IN_FLIGHT` requests of a stream are held at a time; the next is read when one of them has
+been answered, so a caller that sends faster than the models run, or does not read, is held back.
 """
 
 import threading

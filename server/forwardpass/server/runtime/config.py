@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from google.protobuf import text_format
 
+from forwardpass.artefact import MODEL_FILE
 from forwardpass.server.errors import quote
 from forwardpass.server.runtime.signature import Signature, TensorSpec
 from forwardpass.wire.dtypes import ELEMENT_TYPES
@@ -145,30 +146,25 @@ def _fits(stated: tuple[int, ...], spec: TensorSpec) -> bool:
 
 def _refuse(folder: Path, message: Any) -> None:
     """Raises where a field that we know asks for what we do not do."""
-    if message.name and message.name != folder.name:
-        raise ConfigError(f"{CONFIG_FILE}: name is {quote(message.name)}, the folder's another")
-    if message.platform not in ("", "onnxruntime_onnx"):
-        raise ConfigError(f"{CONFIG_FILE}: platform {quote(message.platform)} is not served here")
-    if message.backend not in ("", "onnxruntime"):
-        raise ConfigError(f"{CONFIG_FILE}: backend {quote(message.backend)} is not served here")
-    if message.default_model_filename not in ("", "model.onnx"):
-        raise ConfigError(f"{CONFIG_FILE}: default_model_filename must be model.onnx")
-    if message.model_transaction_policy.decoupled:
-        raise ConfigError(f"{CONFIG_FILE}: decoupled models are not supported")
-    if message.max_batch_size < 0:
-        raise ConfigError(f"{CONFIG_FILE}: max_batch_size is {message.max_batch_size}")
+    name, platform, backend = message.name, message.platform, message.backend
+    file, rows = message.default_model_filename, message.max_batch_size
+    demands = [
+        (name not in ("", folder.name), f"name is {quote(name)}, the folder's another"),
+        (platform not in ("", "onnxruntime_onnx"), f"platform {quote(platform)} is not served"),
+        (backend not in ("", "onnxruntime"), f"backend {quote(backend)} is not served"),
+        (file not in ("", MODEL_FILE), f"default_model_filename must be {MODEL_FILE}"),
+        (message.model_transaction_policy.decoupled, "decoupled models are not supported"),
+        (rows < 0, f"max_batch_size is {rows}"),
+    ]
     for tensor in (*message.input, *message.output):
-        if tensor.HasField("reshape") or tensor.is_shape_tensor:
-            raise ConfigError(
-                f"{CONFIG_FILE}: tensor {quote(tensor.name)} asks for a reshape, "
-                "which is not supported"
-            )
+        reshaped = tensor.HasField("reshape") or tensor.is_shape_tensor
+        demands.append((reshaped, f"the reshape of {quote(tensor.name)} is not supported"))
     for tensor in message.input:
-        if tensor.allow_ragged_batch or tensor.optional:
-            raise ConfigError(
-                f"{CONFIG_FILE}: input {quote(tensor.name)} is ragged or optional, "
-                "which is not supported"
-            )
+        odd = tensor.allow_ragged_batch or tensor.optional
+        demands.append((odd, f"{quote(tensor.name)} is ragged or optional: not supported"))
+    for refused, why in demands:
+        if refused:
+            raise ConfigError(f"{CONFIG_FILE}: {why}")
 
 
 def _honour(folder: Path, message: Any) -> ModelConfig:
@@ -251,13 +247,13 @@ def _inside(folder: Path, name: str) -> Path:
 
 def _top_level_fields(text: str) -> Iterator[str]:
     """Yields the names of the outermost fields, those that the message does not know too."""
-    tokenizer = text_format.Tokenizer(text.split("\n"))
+    words = text_format.Tokenizer(text.split("\n"))
     depth = 0
     previous = ""
-    while not tokenizer.AtEnd():
-        token = tokenizer.token
-        if depth == 0 and token in (":", "{", "<") and previous.isidentifier():
+    while not words.AtEnd():
+        word = words.token
+        if depth == 0 and word in (":", "{", "<") and previous.isidentifier():
             yield previous
-        depth += (token in "{<[") - (token in "}>]")
-        previous = token
-        tokenizer.NextToken()
+        depth += (word in "{<[") - (word in "}>]")
+        previous = word
+        words.NextToken()

@@ -82,6 +82,7 @@ def load(
     folder: Path,
     config: ModelConfig,
     counters: ModelCounters,
+    *,
     options: LoadOptions,
     moved: Callable[["model_service_pb2.ModelState.ValueType"], None],
 ) -> Loaded:
@@ -166,8 +167,8 @@ def _with_batch_axis(signature: Signature, most: int) -> Signature:
     for spec in (*signature.inputs.values(), *signature.outputs.values()):
         if not spec.shape or spec.shape[0] != -1:
             raise ConfigError(
-                f"{CONFIG_FILE}: max_batch_size is {most}, but axis 0 of {spec.name!r} is not open: "
-                f"its shape is {list(spec.shape)}"
+                f"{CONFIG_FILE}: max_batch_size is {most}, but axis 0 of {spec.name!r} is not open "
+                f"in its shape, {list(spec.shape)}"
             )
     stated = signature.max_rows
     return dataclasses.replace(

@@ -81,8 +81,8 @@ class Version:
                 self.folder,
                 config,
                 self.counters,
-                options,
-                self._move,
+                options=options,
+                moved=self._move,
             )
         except LOAD_ERRORS as error:
             self.fail(str(error), files)
