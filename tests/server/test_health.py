@@ -71,6 +71,15 @@ def test_one_failed_model_makes_the_server_not_ready_and_the_others_answer(
     assert get(running, "/livez")[0] == 200
 
 
+def test_a_server_without_models_is_not_ready(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    running = start_server()
+    assert check(running) == NOT_SERVING
+    assert get(running, "/readyz")[0] == 503
+    assert get(running, "/livez")[0] == 200
+
+
 def test_while_loading_the_server_is_alive_and_not_ready(
     repository: Publisher, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

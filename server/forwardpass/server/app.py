@@ -20,7 +20,7 @@ from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.models import Models
 from forwardpass.server.rpc.reflection import METHODS, Reflection
 from forwardpass.server.rpc.streams import Streams
-from forwardpass.server.runtime.canary import Limits
+from forwardpass.server.runtime.canary import Canary, Limits
 from forwardpass.server.runtime.loading import LoadOptions
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.runtime.threads import available_cores
@@ -114,6 +114,7 @@ class Server:
             OSError: A port cannot be bound.
         """
         settings = self._settings
+        self._repository.prepare()
         self._metrics = MetricsServer(
             settings.metrics_host,
             settings.metrics_port,
@@ -225,7 +226,9 @@ def open_repository(settings: Settings) -> Repository:
     Raises:
         RepositoryError: There is none.
     """
-    canary = Limits(settings.canary_seconds, settings.canary_bytes) if settings.canary else None
+    canary = None
+    if settings.canary:
+        canary = Canary(Limits(settings.canary_seconds, settings.canary_bytes))
     return Repository(
         settings.models,
         LoadOptions(

@@ -11,7 +11,7 @@ import numpy as np
 
 from forwardpass.artefact import CARD_KEY, CardError, GraphError, ManifestError, card_from_json
 from forwardpass.server.metrics import ModelCounters
-from forwardpass.server.runtime.canary import CanaryError, Limits, try_in_canary
+from forwardpass.server.runtime.canary import Canary, CanaryError
 from forwardpass.server.runtime.config import (
     CONFIG_FILE,
     ConfigError,
@@ -67,13 +67,13 @@ class LoadOptions:
         threads: Threads for one run.
         max_queued: The most requests that wait for one version.
         manifest_required: Whether a version without a manifest is refused.
-        canary: The limits of the process that tries a graph first; None for no such process.
+        canary: The process that tries a graph first; None for no such process.
     """
 
     threads: int
     max_queued: int
     manifest_required: bool
-    canary: Limits | None
+    canary: Canary | None
 
 
 def load(
@@ -106,7 +106,7 @@ def load(
     source = read_source(folder, manifest_required=options.manifest_required)
     moved(State.MODEL_STATE_LOADING)
     if options.canary is not None:
-        try_in_canary(folder, source, options.canary)
+        options.canary.check(folder, source)
     session = Session(source.model, source.weights, options.threads)
     card, signature = _describe(session, config)
     moved(State.MODEL_STATE_WARMING)

@@ -63,6 +63,11 @@ class Repository:
         """Has the observer called after each change of a version's state."""
         self._observers.append(observer)
 
+    def prepare(self) -> None:
+        """Starts what loading will need, so that it is there by then."""
+        if self._options.canary is not None:
+            self._options.canary.start()
+
     def reconcile(self, *, settle: bool) -> bool:
         """Brings every model to what the folder asks for, several at a time, and returns then.
 
@@ -79,6 +84,7 @@ class Repository:
 
         with ThreadPoolExecutor(max(2, self._options.threads), "load") as pool:
             due = any(list(pool.map(one, self._models.values())))
+        self._end_canary()
         self._notify()
         return due
 
@@ -91,6 +97,7 @@ class Repository:
         self._scan()
         model = self._model(reference.name)
         version = model.load(self._number(model, reference))
+        self._end_canary()
         if version is None:
             raise CallError(
                 Reason.MODEL_NOT_FOUND,
@@ -116,6 +123,7 @@ class Repository:
     def close(self) -> None:
         """Lets go of every model."""
         self._closing.set()
+        self._end_canary()
         for model in self._models.values():
             model.close()
 
@@ -227,6 +235,11 @@ class Repository:
             self._passed_over.add(path.name)
             _log.warning("ignored", path=path.name, reason="no folder of numbered versions")
         return False
+
+    def _end_canary(self) -> None:
+        """Ends the process that tries graphs: it holds memory, and starts again when needed."""
+        if self._options.canary is not None:
+            self._options.canary.close()
 
     def _notify(self) -> None:
         for observer in self._observers:

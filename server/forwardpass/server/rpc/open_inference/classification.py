@@ -12,7 +12,7 @@ _INTEGERS = "iu"
 _OTHERS_THAN_NUMBERS = "bO"
 
 
-def check_rankable(spec: TensorSpec) -> bool:
+def is_rankable(spec: TensorSpec) -> bool:
     """Whether an output's elements are numbers, and not bools or strings."""
     return spec.type.dtype.kind not in _OTHERS_THAN_NUMBERS
 

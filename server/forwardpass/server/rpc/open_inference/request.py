@@ -8,7 +8,7 @@ from typing import Any
 from forwardpass.server.errors import InvalidInput, quote
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.open_inference import parameters
-from forwardpass.server.rpc.open_inference.classification import check_rankable
+from forwardpass.server.rpc.open_inference.classification import is_rankable
 from forwardpass.server.rpc.open_inference.messages import message
 from forwardpass.server.rpc.open_inference.tensors import MAX_TENSORS, read_inputs
 from forwardpass.server.rpc.parse import parse
@@ -38,7 +38,7 @@ _REQUEST = Layout(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Sent:
     """A request that has been parsed, but not compared with a model.
 
@@ -53,7 +53,7 @@ class Sent:
     spans: list[Span]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Request:
     """A request that fits its model.
 
@@ -111,12 +111,9 @@ def compare(sent: Sent, loaded: Loaded, reader: InputReader) -> Request:
     priority, timeout = _schedule(head.parameters, loaded)
     inputs = read_inputs(head.inputs, sent.message, sent.spans, reader)
     rows = loaded.signature.check(inputs)
-    outputs = loaded.signature.select_outputs([output.name for output in head.outputs])
-    classes = {
-        output.name: count
-        for output in head.outputs
-        if output.parameters and (count := _class_count(output, loaded))
-    }
+    wanted = head.outputs
+    outputs = loaded.signature.select_outputs([output.name for output in wanted])
+    classes = _class_counts(wanted, loaded) if wanted else {}
     return Request(loaded, head.id, inputs, rows, outputs, classes, priority, timeout)
 
 
@@ -135,14 +132,19 @@ def _schedule(given: Any, loaded: Loaded) -> tuple[int, float | None]:
     return max(0, priority - 1), timeout / 1e6 if timeout else None
 
 
-def _class_count(output: Any, loaded: Loaded) -> int:
-    """Returns how many classes of an output are asked for; 0 for its values."""
-    field = f"outputs.{quote(output.name)}.parameters"
-    parameters.check(output.parameters, field)
-    count = parameters.integer(output.parameters, "classification", field)
-    if count and not check_rankable(loaded.signature.outputs[output.name]):
-        raise InvalidInput(
-            f"output {quote(output.name)} cannot be ranked: its elements are no numbers",
-            field=field,
-        )
-    return count
+def _class_counts(wanted: Any, loaded: Loaded) -> dict[str, int]:
+    """Returns how many classes to name, by output; those whose values are wanted are left out."""
+    classes: dict[str, int] = {}
+    for output in wanted:
+        name = output.name
+        field = f"outputs.{quote(name)}.parameters"
+        parameters.check(output.parameters, field)
+        count = parameters.integer(output.parameters, "classification", field)
+        if not count:
+            continue
+        if not is_rankable(loaded.signature.outputs[name]):
+            raise InvalidInput(
+                f"output {quote(name)} cannot be ranked: its elements are no numbers", field=field
+            )
+        classes[name] = count
+    return classes
