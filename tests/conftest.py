@@ -35,6 +35,9 @@ class Running:
 
 StartServer = Callable[..., Running]
 
+# The fixtures that train.
+pytest_plugins = ["training"]
+
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Publisher:

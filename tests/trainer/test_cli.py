@@ -1,0 +1,89 @@
+"""The command as a person or a program types it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from forwardpass.trainer.recipes import RECIPES
+
+LIST_WITHOUT_TORCH = """
+import sys
+from forwardpass.trainer.cli import app
+app(["list"], standalone_mode=False)
+print("torch" in sys.modules, "matplotlib" in sys.modules)
+"""
+
+
+def train(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    code = "from forwardpass.trainer.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "120", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_list_names_every_recipe_without_loading_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIST_WITHOUT_TORCH], capture_output=True, text=True, check=True
+    )
+
+    assert all(name in done.stdout for name in RECIPES)
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_list_as_json() -> None:
+    rows = json.loads(train("list", "--json").stdout)
+
+    assert [row["name"] for row in rows] == list(RECIPES)
+    assert all(row["makes"] and row["data"] and row["time"] and row["result"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "mnist-cn"], "there is no recipe 'mnist-cn'; did you mean 'mnist-cnn'?"),
+        (["run", "xor", "sed=1"], "there is no setting 'sed'; did you mean 'seed'?"),
+        (["run", "xor", "seed=one"], "seed=one: give a whole number"),
+        (["fetch", "mnits"], "there is no data set 'mnits'; did you mean 'mnist'?"),
+    ],
+)
+def test_a_name_or_value_that_cannot_be_exits_with_2(arguments: list[str], message: str) -> None:
+    done = train(*arguments)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert not done.stdout
+
+
+def test_what_fails_exits_with_1_and_a_message(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    done = train("run", "xor", "attempts=1", "--runs", "file/runs", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_prints_its_result_for_programs_and_progress_beside(tmp_path: Path) -> None:
+    done = train("run", "digits-mlp", "epochs=1", "limit=100", "--json", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert (tmp_path / facts["model"]).is_file()
+    assert facts["version"] == 1
+    assert 0 <= facts["metrics"]["accuracy"] <= 1
+    assert "epoch 1/1" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["list", "run", "fetch"])
+def test_help_has_an_example(command: str) -> None:
+    assert f"Example: forwardpass-train {command}" in train(command, "--help").stdout

@@ -1,0 +1,121 @@
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from forwardpass.pixels import decode_image
+from forwardpass.trainer.data import digits, mnist
+from forwardpass.trainer.data.augment import jitter
+from forwardpass.trainer.data.pictures import write_pictures
+from forwardpass.trainer.data.wheels import Wheel, fetch
+from forwardpass.trainer.errors import DataError
+from forwardpass.trainer.workspace import Workspace
+
+NOT_THERE = Wheel("forwardpass-no-such-data==0", "none.whl", "0" * 64)
+
+
+def test_digits_have_equal_shares_of_each_class_and_full_range_pixels() -> None:
+    data = digits.load()
+
+    assert (len(data.train), len(data.validation), len(data.test)) == (1257, 180, 360)
+    assert data.test.inputs.shape == (360, 8, 8, 1)
+    assert (data.train.inputs.min(), data.train.inputs.max()) == (0, 255)
+    shares = np.bincount(data.test.targets) / 360
+    assert abs(shares - 0.1).max() < 0.01
+
+
+def test_mnist_is_whole(workspace: Workspace) -> None:
+    data = mnist.load(workspace.cache, workspace.reporter)
+
+    assert data.train.inputs.shape == (55_000, 28, 28, 1)
+    assert data.train.inputs.dtype == np.uint8
+    assert (len(data.validation), len(data.test)) == (5_000, 10_000)
+    assert abs(data.train.inputs.mean() / 255 - mnist.MEAN) < 1e-4
+    assert abs(data.train.inputs.std() / 255 - mnist.DEVIATION) < 1e-4
+
+
+def test_a_limit_keeps_the_first_rows_of_each_split() -> None:
+    data, few = digits.load(), digits.load(limit=50)
+
+    assert (len(few.train), len(few.validation), len(few.test)) == (50, 50, 50)
+    assert (few.train.inputs == data.train.inputs[:50]).all()
+    assert few.digest() != data.digest()
+
+
+def test_csv_of_every_byte_value_is_parsed_as_numpy_does() -> None:
+    numbers = np.random.default_rng(0).integers(0, 256, 10_000)
+    text = ",".join(map(str, numbers)) + "\n"
+
+    assert (mnist._numbers(text.encode()) == np.array(text.split(","), int)).all()
+
+
+def test_a_wheel_with_another_digest_is_refused_by_both_digests(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    (tmp_path / mnist.WHEEL.file).write_bytes(b"something else")
+
+    with pytest.raises(DataError) as caught:
+        mnist.load(tmp_path, workspace.reporter)
+
+    message = str(caught.value)
+    assert mnist.WHEEL.file in message
+    assert f"expected sha256 {mnist.WHEEL.sha256}" in message
+    assert f"got      sha256 {hashlib.sha256(b'something else').hexdigest()}" in message
+    assert "Delete it" in message
+    assert [path.name for path in tmp_path.iterdir()] == [mnist.WHEEL.file]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_damaged_arrays_are_refused(*, whole: bool, tmp_path: Path, workspace: Workspace) -> None:
+    path = tmp_path / "mnist.npz"
+    if whole:
+        other = np.zeros(3, np.uint8)
+        np.savez(path, train_x=other, train_y=other, test_x=other, test_y=other)
+    else:
+        path.write_bytes(b"half a file")
+
+    with pytest.raises(DataError, match=r"damaged\. Delete it"):
+        mnist.load(tmp_path, workspace.reporter)
+
+
+def test_what_pip_cannot_get_says_what_to_do_and_leaves_nothing(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+
+    with pytest.raises(DataError, match=r"could not download(.|\n)*put none.whl"):
+        fetch(NOT_THERE, tmp_path / "cache", workspace.reporter)
+
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_images_are_moved_by_the_draws_they_are_given() -> None:
+    images = torch.zeros(2, 9, 9, 1, dtype=torch.uint8)
+    images[:, 4, 4] = 255
+    draws = torch.Generator().manual_seed(0)
+
+    moved = jitter(images, draws, shift=2, degrees=0, scale=0)
+    again = jitter(images, torch.Generator().manual_seed(0), shift=2, degrees=0, scale=0)
+    still = jitter(images, draws, shift=0, degrees=0, scale=0)
+
+    assert moved.equal(again)
+    assert not moved[0].equal(moved[1])
+    torch.testing.assert_close(moved.sum(dim=(1, 2, 3)), torch.full((2,), 255.0))
+    torch.testing.assert_close(still, images.float())
+
+
+def test_importing_data_reads_and_fetches_nothing() -> None:
+    code = "import sys, forwardpass.trainer.data; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_pictures_are_the_first_test_images_of_each_class(tmp_path: Path) -> None:
+    data = digits.load()
+    assert write_pictures(data, tmp_path, 2) == 20
+    second = data.test.inputs[data.test.targets == 7][1]
+    assert (decode_image((tmp_path / "7" / "1.png").read_bytes(), 1) == second).all()

@@ -1,0 +1,157 @@
+"""The loop on a problem of its own: small enough to train in a blink."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from forwardpass.trainer.errors import DivergedError, RunError
+from forwardpass.trainer.fit import Rows, Task, fit, make_fabric
+from forwardpass.trainer.models.mlp import mlp
+from forwardpass.trainer.run import Run, open_run
+from forwardpass.trainer.schedules import one_cycle
+from forwardpass.trainer.seeds import derive, generator, seed_everything
+from forwardpass.trainer.settings import Settings
+from forwardpass.trainer.workspace import Workspace
+
+SETTINGS = Settings(accelerator="cpu")
+
+
+def make_task(**changes: Any) -> Task:
+    draws = generator(0, "data")
+    points = torch.randn((600, 2), generator=draws)
+    classes = (points.prod(dim=1) > 0).long()
+    seed_everything(0, "weights")
+    model = mlp([2, 16, 2])
+    values: dict[str, Any] = {
+        "model": model,
+        "train": Rows(points[:500], classes[:500]),
+        "validation": Rows(points[500:], classes[500:]),
+        "loss": nn.functional.cross_entropy,
+        "metric": MulticlassAccuracy(2, average="micro"),
+        "metric_name": "accuracy",
+        "optimizer": torch.optim.Adam(model.parameters(), 0.02),
+        "epochs": 5,
+        "batch_size": 32,
+    }
+    return Task(**values | changes)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_it_learns_and_keeps_the_best_epochs_weights(
+    average: float, tmp_path: Path, workspace: Workspace
+) -> None:
+    task = make_task(average=average)
+
+    history = fit(task, SETTINGS, Run(tmp_path), workspace.reporter)
+
+    best = max(epoch["validation_accuracy"] for epoch in history)
+    assert best > 0.9
+    predicted = task.model(task.validation.inputs).argmax(dim=1)
+    assert (predicted == task.validation.targets).float().mean().item() == pytest.approx(best)
+    assert not task.model.training
+
+
+def test_it_stops_when_nothing_gets_better(tmp_path: Path, workspace: Workspace) -> None:
+    task = make_task(epochs=50, patience=2, schedule=lambda done: 1.0 if done < 0.06 else 0.0)
+
+    history = fit(task, SETTINGS, Run(tmp_path), workspace.reporter)
+
+    # Three epochs at a rate above 0, then two of the same weights.
+    assert len(history) == 5
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_names_where(
+    bad: float, tmp_path: Path, workspace: Workspace
+) -> None:
+    task = make_task()
+    task.train.inputs[7] = bad
+
+    with pytest.raises(DivergedError, match=r"step \d+ of epoch 1, with a learning rate of 0.02"):
+        fit(task, SETTINGS, Run(tmp_path), workspace.reporter)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_the_last_step_ruined_are_noticed(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    model = mlp([2, 16, 2])
+    ruinous = torch.optim.SGD(model.parameters(), 1e30)
+    task = make_task(model=model, optimizer=ruinous, epochs=1, batch_size=500)
+
+    with pytest.raises(DivergedError, match="on validation after epoch 1"):
+        fit(task, SETTINGS, Run(tmp_path), workspace.reporter)
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_its_folder(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    fit(make_task(epochs=1), SETTINGS, Run(tmp_path), workspace.reporter)
+    model = mlp([2, 8, 2])
+    other = make_task(model=model, optimizer=torch.optim.Adam(model.parameters()))
+
+    with pytest.raises(RunError, match=f"Delete {tmp_path}"):
+        fit(other, SETTINGS, Run(tmp_path), workspace.reporter)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, workspace: Workspace) -> None:
+    (tmp_path / "fit.checkpoint").write_bytes(b"half a file")
+
+    with pytest.raises(RunError, match="damaged"):
+        fit(make_task(), SETTINGS, Run(tmp_path), workspace.reporter)
+
+
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
+    with (
+        open_run(tmp_path),
+        pytest.raises(RunError, match="another process"),
+        open_run(tmp_path),
+    ):
+        pass
+
+
+def test_checkpoints_stay_after_an_error_and_go_after_success(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    def trained_then(error: Exception | None) -> None:
+        with open_run(tmp_path) as run:
+            fit(make_task(epochs=1), SETTINGS, run, workspace.reporter)
+            if error:
+                raise error
+
+    with pytest.raises(OSError, match="disk"):
+        trained_then(OSError("disk"))
+    assert (tmp_path / "fit.checkpoint").exists()
+    trained_then(None)
+    assert not (tmp_path / "fit.checkpoint").exists()
+
+
+def test_the_cycle_rises_and_falls() -> None:
+    factors = [one_cycle(done / 100) for done in range(100)]
+
+    assert factors[0] == pytest.approx(0.01)
+    assert max(factors) == factors[20] == 1
+    assert factors[:20] == sorted(factors[:20])
+    assert factors[20:] == sorted(factors[20:], reverse=True)
+    assert factors[-1] < 0.02
+
+
+def test_seeds_of_different_purposes_differ() -> None:
+    seeds = {derive(0), derive(1), derive(0, "order", 1), derive(0, "order", 2), derive(0, "a", 1)}
+
+    assert len(seeds) == 5
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path: Path, workspace: Workspace) -> None:
+    # A folder stands where the checkpoint should go.
+    (tmp_path / "fit.checkpoint" / "in the way").mkdir(parents=True)
+    fabric = make_fabric(SETTINGS)
+
+    with pytest.raises(RunError, match="could not be written: Is a directory"):
+        Run(tmp_path).save(fabric, "fit", {"history": []})
+    assert [path.name for path in tmp_path.iterdir()] == ["fit.checkpoint"]

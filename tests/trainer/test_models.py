@@ -1,0 +1,73 @@
+"""Architectures against the numbers their papers and the course give."""
+
+import torch
+
+from forwardpass.trainer.models.dcgan import Sampler, discriminator, generator
+from forwardpass.trainer.models.lenet import LeNet
+from forwardpass.trainer.models.mlp import mlp
+from forwardpass.trainer.models.pixels import Normalize
+from forwardpass.trainer.models.resnet import BasicBlock, ResNet
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_courses_weights_solve_xor() -> None:
+    network = mlp([2, 2, 1])
+    network.load_state_dict(
+        {
+            "0.weight": torch.ones(2, 2),  # W, which is its own transpose
+            "0.bias": torch.tensor([0.0, -1.0]),  # c
+            "2.weight": torch.tensor([[1.0, -2.0]]),  # w
+            "2.bias": torch.zeros(1),  # b
+        }
+    )
+    points = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+
+    assert network[:2](points).tolist() == [[0, 0], [1, 0], [1, 0], [2, 1]]
+    assert network(points).tolist() == [[0], [1], [1], [0]]
+
+
+def test_parameter_counts() -> None:
+    assert count(mlp([2, 2, 1])) == 9
+    assert count(mlp([64, 128, 10], dropout=0.5)) == 64 * 128 + 128 + 128 * 10 + 10
+    assert count(LeNet(0.13, 0.31)) == 61_706
+    assert count(ResNet(0.13, 0.31)) == 77_754
+
+
+def test_an_mlp_ends_in_a_linear_layer_with_and_without_dropout() -> None:
+    for dropout in (0.0, 0.5):
+        layers = [type(layer).__name__ for layer in mlp([4, 3, 2], dropout)]
+        assert layers[0] == layers[-1] == "Linear"
+        assert ("Dropout" in layers) == bool(dropout)
+
+
+def test_normalize_shifts_and_scales_raw_pixels() -> None:
+    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 3, 1, 1)
+
+    normal = Normalize(mean=0.2, deviation=0.5)(pixels)
+
+    assert normal.shape == (1, 1, 3, 1)
+    torch.testing.assert_close(normal.flatten(), torch.tensor([-0.4, 0.0, 1.6]))
+
+
+def test_a_block_without_residual_is_its_shortcut() -> None:
+    block = BasicBlock(4, 4, stride=1).eval()
+    torch.nn.init.zeros_(block.residual.get_parameter("3.weight"))
+    x = torch.randn(2, 4, 6, 6)
+
+    assert block(x).equal(x.relu())
+    assert BasicBlock(4, 8, stride=2)(x).shape == (2, 8, 3, 3)
+
+
+def test_images_of_a_generator_fit_its_discriminator() -> None:
+    latent = torch.randn(3, 10)
+
+    images = generator(10, width=4)(latent)
+
+    assert images.shape == (3, 1, 28, 28)
+    assert images.abs().max() <= 1
+    assert discriminator(width=4)(images).shape == (3, 1)
+    pixels = Sampler(generator(10, width=4))(latent)
+    assert (pixels.shape, pixels.dtype) == ((3, 28, 28, 1), torch.uint8)

@@ -1,0 +1,88 @@
+"""What must not be published: a graph that answers otherwise than torch."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from forwardpass.trainer.errors import ParityError
+from forwardpass.trainer.export.graph import export_graph
+from forwardpass.trainer.export.parity import answer, measure_parity
+from forwardpass.trainer.export.release import Trained, release
+from forwardpass.trainer.settings import Settings
+from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2 as pb
+
+X = np.linspace(0, 1, 12, dtype=np.float32).reshape(6, 2)
+
+
+class TwoFaced(nn.Module):
+    """Answers otherwise once it is exported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        return y + 0.5 if torch.compiler.is_exporting() else y
+
+
+class BatchWise(nn.Module):
+    """Lets rows of a batch change each other, which batching servers must not be given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(dim=0)
+
+
+def trained(module: nn.Module) -> Trained:
+    return Trained(
+        recipe="net",
+        description="",
+        reference="",
+        settings=Settings(),
+        module=module,
+        inputs={"x": pb.TENSOR_ROLE_FEATURES},
+        outputs={"y": pb.TENSOR_ROLE_VALUES},
+        golden_inputs={"x": X},
+        metrics={},
+        source=pb.DataSource(),
+        tolerance=pb.Tolerance(relative=1e-4, absolute=1e-5),
+        plots={},
+    )
+
+
+def test_a_graph_that_answers_otherwise_is_not_published(workspace: Workspace) -> None:
+    with pytest.raises(ParityError, match=r"output 'y': ONNX Runtime is 0.5 away.*tolerance"):
+        release(trained(TwoFaced()), workspace)
+
+    assert not workspace.models.exists()
+
+
+def test_a_model_whose_rows_change_each_other_is_not_published(workspace: Workspace) -> None:
+    with pytest.raises(ParityError, match="in a batch of 1"):
+        release(trained(BatchWise()), workspace)
+
+    assert not workspace.models.exists()
+
+
+def test_the_error_that_is_measured_is_the_greatest() -> None:
+    module = nn.Linear(2, 1)
+    named = _Named(module).eval()
+    golden = answer(named, {"x": X}, ["y"])
+    model = export_graph(named, {"x": X}, ["y"]).SerializeToString()
+    golden.outputs["y"][3] += 0.25
+
+    error = measure_parity(model, golden, pb.Tolerance(absolute=1))
+
+    assert error == pytest.approx(0.25, abs=1e-5)
+
+
+class _Named(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.module(x)
+        return y

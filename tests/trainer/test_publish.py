@@ -1,0 +1,174 @@
+"""What a reader of the repository sees, whatever happens to whoever writes in it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forwardpass.artefact import Golden, verify_manifest
+from forwardpass.trainer.errors import PublishError
+from forwardpass.trainer.export.publish import newest_version, publish
+
+GOLDEN = Golden({"x": np.zeros((2, 1), np.float32)}, {"y": np.ones((2, 1), np.float32)})
+PLOTS = {"a.png": b"a picture"}
+
+# Publishes once, and ends itself by SIGKILL at the n-th call that changes the disk.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from forwardpass.artefact import Golden
+from forwardpass.trainer.export.publish import publish
+count, seen = int(sys.argv[2]), 0
+
+def killing(call):
+    def killed(*arguments, **keywords):
+        global seen
+        seen += 1
+        if seen == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **keywords)
+    return killed
+
+for name in ("mkdir", "fsync", "rename"):
+    setattr(os, name, killing(getattr(os, name)))
+golden = Golden({"x": np.zeros((2, 1), np.float32)}, {"y": np.ones((2, 1), np.float32)})
+publish(Path(sys.argv[1]), "net", b"new" * 1000, golden, {"a.png": b"a picture"})
+"""
+
+
+def versions(models: Path) -> list[int]:
+    """Asserts that every version a reader sees is whole, and returns their numbers."""
+    folders = [path for path in (models / "net").iterdir() if not path.name.startswith(".")]
+    for folder in folders:
+        verify_manifest(folder)
+    return sorted(int(folder.name) for folder in folders)
+
+
+def publish_small(models: Path) -> Path:
+    return publish(models, "net", b"a model", GOLDEN, PLOTS)
+
+
+def test_versions_count_up_and_stay_as_they_are(tmp_path: Path) -> None:
+    first = publish_small(tmp_path)
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+
+    assert publish_small(tmp_path).name == "2"
+    assert versions(tmp_path) == [1, 2]
+    assert {path: path.read_bytes() for path in before} == before
+    assert sorted(path.name for path in first.iterdir()) == [
+        "golden.npz",
+        "manifest.json",
+        "model.onnx",
+        "plots",
+    ]
+
+
+def test_a_number_that_is_taken_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "net" / "7").mkdir(parents=True)
+    (tmp_path / "net" / "7" / "notes.txt").write_text("not ours")
+
+    assert publish_small(tmp_path).name == "8"
+    assert (tmp_path / "net" / "7" / "notes.txt").exists()
+
+
+def test_a_number_that_is_taken_at_the_last_moment_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+
+    def overtaken(source: Path, target: Path) -> None:
+        if target.name == "1":
+            target.mkdir()
+            (target / "theirs").touch()
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", overtaken)
+
+    assert publish_small(tmp_path).name == "2"
+    assert (tmp_path / "net" / "1" / "theirs").exists()
+
+
+def test_publishers_of_one_model_take_turns(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(publish_small, [tmp_path] * 8))
+
+    assert sorted(int(folder.name) for folder in folders) == versions(tmp_path)
+    assert versions(tmp_path) == list(range(1, 9))
+
+
+def test_the_newest_version_is_the_newest_whole_one(tmp_path: Path) -> None:
+    assert newest_version(tmp_path, "net") is None
+    whole = publish_small(tmp_path)
+    damaged = publish_small(tmp_path)
+    (damaged / "model.onnx").write_bytes(b"another")
+    (tmp_path / "net" / "9").mkdir()
+
+    assert newest_version(tmp_path, "net") == whole
+
+
+def test_a_publisher_killed_at_any_step_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    publish_small(tmp_path)
+    outcomes = []
+    for count in range(1, 100):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(tmp_path), str(count)], check=False
+        )
+        outcomes.append(versions(tmp_path))
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+
+    # Folders, files, manifest, rename: killed at each; only the last sync comes after the rename.
+    assert len(outcomes) > 8
+    assert outcomes[-3:] == [[1], [1, 2], [1, 2, 3]]
+    assert not list(tmp_path.glob("net/.tmp-*"))
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "from forwardpass.trainer.errors import PublishError\n"
+        + KILLED.replace("publish(Path", "try: publish(Path")
+        + "except PublishError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "net could not be published" in done.stdout, done.stderr
+    assert "File too large. Nothing of it was left" in done.stdout
+    assert versions(tmp_path) == []
+    assert not list(tmp_path.glob("net/.tmp-*"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_leaves_nothing_and_what_was_there(small_disk: Path) -> None:
+    publish_small(small_disk)
+
+    with pytest.raises(PublishError, match=r"No space left on device\. Nothing of it was left"):
+        publish(small_disk, "net", bytes(1 << 20), GOLDEN, PLOTS)
+
+    assert versions(small_disk) == [1]
+    assert not list(small_disk.glob("net/.tmp-*"))
+    assert publish_small(small_disk).name == "2"

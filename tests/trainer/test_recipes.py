@@ -1,0 +1,159 @@
+"""Every recipe, for a few steps, through to what a server would load."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from training import QUICK, MakeWorkspace
+
+from forwardpass.artefact import (
+    CARD_KEY,
+    card_from_json,
+    load_golden,
+    verify_manifest,
+    within,
+)
+from forwardpass.pixels import decode_image
+from forwardpass.trainer.errors import TrainerError
+from forwardpass.trainer.export.parity import open_session
+from forwardpass.trainer.export.release import Published
+from forwardpass.trainer.recipes import RECIPES, find_recipe
+from forwardpass.trainer.settings import parse_settings
+from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2 as pb
+
+Publish = Callable[[str], Published]
+every_recipe = pytest.mark.parametrize("name", sorted(RECIPES))
+
+
+@every_recipe
+def test_it_publishes_what_onnx_runtime_answers_as_torch_did(
+    name: str, publish_once: Publish
+) -> None:
+    folder = publish_once(name).folder
+    manifest = verify_manifest(folder)
+    card = card_from_json(card_text(folder))
+    golden = load_golden(folder / "golden.npz")
+    session = open_session((folder / "model.onnx").read_bytes())
+
+    assert golden.rows == 8
+    assert {"model.onnx", "golden.npz"} < manifest.files.keys()
+    for batch in [slice(i, i + 1) for i in range(8)] + [slice(0, 8), slice(2, 7)]:
+        answers = session.run(list(golden.outputs), {k: v[batch] for k, v in golden.inputs.items()})
+        for expected, answer in zip(golden.outputs.values(), answers, strict=True):
+            assert within(answer, expected[batch], card.tolerance)
+
+
+@every_recipe
+def test_its_card_says_what_the_graph_takes_and_gives(name: str, publish_once: Publish) -> None:
+    published = publish_once(name)
+    card = card_from_json(card_text(published.folder))
+    golden = load_golden(published.folder / "golden.npz")
+
+    card.schema_version = 0  # which only the JSON is stamped with
+    assert card == published.card
+    assert (card.recipe, card.seed, card.signature.batched) == (name, 0, True)
+    for specs, arrays in (
+        (card.signature.inputs, golden.inputs),
+        (card.signature.outputs, golden.outputs),
+    ):
+        assert [spec.name for spec in specs] == list(arrays)
+        for spec in specs:
+            array = arrays[spec.name]
+            assert list(spec.shape) == [-1, *array.shape[1:]]
+            assert spec.role != pb.TENSOR_ROLE_UNSPECIFIED
+    assert card.description
+    assert card.reference
+    assert card.versions.keys() == {"python", "torch", "onnx", "onnxruntime", "forwardpass"}
+    assert len(card.data.sha256) == 64
+    assert card.parameters > 0
+    assert all(0 <= value <= 1 for value in card.metrics.values())
+    assert card.parity_error <= 1
+
+
+@every_recipe
+def test_its_file_says_nothing_of_where_it_was_made(name: str, publish_once: Publish) -> None:
+    data = (publish_once(name).folder / "model.onnx").read_bytes()
+
+    for trace in (b"stack_trace", b"site-packages", b".py", str(Path.home()).encode() + b"/"):
+        assert trace not in data
+
+
+@every_recipe
+def test_its_plots_are_pictures(name: str, publish_once: Publish) -> None:
+    plots = sorted((publish_once(name).folder / "plots").iterdir())
+
+    assert plots
+    for plot in plots:
+        pixels = decode_image(plot.read_bytes(), channels=3)
+        assert pixels.std() > 1, plot.name
+
+
+@pytest.mark.parametrize("name", ["digits-mlp", "mnist-gan"])
+def test_the_same_seed_makes_the_same_file(
+    name: str, publish_once: Publish, make_workspace: MakeWorkspace, shared: Workspace
+) -> None:
+    first = publish_once(name).folder
+    recipe = find_recipe(name)
+    again = make_workspace(models=shared.models)  # where the judge is
+    second = recipe.run(parse_settings(recipe.settings, QUICK[name]), again).folder
+
+    assert second != first
+    for file in ("model.onnx", "golden.npz"):
+        assert (second / file).read_bytes() == (first / file).read_bytes()
+
+
+def test_xor_is_solved(publish_once: Publish) -> None:
+    card = publish_once("xor").card
+
+    assert card.parameters == 9
+    assert card.metrics["accuracy"] == 1
+    assert card.metrics["mean_squared_error"] < 1e-3
+
+
+def test_xor_that_no_start_solves_publishes_nothing(workspace: Workspace) -> None:
+    recipe = find_recipe("xor")
+    settings = parse_settings(recipe.settings, ["attempts=2", "epochs=1", "learning_rate=1e-9"])
+
+    with pytest.raises(TrainerError, match="none of 2 random starts"):
+        recipe.run(settings, workspace)
+    assert not workspace.models.exists()
+
+
+def test_a_loss_that_is_no_number_publishes_nothing(workspace: Workspace) -> None:
+    recipe = find_recipe("digits-mlp")
+    settings = parse_settings(recipe.settings, ["epochs=3", "limit=200", "learning_rate=1e30"])
+
+    with pytest.raises(TrainerError, match=r"at step \d+ of epoch \d, with a learning rate of"):
+        recipe.run(settings, workspace)
+    assert not workspace.models.exists()
+
+
+def test_the_generators_loop_stops_at_a_loss_that_is_no_number(
+    publish_once: Publish, shared: Workspace
+) -> None:
+    publish_once("mnist-cnn")
+    recipe = find_recipe("mnist-gan")
+    settings = parse_settings(
+        recipe.settings, ["rounds=3", "limit=256", "width=8", "learning_rate=1e38"]
+    )
+    before = sorted(shared.models.glob("mnist-gan/*"))
+
+    with pytest.raises(TrainerError, match=r"at step \d+ of round \d"):
+        recipe.run(settings, shared)
+    assert sorted(shared.models.glob("mnist-gan/*")) == before
+
+
+def test_samples_follow_their_seeds_latents(publish_once: Publish) -> None:
+    folder = publish_once("mnist-gan").folder
+    golden = load_golden(folder / "golden.npz")
+
+    assert golden.inputs["latent"].dtype == np.float32
+    assert golden.outputs["images"].dtype == np.uint8
+
+
+def card_text(folder: Path) -> str:
+    model = onnx.load(folder / "model.onnx")
+    return next(str(prop.value) for prop in model.metadata_props if prop.key == CARD_KEY)

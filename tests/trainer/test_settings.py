@@ -1,0 +1,58 @@
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from forwardpass.trainer.errors import SettingError, UnknownNameError
+from forwardpass.trainer.settings import Settings, fingerprint, parse_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knobs(Settings):
+    epochs: int = 5
+    learning_rate: float = 0.1
+    preset: Literal["full", "demo"] = "full"
+
+
+def test_texts_become_values_of_their_fields_types() -> None:
+    knobs = parse_settings(Knobs, ["epochs=7", "learning_rate=1e-3", "preset=demo", "epochs=8"])
+
+    assert knobs == Knobs(epochs=8, learning_rate=0.001, preset="demo")
+    assert knobs.as_text()["learning_rate"] == "0.001"
+
+
+def test_an_unknown_key_names_the_nearest_and_all() -> None:
+    with pytest.raises(UnknownNameError, match=r"'epoch'; did you mean 'epochs'\?.*preset, seed"):
+        parse_settings(Knobs, ["epoch=3"])
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("epochs", "write key=value"),
+        ("epochs=many", "epochs=many: give a whole number"),
+        ("epochs=1.5", "give a whole number"),
+        ("epochs=0", "at least 1"),
+        ("seed=-1", "at least 0"),
+        ("learning_rate=fast", "give a number"),
+        ("learning_rate=nan", "at least 0"),
+        ("preset=huge", "give one of full, demo"),
+    ],
+)
+def test_a_value_that_cannot_be_says_what_can(pair: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        parse_settings(Knobs, [pair])
+
+
+def test_a_fingerprint_tells_runs_apart_by_all_that_changes_their_result() -> None:
+    versions = {"torch": "2"}
+    same = fingerprint("xor", Knobs(), "data", versions)
+
+    assert fingerprint("xor", Knobs(), "data", versions) == same
+    others = {
+        fingerprint("digits-mlp", Knobs(), "data", versions),
+        fingerprint("xor", Knobs(seed=1), "data", versions),
+        fingerprint("xor", Knobs(), "other data", versions),
+        fingerprint("xor", Knobs(), "data", {"torch": "3"}),
+    }
+    assert len(others | {same}) == 5

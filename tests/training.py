@@ -1,0 +1,84 @@
+"""Fixtures that run real recipes for a few steps; what they publish is shared by a whole session.
+
+torch is imported where it is used, so that tests of the server alone do not wait for it.
+"""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from forwardpass.trainer.export.release import Published
+    from forwardpass.trainer.workspace import Workspace
+
+# Enough to go through every line of a recipe, not to learn much.
+QUICK: dict[str, list[str]] = {
+    "xor": [],
+    "digits-mlp": ["epochs=4", "limit=200"],
+    "mnist-cnn": ["epochs=1", "limit=512"],
+    "mnist-resnet": ["epochs=1", "limit=256"],
+    "mnist-gan": ["rounds=3", "limit=256", "width=8"],
+}
+
+MakeWorkspace = Callable[..., "Workspace"]
+Publish = Callable[[str], "Published"]
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    """Fetched data outlives the tests: in CI the folder is kept between runs."""
+    default = Path.home() / ".cache" / "forwardpass"
+    return Path(os.environ.get("FORWARDPASS_CACHE", default))
+
+
+@pytest.fixture(scope="session")
+def make_workspace(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeWorkspace:
+    from rich.console import Console
+
+    from forwardpass.trainer.progress import Reporter
+    from forwardpass.trainer.workspace import Workspace
+
+    def make(**changes: Any) -> Workspace:
+        root = tmp_path_factory.mktemp("workspace")
+        folders: dict[str, Any] = {
+            "models": root / "models",
+            "runs": root / "runs",
+            "cache": cache,
+            "reporter": Reporter(Console(file=io.StringIO())),
+        }
+        return Workspace(**folders | changes)
+
+    return make
+
+
+@pytest.fixture
+def workspace(make_workspace: MakeWorkspace) -> "Workspace":
+    return make_workspace()
+
+
+@pytest.fixture(scope="session")
+def shared(make_workspace: MakeWorkspace) -> "Workspace":
+    return make_workspace()
+
+
+@pytest.fixture(scope="session")
+def publish_once(shared: "Workspace") -> Publish:
+    """Runs a recipe quickly, once a session."""
+    from forwardpass.trainer.recipes import find_recipe
+    from forwardpass.trainer.settings import parse_settings
+
+    done: dict[str, Published] = {}
+
+    def publish(name: str) -> "Published":
+        if name == "mnist-gan":
+            publish("mnist-cnn")  # its judge
+        if name not in done:
+            recipe = find_recipe(name)
+            done[name] = recipe.run(parse_settings(recipe.settings, QUICK[name]), shared)
+        return done[name]
+
+    return publish

@@ -1,0 +1,167 @@
+"""The command forwardpass-train."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from forwardpass.trainer.errors import TrainerError, UnknownNameError
+from forwardpass.trainer.recipes import RECIPES, find_recipe
+
+if TYPE_CHECKING:
+    from forwardpass.trainer.export.release import Published
+
+# Results go to standard output; progress and errors to standard error.
+_out, _err = Console(), Console(stderr=True)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Trains neural networks and publishes them as checked ONNX artefacts.\n\n"
+    "Example: forwardpass-train run digits-mlp",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Cache = Annotated[
+    Path,
+    typer.Option(
+        help="Where fetched data is kept.",
+        envvar="FORWARDPASS_CACHE",
+        default_factory=lambda: Path.home() / ".cache" / "forwardpass",
+        show_default="~/.cache/forwardpass",
+    ),
+]
+
+
+@app.command("list")
+def list_recipes(*, as_json: Json = False) -> None:
+    """Lists the recipes: what they make, from what, in what time on two CPU cores, how well.
+
+    Example: forwardpass-train list --json
+    """
+    columns = ("name", "makes", "data", "time", "result")
+    rows = [{column: getattr(recipe, column) for column in columns} for recipe in RECIPES.values()]
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table(*columns, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*row.values())
+    _out.print(table)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A name from the list.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")
+    ] = None,
+    *,
+    cache: Cache,
+    models: Annotated[Path, typer.Option(help="The repository to publish in.")] = Path("models"),
+    runs: Annotated[Path, typer.Option(help="Where checkpoints are kept.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Trains a recipe's model and publishes its next version in MODELS/RECIPE/.
+
+    A run that was stopped goes on from its last checkpoint when it is started again with the same
+    settings. An unknown key is answered with the keys there are.
+
+    Example: forwardpass-train run mnist-cnn seed=1 epochs=3 --models models
+    """
+    from forwardpass.trainer.progress import Reporter
+    from forwardpass.trainer.settings import parse_settings
+    from forwardpass.trainer.workspace import Workspace
+
+    found = find_recipe(recipe)
+    chosen = parse_settings(found.settings, settings or [])
+    workspace = Workspace(models=models, runs=runs, cache=cache, reporter=Reporter(_err))
+    published: Published = found.run(chosen, workspace)
+    facts = _facts(published)
+    if as_json:
+        _print_json(facts)
+        return
+    table = Table(title=published.card.recipe, box=None, show_header=False, title_justify="left")
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), _text(value))
+    _out.print(table)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="A data set, such as mnist.")],
+    *,
+    cache: Cache,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write test images there as PNG, a folder a class."),
+    ] = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="With --pictures: how many of each class.")
+    ] = 20,
+) -> None:
+    """Fetches a data set into the cache, and checks it. Recipes do so themselves when needed.
+
+    Example: forwardpass-train fetch mnist --pictures digits
+    """
+    from forwardpass.trainer.data import SOURCES
+
+    if name not in SOURCES:
+        raise UnknownNameError("data set", name, SOURCES)
+    from forwardpass.trainer.data import digits, mnist
+    from forwardpass.trainer.data.pictures import write_pictures
+    from forwardpass.trainer.progress import Reporter
+
+    dataset = mnist.load(cache, Reporter(_err)) if name == "mnist" else digits.load()
+    _out.print(f"{name}: {SOURCES[name]}", highlight=False)
+    if pictures is not None:
+        written = write_pictures(dataset, pictures, count)
+        _out.print(f"wrote {written} test images in {pictures}", highlight=False)
+
+
+def main() -> None:
+    """Runs the command; exits with 2 for a name or value that cannot be, 1 for what failed."""
+    try:
+        app()
+    except TrainerError as error:
+        _fail(str(error), error.exit_code)
+    except Exception as error:  # noqa: BLE001 - a person gets a message, not a traceback
+        _fail(f"{type(error).__name__}: {error}", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    _err.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def _facts(published: "Published") -> dict[str, Any]:
+    card, folder = published.card, published.folder
+    return {
+        "model": os.fspath(folder / "model.onnx"),
+        "plots": os.fspath(folder / "plots"),
+        "version": int(folder.name),
+        "metrics": dict(sorted(card.metrics.items())),
+        "parameters": card.parameters,
+        "parity_error": card.parity_error,
+        "seed": card.seed,
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "\n".join(f"{name} {number:.4f}" for name, number in value.items())
+    if isinstance(value, float):
+        return f"{value:.2g} away from torch at most"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")

@@ -1,0 +1,79 @@
+"""A data set: three splits that share no row, and where they came from."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from forwardpass.artefact import array_digest
+from forwardpass.trainer.fit import Rows
+from forwardpass.v1 import model_card_pb2
+from forwardpass.wire import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Inputs and targets as arrays; axis 0 counts the same rows in both."""
+
+    inputs: Array
+    targets: Array
+
+    def rows(self) -> Rows:
+        """Returns the same memory as tensors."""
+        return Rows(torch.from_numpy(self.inputs), torch.from_numpy(self.targets))
+
+    def head(self, count: int) -> "Split":
+        """Returns the first rows."""
+        return Split(self.inputs[:count], self.targets[:count])
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Rows to learn from, to choose weights by, and to measure on.
+
+    Attributes:
+        name: Such as "mnist".
+        origin: The package that it came in, with its version.
+        license: What the publisher states; empty where nothing is.
+        labels: The name of each class.
+        train: Learned from.
+        validation: Chosen by, never learned from.
+        test: Measured on once, never chosen by.
+    """
+
+    name: str
+    origin: str
+    license: str
+    labels: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+
+    def limited(self, count: int) -> "Dataset":
+        """Returns the first rows of each split; 0 for all of them."""
+        if not count:
+            return self
+        return replace(
+            self,
+            train=self.train.head(count),
+            validation=self.validation.head(count),
+            test=self.test.head(count),
+        )
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of every array that training sees or is measured on."""
+        splits = (self.train, self.validation, self.test)
+        return array_digest(array for split in splits for array in (split.inputs, split.targets))
+
+    def source(self) -> model_card_pb2.DataSource:
+        """Returns the card's description of it."""
+        return model_card_pb2.DataSource(
+            name=self.name,
+            origin=self.origin,
+            license=self.license,
+            sha256=self.digest(),
+            train_rows=len(self.train),
+            test_rows=len(self.test),
+        )

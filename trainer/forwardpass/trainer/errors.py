@@ -1,0 +1,58 @@
+"""What can go wrong, as a tree; each message says what was wrong, what was expected, what to do.
+
+TrainerError
+├── UnknownNameError    a recipe, key or data set that does not exist
+├── SettingError        a setting's value that cannot be used
+├── DataError           data that cannot be had, or is not what it should be
+├── RunError            a run folder that is in use, or that other code wrote
+├── DivergedError       a loss that is no longer a number
+├── ParityError         ONNX Runtime answers otherwise than torch
+└── PublishError        the artefact could not be written
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class TrainerError(Exception):
+    """Anything that ends a command with a message instead of a result."""
+
+    exit_code = 1
+
+
+class UnknownNameError(TrainerError):
+    """A name that was not found; the message has the nearest one and all that exist."""
+
+    exit_code = 2
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ";"
+        super().__init__(f"there is no {kind} {name!r}{hint} There are: {', '.join(names)}")
+
+
+class SettingError(TrainerError):
+    """A setting's value that is of the wrong type or out of range."""
+
+    exit_code = 2
+
+
+class DataError(TrainerError):
+    """Data that is missing, altered, or cannot be fetched."""
+
+
+class RunError(TrainerError):
+    """A run folder that another process holds, or whose checkpoint does not fit."""
+
+
+class DivergedError(TrainerError):
+    """Training reached a loss that is not finite."""
+
+
+class ParityError(TrainerError):
+    """The exported graph's answers differ from torch's by more than the tolerance."""
+
+
+class PublishError(TrainerError):
+    """An artefact that could not be written; nothing of it is left."""

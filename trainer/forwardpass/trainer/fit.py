@@ -1,0 +1,207 @@
+"""The training loop of every supervised recipe, on Lightning Fabric.
+
+Batches are rows of tensors that lie whole in memory, taken in an order that depends on (seed,
+epoch) alone. After each epoch a checkpoint has all that the next one needs, so a run that is killed
+and started again ends with the same weights, bit for bit, as one that was not.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric, Metric
+
+from forwardpass.trainer.averaging import follow
+from forwardpass.trainer.errors import DivergedError
+from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.run import Run
+from forwardpass.trainer.seeds import generator, seed_everything
+from forwardpass.trainer.settings import Settings
+
+# What one epoch measured, by name: "train_loss", "validation_accuracy" and so on.
+Epoch = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Inputs and what is to be answered; axis 0 counts the same rows in both."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def _unchanged(inputs: Tensor, _: torch.Generator) -> Tensor:
+    return inputs
+
+
+def _constant(_: float) -> float:
+    return 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What `fit` does to a model.
+
+    Attributes:
+        model: From inputs to predictions; trained in place.
+        train: What it learns from.
+        validation: What each epoch is judged on.
+        loss: (predictions, targets) -> scalar.
+        metric: Takes (predictions, targets) of the validation rows; greater is better.
+        metric_name: What it is called, such as "accuracy".
+        optimizer: Over the model's parameters; its learning rate is what `schedule` multiplies.
+        epochs: Passes over `train`, at least 1.
+        batch_size: Rows in a step; the last step of an epoch may have fewer.
+        schedule: From the fraction of all steps done, in [0, 1), to a factor of the learning rate.
+        augment: (batch of inputs, generator) -> inputs to train on.
+        average: Decay a step of the exponential moving average of the weights, which is then what
+            is judged and returned; 0 for the weights themselves.
+        patience: Epochs without a better metric after which to stop; 0 never stops early.
+    """
+
+    model: nn.Module
+    train: Rows
+    validation: Rows
+    loss: Callable[[Tensor, Tensor], Tensor]
+    metric: Metric
+    metric_name: str
+    optimizer: Optimizer
+    epochs: int
+    batch_size: int
+    schedule: Callable[[float], float] = _constant
+    augment: Callable[[Tensor, torch.Generator], Tensor] = _unchanged
+    average: float = 0.0
+    patience: int = 0
+
+
+def make_fabric(settings: Settings) -> Fabric:
+    """Returns Fabric on one device of the kind, and in the precision, that the settings ask for."""
+    fabric = Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
+    fabric.launch()
+    return fabric
+
+
+def fit(
+    task: Task, settings: Settings, run: Run, reporter: Reporter, name: str = "fit"
+) -> list[Epoch]:
+    """Trains the task's model, and leaves in it the weights of its best epoch, on the CPU.
+
+    Takes up the run's checkpoint where there is one.
+
+    Args:
+        task: What to do.
+        settings: Give the seed, the device and the precision.
+        run: Where checkpoints lie.
+        reporter: Where progress is told.
+        name: Of the checkpoint, where a run fits more than one model.
+
+    Returns:
+        What each epoch measured.
+
+    Raises:
+        DivergedError: The loss became infinite or NaN.
+    """
+    fabric = make_fabric(settings)
+    # Before a checkpoint brings back those of the step that it was made at.
+    rates = [group["lr"] for group in task.optimizer.param_groups]
+    model, optimizer = fabric.setup(task.model, task.optimizer)
+    averaged = copy.deepcopy(task.model).requires_grad_(requires_grad=False)
+    state: dict[str, Any] = {
+        "model": model,
+        "averaged": averaged,
+        "optimizer": optimizer,
+        "history": [],
+        "best": {},
+        "best_epoch": -1,
+        "best_score": (),
+    }
+    if run.load(fabric, name, state):
+        reporter.note(f"resumed after epoch {len(state['history'])} from {run.folder}")
+    judged = averaged if task.average else model
+    steps = math.ceil(len(task.train) / task.batch_size)
+    history: list[Epoch] = state["history"]
+
+    with reporter.epochs(task.epochs, steps, len(history)) as bar:
+        for epoch in range(len(history), task.epochs):
+            if task.patience and epoch - state["best_epoch"] > task.patience:
+                reporter.note(f"stopped: nothing better in {task.patience} epochs")
+                break
+            seed_everything(settings.seed, name, "epoch", epoch)  # dropout
+            draws = generator(settings.seed, name, "augment", epoch)
+            losses = MeanMetric().to(fabric.device)
+            model.train()
+            for step, batch in enumerate(_batches(task, settings.seed, name, epoch)):
+                factor = task.schedule((epoch * steps + step) / (task.epochs * steps))
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * factor
+                inputs = fabric.to_device(task.augment(task.train.inputs[batch], draws))
+                targets = fabric.to_device(task.train.targets[batch])
+                loss = task.loss(model(inputs), targets)
+                value = loss.item()
+                _check_finite(value, f"at step {step + 1} of epoch {epoch + 1}", optimizer)
+                optimizer.zero_grad()
+                fabric.backward(loss)
+                optimizer.step()
+                if task.average:
+                    follow(averaged, task.model, task.average, epoch * steps + step)
+                losses.update(value, weight=len(batch))
+                bar.step(epoch, value)
+            validation_loss, metric = _validate(task, fabric, judged)
+            _check_finite(validation_loss, f"on validation after epoch {epoch + 1}", optimizer)
+            history.append(
+                {
+                    "train_loss": losses.compute().item(),
+                    "validation_loss": validation_loss,
+                    f"validation_{task.metric_name}": metric,
+                }
+            )
+            # Of equal metrics, which are common near 1, the one with the lower loss is better.
+            if state["best_epoch"] < 0 or (metric, -validation_loss) > state["best_score"]:
+                state["best_epoch"] = epoch
+                state["best_score"] = (metric, -validation_loss)
+                state["best"] = {key: value.clone() for key, value in judged.state_dict().items()}
+            run.save(fabric, name, state)
+            bar.epoch(epoch, history[-1])
+    task.model.to("cpu").load_state_dict(state["best"])
+    task.model.eval()
+    return history
+
+
+def _check_finite(loss: float, where: str, optimizer: Optimizer) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the loss is {loss} {where}, with a learning rate of "
+            f"{optimizer.param_groups[0]['lr']:g}; nothing was published. Try a smaller "
+            "learning_rate."
+        )
+
+
+def _batches(task: Task, seed: int, name: str, epoch: int) -> Iterator[Tensor]:
+    order = torch.randperm(len(task.train), generator=generator(seed, name, "order", epoch))
+    return iter(torch.split(order, task.batch_size))
+
+
+@torch.no_grad()
+def _validate(task: Task, fabric: Fabric, model: nn.Module) -> tuple[float, float]:
+    model.eval()
+    metric = task.metric.to(fabric.device)
+    # By default a mean leaves NaN out, and a ruined model would look well.
+    losses = MeanMetric(nan_strategy="disable").to(fabric.device)
+    metric.reset()
+    rows = task.validation
+    for inputs, targets in zip(
+        torch.split(rows.inputs, 1000), torch.split(rows.targets, 1000), strict=True
+    ):
+        predictions, expected = model(fabric.to_device(inputs)), fabric.to_device(targets)
+        losses.update(task.loss(predictions, expected), weight=len(inputs))
+        metric.update(predictions, expected)
+    return losses.compute().item(), metric.compute().item()

@@ -1,0 +1,25 @@
+"""Multi-layer perceptrons."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+
+def mlp(widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
+    """Returns linear layers with ReLU between them: f(x) = w^T max(0, W^T x + c) + b, or deeper.
+
+    [2, 2, 1] is the network that solves XOR in Goodfellow, Bengio and Courville, "Deep Learning",
+    section 6.1, with 9 parameters.
+
+    Args:
+        widths: Of the input, of each hidden layer, and of the output; at least two.
+        dropout: Share of each hidden layer's values that is zeroed in training, in [0, 1).
+    """
+    layers: list[nn.Module] = []
+    for width, following in pairwise(widths):
+        layers += [nn.Linear(width, following), nn.ReLU()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+    # Nothing comes after the last linear layer.
+    return nn.Sequential(*layers[: -2 if dropout else -1])

@@ -1,0 +1,1 @@
+"""Pictures for people: each function returns the bytes of a PNG file."""

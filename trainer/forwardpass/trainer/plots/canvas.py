@@ -1,0 +1,38 @@
+"""One look for every plot, drawn without a display and without pyplot's global state."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+# Colour-blind safe (Okabe and Ito); train and validation have the same two everywhere.
+TRAIN, VALIDATION, ACCENT = "#0072B2", "#D55E00", "#009E73"
+
+_STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#888888",
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "font.size": 10,
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def drawing(width: float, height: float) -> Iterator[Figure]:
+    """Gives an empty figure of so many inches, at 120 pixels an inch, to draw on within."""
+    with mpl.rc_context(_STYLE):
+        yield Figure((width, height), dpi=120, layout="constrained")
+
+
+def to_png(drawn: Figure) -> bytes:
+    """Returns the figure as PNG; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,115 @@
+"""digits-mlp: a multi-layer perceptron that reads 8 x 8 digits. Needs no fetch; takes seconds."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy
+
+from forwardpass.trainer.data import digits
+from forwardpass.trainer.data.augment import jitter
+from forwardpass.trainer.evaluation import predict
+from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.fit import Task, fit
+from forwardpass.trainer.models.mlp import mlp
+from forwardpass.trainer.models.pixels import Classifier, Normalize
+from forwardpass.trainer.plots.confusion import confusion_matrix
+from forwardpass.trainer.plots.curves import learning_curves
+from forwardpass.trainer.plots.pictures import worst_mistakes
+from forwardpass.trainer.run import open_run
+from forwardpass.trainer.schedules import one_cycle
+from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import Settings as BaseSettings
+from forwardpass.trainer.settings import fingerprint
+from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2
+
+# Of the training images' pixels, in [0, 1].
+MEAN, DEVIATION = 0.305, 0.376
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """Knobs of digits-mlp."""
+
+    epochs: int = 80  # at most; see patience
+    batch_size: int = 32
+    learning_rate: float = 3e-3  # at the top of the cycle
+    width: int = 128  # units in each of the two hidden layers
+    dropout: float = 0.2  # share of hidden values zeroed in training
+    shift: float = 0.5  # pixels that a training image is moved by at most
+    degrees: float = 8  # by which it is turned at most
+    scale: float = 0.08  # by which it grows or shrinks at most
+    average: float = 0.99  # decay a step of the weights' moving average, which is published
+    patience: int = 20  # epochs without a better validation accuracy before stopping
+
+
+def run(settings: Settings, workspace: Workspace) -> Published:
+    """Trains it and publishes the next version of digits-mlp."""
+    data = digits.load(settings.limit)
+
+    seed_everything(settings.seed, "weights")
+    network = nn.Sequential(
+        Normalize(MEAN, DEVIATION),  # (n, 1, 8, 8)
+        nn.Flatten(),  # (n, 64)
+        mlp([64, settings.width, settings.width, 10], settings.dropout),  # (n, 10)
+    )
+
+    key = fingerprint("digits-mlp", settings, data.digest(), software())
+    with open_run(workspace.runs / "digits-mlp" / key) as folder:
+        history = fit(
+            Task(
+                model=network,
+                train=data.train.rows(),
+                validation=data.validation.rows(),
+                loss=functional.cross_entropy,
+                metric=MulticlassAccuracy(10, average="micro"),
+                metric_name="accuracy",
+                optimizer=torch.optim.AdamW(network.parameters(), settings.learning_rate),
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                schedule=one_cycle,
+                augment=partial(
+                    jitter, shift=settings.shift, degrees=settings.degrees, scale=settings.scale
+                ),
+                average=settings.average,
+                patience=settings.patience,
+            ),
+            settings,
+            folder,
+            workspace.reporter,
+        )
+
+        classifier = Classifier(network)
+        (probabilities,) = predict(classifier, data.test.inputs)
+        predicted = probabilities.argmax(axis=1)
+        return release(
+            Trained(
+                recipe="digits-mlp",
+                description="Tells which digit, 0 to 9, an 8 x 8 greyscale image shows "
+                "(light strokes on black).",
+                reference="Rumelhart, Hinton and Williams, "
+                '"Learning representations by back-propagating errors", 1986',
+                settings=settings,
+                module=classifier,
+                inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+                outputs={"probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES},
+                golden_inputs={"image": data.test.inputs[:8]},
+                metrics={"accuracy": float((predicted == data.test.targets).mean())},
+                source=data.source(),
+                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
+                plots={
+                    "learning-curves.png": learning_curves(history, "accuracy"),
+                    "confusion-matrix.png": confusion_matrix(
+                        predicted, data.test.targets, data.labels
+                    ),
+                    "worst-mistakes.png": worst_mistakes(
+                        data.test.inputs, probabilities, data.test.targets, data.labels
+                    ),
+                },
+                labels=data.labels,
+            ),
+            workspace,
+        )

@@ -1,0 +1,106 @@
+"""mnist-cnn: LeNet-5 on all of MNIST, with images turned and shifted a little in training."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy
+
+from forwardpass.trainer.data import mnist
+from forwardpass.trainer.data.augment import jitter
+from forwardpass.trainer.evaluation import predict
+from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.fit import Task, fit
+from forwardpass.trainer.models.lenet import LeNet
+from forwardpass.trainer.models.pixels import Classifier
+from forwardpass.trainer.plots.confusion import confusion_matrix
+from forwardpass.trainer.plots.curves import learning_curves
+from forwardpass.trainer.plots.pictures import first_layer_filters, worst_mistakes
+from forwardpass.trainer.run import open_run
+from forwardpass.trainer.schedules import one_cycle
+from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import Settings as BaseSettings
+from forwardpass.trainer.settings import fingerprint
+from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """Knobs of mnist-cnn."""
+
+    epochs: int = 12
+    batch_size: int = 64
+    learning_rate: float = 3e-3  # at the top of the cycle
+    shift: float = 1.5  # pixels that a training image is moved by at most
+    degrees: float = 10  # by which it is turned at most
+    scale: float = 0.1  # by which it grows or shrinks at most
+    patience: int = 0  # epochs without a better validation accuracy before stopping; 0 for never
+
+
+def run(settings: Settings, workspace: Workspace) -> Published:
+    """Trains it and publishes the next version of mnist-cnn."""
+    data = mnist.load(workspace.cache, workspace.reporter, settings.limit)
+
+    seed_everything(settings.seed, "weights")
+    network = LeNet(mnist.MEAN, mnist.DEVIATION)
+
+    key = fingerprint("mnist-cnn", settings, data.digest(), software())
+    with open_run(workspace.runs / "mnist-cnn" / key) as folder:
+        history = fit(
+            Task(
+                model=network,
+                train=data.train.rows(),
+                validation=data.validation.rows(),
+                loss=functional.cross_entropy,
+                metric=MulticlassAccuracy(10, average="micro"),
+                metric_name="accuracy",
+                optimizer=torch.optim.AdamW(network.parameters(), settings.learning_rate),
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                schedule=one_cycle,
+                augment=partial(
+                    jitter, shift=settings.shift, degrees=settings.degrees, scale=settings.scale
+                ),
+                patience=settings.patience,
+            ),
+            settings,
+            folder,
+            workspace.reporter,
+        )
+
+        classifier = Classifier(network)
+        (probabilities,) = predict(classifier, data.test.inputs)
+        predicted = probabilities.argmax(axis=1)
+        return release(
+            Trained(
+                recipe="mnist-cnn",
+                description="Tells which handwritten digit, 0 to 9, a 28 x 28 greyscale image "
+                "shows (light strokes on black).",
+                reference='LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to '
+                'document recognition", 1998',
+                settings=settings,
+                module=classifier,
+                inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+                outputs={"probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES},
+                golden_inputs={"image": data.test.inputs[:8]},
+                metrics={"accuracy": float((predicted == data.test.targets).mean())},
+                source=data.source(),
+                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
+                plots={
+                    "learning-curves.png": learning_curves(history, "accuracy"),
+                    "confusion-matrix.png": confusion_matrix(
+                        predicted, data.test.targets, data.labels
+                    ),
+                    "worst-mistakes.png": worst_mistakes(
+                        data.test.inputs, probabilities, data.test.targets, data.labels
+                    ),
+                    "first-layer-filters.png": first_layer_filters(
+                        network.c1.weight.detach().numpy()
+                    ),
+                },
+                labels=data.labels,
+            ),
+            workspace,
+        )

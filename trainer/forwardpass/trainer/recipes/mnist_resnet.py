@@ -1,0 +1,123 @@
+"""mnist-resnet: a residual network that gives logits, and embeddings in which neighbours agree."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy
+
+from forwardpass.trainer.data import mnist
+from forwardpass.trainer.data.augment import jitter
+from forwardpass.trainer.data.dataset import Dataset
+from forwardpass.trainer.evaluation import predict
+from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.fit import Task, fit
+from forwardpass.trainer.models.resnet import LogitsAndEmbedding, ResNet
+from forwardpass.trainer.plots.confusion import confusion_matrix
+from forwardpass.trainer.plots.curves import learning_curves
+from forwardpass.trainer.plots.embedding import embedding_map
+from forwardpass.trainer.run import open_run
+from forwardpass.trainer.schedules import one_cycle
+from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import Settings as BaseSettings
+from forwardpass.trainer.settings import fingerprint
+from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2
+
+# Training images whose embeddings test images are compared with, the first ones.
+_KNN_ROWS, _NEIGHBOURS = 10_000, 5
+_MAP_ROWS = 3_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """Knobs of mnist-resnet."""
+
+    epochs: int = 4
+    batch_size: int = 128
+    learning_rate: float = 4e-3  # at the top of the cycle
+    shift: float = 1.5  # pixels that a training image is moved by at most
+    degrees: float = 10  # by which it is turned at most
+    scale: float = 0.1  # by which it grows or shrinks at most
+    patience: int = 0  # epochs without a better validation accuracy before stopping; 0 for never
+
+
+def run(settings: Settings, workspace: Workspace) -> Published:
+    """Trains it and publishes the next version of mnist-resnet."""
+    data = mnist.load(workspace.cache, workspace.reporter, settings.limit)
+
+    seed_everything(settings.seed, "weights")
+    network = ResNet(mnist.MEAN, mnist.DEVIATION)
+
+    key = fingerprint("mnist-resnet", settings, data.digest(), software())
+    with open_run(workspace.runs / "mnist-resnet" / key) as folder:
+        history = fit(
+            Task(
+                model=network,
+                train=data.train.rows(),
+                validation=data.validation.rows(),
+                loss=functional.cross_entropy,
+                metric=MulticlassAccuracy(10, average="micro"),
+                metric_name="accuracy",
+                optimizer=torch.optim.AdamW(network.parameters(), settings.learning_rate),
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                schedule=one_cycle,
+                augment=partial(
+                    jitter, shift=settings.shift, degrees=settings.degrees, scale=settings.scale
+                ),
+                patience=settings.patience,
+            ),
+            settings,
+            folder,
+            workspace.reporter,
+        )
+
+        published = LogitsAndEmbedding(network)
+        logits, embeddings = predict(published, data.test.inputs)
+        predicted = logits.argmax(axis=1)
+        return release(
+            Trained(
+                recipe="mnist-resnet",
+                description="Embeds a 28 x 28 greyscale image of a handwritten digit in 64 "
+                "numbers, and tells which digit it is.",
+                reference='He, Zhang, Ren and Sun, "Deep residual learning for image '
+                'recognition", 2015',
+                settings=settings,
+                module=published,
+                inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+                outputs={
+                    "logits": model_card_pb2.TENSOR_ROLE_LOGITS,
+                    "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
+                },
+                golden_inputs={"image": data.test.inputs[:8]},
+                metrics={
+                    "accuracy": float((predicted == data.test.targets).mean()),
+                    "knn_accuracy": _knn_accuracy(published, data),
+                },
+                source=data.source(),
+                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-4),
+                plots={
+                    "learning-curves.png": learning_curves(history, "accuracy"),
+                    "confusion-matrix.png": confusion_matrix(
+                        predicted, data.test.targets, data.labels
+                    ),
+                    "embedding-map.png": embedding_map(
+                        embeddings[:_MAP_ROWS], data.test.targets[:_MAP_ROWS], data.labels
+                    ),
+                },
+                labels=data.labels,
+            ),
+            workspace,
+        )
+
+
+def _knn_accuracy(module: LogitsAndEmbedding, data: Dataset) -> float:
+    """Returns the share of test images whose five nearest training embeddings elect their class."""
+    known = data.train.head(_KNN_ROWS)
+    _, known_embeddings = predict(module, known.inputs)
+    _, embeddings = predict(module, data.test.inputs)
+    neighbours = KNeighborsClassifier(_NEIGHBOURS).fit(known_embeddings, known.targets)
+    return float(neighbours.score(embeddings, data.test.targets))

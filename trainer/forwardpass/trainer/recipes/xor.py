@@ -1,0 +1,148 @@
+"""xor: the smallest network that computes what no linear model can.
+
+f(x) = w^T max(0, W^T x + c) + b with two inputs and two hidden units: 9 parameters, four examples.
+Of 100 random starts 81 ended where a unit is dead or both do the same, so there are up to 60 of
+them; the first that solves the problem is published, and the card says which one it was.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics.regression import R2Score
+
+from forwardpass.artefact import array_digest
+from forwardpass.trainer.errors import TrainerError
+from forwardpass.trainer.evaluation import predict
+from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.fit import Epoch, Rows, Task, fit
+from forwardpass.trainer.models.mlp import mlp
+from forwardpass.trainer.plots.curves import learning_curves
+from forwardpass.trainer.plots.plane import decision_boundary, hidden_space
+from forwardpass.trainer.run import Run, open_run
+from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import Settings as BaseSettings
+from forwardpass.trainer.settings import fingerprint
+from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2
+
+POINTS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+TARGETS = np.array([[0], [1], [1], [0]], np.float32)
+# Mean squared error below which the problem counts as solved.
+SOLVED = 1e-3
+# An epoch is so many passes over the four points.
+_PASSES = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """Knobs of xor."""
+
+    epochs: int = 40  # of 320 rows: each point 80 times
+    batch_size: int = 32
+    learning_rate: float = 0.02
+    attempts: int = 60  # random starts, at most
+
+
+def run(settings: Settings, workspace: Workspace) -> Published:
+    """Trains it and publishes the next version of xor.
+
+    Raises:
+        TrainerError: No start led to a solution.
+    """
+    digest = array_digest([POINTS, TARGETS])
+    key = fingerprint("xor", settings, digest, software())
+    with open_run(workspace.runs / "xor" / key) as folder:
+        network, history, attempt = _train(settings, folder, workspace)
+
+        xs = np.linspace(-0.5, 1.5, 161, dtype=np.float32)
+        plane = np.stack(np.meshgrid(xs, xs), axis=-1).reshape(-1, 2)  # (161 * 161, 2)
+        values = predict(network, plane, rows=len(plane))[0].reshape(161, 161)
+        hidden = predict(network[:2], POINTS)[0]  # (4, 2)
+        answers = predict(network, POINTS)[0]  # (4, 1)
+        last = network[2]
+        assert isinstance(last, nn.Linear)
+        return release(
+            Trained(
+                recipe="xor",
+                description="Computes the exclusive or of two numbers, and something in between "
+                f"for numbers between 0 and 1 (random start {attempt + 1}).",
+                reference='Goodfellow, Bengio and Courville, "Deep Learning", 2016, section 6.1',
+                settings=settings,
+                module=Xor(network),
+                inputs={"features": model_card_pb2.TENSOR_ROLE_FEATURES},
+                outputs={"value": model_card_pb2.TENSOR_ROLE_VALUES},
+                golden_inputs={"features": np.concatenate([POINTS, POINTS * 0.5 + 0.25])},
+                # The four points are all there is: they are learned from and measured on.
+                metrics={
+                    "accuracy": float(((answers > 0.5) == (TARGETS > 0.5)).mean()),
+                    "mean_squared_error": float(np.square(answers - TARGETS).mean()),
+                },
+                source=model_card_pb2.DataSource(
+                    name="xor", origin="the truth table", sha256=digest, train_rows=4
+                ),
+                tolerance=model_card_pb2.Tolerance(relative=1e-5, absolute=1e-6),
+                plots={
+                    "learning-curves.png": learning_curves(history, "r2"),
+                    "decision-boundary.png": decision_boundary(xs, values, POINTS, TARGETS[:, 0]),
+                    "hidden-space.png": hidden_space(
+                        hidden, TARGETS[:, 0], last.weight[0].detach().numpy(), last.bias.item()
+                    ),
+                },
+            ),
+            workspace,
+        )
+
+
+class Xor(nn.Module):
+    """The network under the name that its input has when published.
+
+    Args:
+        network: From (n, 2) to (n, 1).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor) -> Tensor:
+        """From float32 (n, 2) to float32 (n, 1)."""
+        value: Tensor = self.network(features)
+        return value
+
+
+def _train(
+    settings: Settings, folder: Run, workspace: Workspace
+) -> tuple[nn.Sequential, list[Epoch], int]:
+    """Returns the first network that solves the problem, its history, and its attempt from 0."""
+    points, targets = torch.from_numpy(POINTS), torch.from_numpy(TARGETS)
+    for attempt in range(settings.attempts):
+        seed_everything(settings.seed, "weights", attempt)
+        network = mlp([2, 2, 1])
+        history = fit(
+            Task(
+                model=network,
+                train=Rows(points.repeat(_PASSES, 1), targets.repeat(_PASSES, 1)),
+                validation=Rows(points, targets),
+                loss=functional.mse_loss,
+                metric=R2Score(),
+                metric_name="r2",
+                optimizer=torch.optim.Adam(network.parameters(), settings.learning_rate),
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+            ),
+            settings,
+            folder,
+            workspace.reporter,
+            name=f"fit-{attempt}",
+        )
+        error = min(epoch["validation_loss"] for epoch in history)
+        if error < SOLVED:
+            return network, history, attempt
+        workspace.reporter.note(f"start {attempt + 1} is stuck at an error of {error:.3f}")
+    raise TrainerError(
+        f"none of {settings.attempts} random starts came below an error of {SOLVED:g}; nothing was "
+        "published. Try another seed, or more epochs or attempts."
+    )

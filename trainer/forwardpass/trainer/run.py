@@ -1,0 +1,108 @@
+"""One run's folder: RUNS/<recipe>/<fingerprint>/, its checkpoints and its pictures.
+
+A checkpoint is written beside the old one, synced, and renamed over it: whoever looks sees the old
+or the new, whole. The run that ends without an error takes its checkpoints away; one that did not
+end is found by the same settings and goes on.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from forwardpass.trainer.errors import RunError
+
+
+class Run:
+    """What a training loop keeps on disk; made by `open_run`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, fabric: Fabric, name: str, state: dict[str, Any]) -> None:
+        """Replaces the checkpoint of that name; the old one stays if this fails.
+
+        Args:
+            fabric: Turns modules and optimizers into their states.
+            name: One of the run's loops, such as "fit".
+            state: Modules, optimizers, tensors and plain values by name.
+
+        Raises:
+            RunError: It could not be written, for one because the disk is full.
+        """
+        path = self._checkpoint(name)
+        draft = path.with_suffix(".tmp")
+        try:
+            fabric.save(draft, state)
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(draft, path)  # noqa: PTH105 - paired with os.fsync
+            sync_folder(self.folder)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise RunError(
+                f"the checkpoint {path} could not be written: {error.strerror or error}. Once the "
+                "cause is mended, run the same command: it goes on from the last one."
+            ) from error
+
+    def load(self, fabric: Fabric, name: str, state: dict[str, Any]) -> bool:
+        """Restores `state` in place from the checkpoint; False where there is none.
+
+        Raises:
+            RunError: The checkpoint is damaged or does not fit the model.
+        """
+        path = self._checkpoint(name)
+        if not path.exists():
+            return False
+        try:
+            fabric.load(path, state, weights_only=True)
+        except Exception as error:
+            raise RunError(
+                f"the checkpoint {path} does not fit the recipe: {error}\n"
+                f"It was written by other code, or damaged. Delete {self.folder} to start afresh."
+            ) from error
+        return True
+
+    def keep_picture(self, name: str, png: bytes) -> None:
+        """Writes a picture of the run under way, over the last one of that name."""
+        path = self.folder / name
+        draft = path.with_suffix(".tmp")
+        draft.write_bytes(png)
+        draft.replace(path)
+
+    def _checkpoint(self, name: str) -> Path:
+        return self.folder / f"{name}.checkpoint"
+
+
+@contextmanager
+def open_run(folder: Path) -> Iterator[Run]:
+    """Holds a run's folder; leaving without an error removes its checkpoints.
+
+    Raises:
+        RunError: Another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            # The system lets go of it however this process ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"another process is training in {folder}; wait for it, or change a setting"
+            ) from None
+        yield Run(folder)
+        for path in folder.glob("*.checkpoint"):
+            path.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Puts the folder's entries, not its files' contents, on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,86 @@
+"""A recipe's settings: a frozen dataclass each, and how `key=value` becomes one."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from forwardpass.trainer.errors import SettingError, UnknownNameError
+
+# These make no sense at 0, where other numbers read 0 as "off".
+_AT_LEAST_ONE = ("epochs", "batch_size", "attempts", "latent")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every recipe has. A recipe's own class adds its knobs.
+
+    Raises:
+        SettingError: A number is negative, not finite, or 0 where at least 1 is needed.
+    """
+
+    seed: int = 0  # every random number of the run derives from it
+    limit: int = 0  # use only so many rows of each split, for a quick try; 0 for all
+    accelerator: str = "auto"  # cpu, cuda, or whichever there is
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"  # of the arithmetic while training
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (int, float)):
+                least = 1 if field.name in _AT_LEAST_ONE else 0
+                if not math.isfinite(value) or value < least:
+                    raise SettingError(f"{field.name}={value}: give a number of at least {least}")
+
+    def as_text(self) -> dict[str, str]:
+        """Returns each setting by name, as a person would type it."""
+        return {key: str(value) for key, value in dataclasses.asdict(self).items()}
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def parse_settings(kind: type[S], pairs: Iterable[str]) -> S:
+    """Returns settings with the defaults replaced by `key=value` texts, the last one winning.
+
+    Raises:
+        UnknownNameError: A key that the recipe does not have.
+        SettingError: A text without "=", or a value of the wrong type or range.
+    """
+    hints = get_type_hints(kind)
+    given: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator:
+            raise SettingError(f"{pair!r} is no setting; write key=value, such as epochs=3")
+        if key not in hints:
+            raise UnknownNameError("setting", key, hints)
+        given[key] = _convert(key, text, hints[key])
+    return kind(**given)
+
+
+def _convert(key: str, text: str, hint: Any) -> Any:
+    if get_origin(hint) is Literal:
+        if text not in get_args(hint):
+            raise SettingError(f"{key}={text}: give one of {', '.join(get_args(hint))}")
+        return text
+    try:
+        return hint(text)
+    except ValueError:
+        wanted = {int: "a whole number", float: "a number"}[hint]
+        raise SettingError(f"{key}={text}: give {wanted}") from None
+
+
+def fingerprint(recipe: str, settings: Settings, data: str, versions: dict[str, str]) -> str:
+    """Returns 12 hexadecimal digits that name a run: equal only where its result would be too.
+
+    Args:
+        recipe: The recipe's name.
+        settings: All of its settings.
+        data: The digest of what it learns from.
+        versions: The software it runs on, since other arithmetic gives other weights.
+    """
+    facts = [recipe, settings.as_text(), data, versions]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]

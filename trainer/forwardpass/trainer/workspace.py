@@ -1,0 +1,23 @@
+"""The folders that a recipe works in, and where it reports."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from forwardpass.trainer.progress import Reporter
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Given to a recipe by whoever runs it.
+
+    Attributes:
+        models: The repository that artefacts are published in, as MODELS/<name>/<version>/.
+        runs: Checkpoints and pictures of runs, as RUNS/<recipe>/<fingerprint>/.
+        cache: Data that was fetched.
+        reporter: Where progress is told.
+    """
+
+    models: Path
+    runs: Path
+    cache: Path
+    reporter: Reporter
