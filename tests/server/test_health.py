@@ -167,6 +167,7 @@ def test_reflection_tells_what_is_served_when_asked_to(
         "forwardpass.v1.InferenceService",
         "forwardpass.v1.ModelService",
         "grpc.health.v1.Health",
+        "inference.GRPCInferenceService",
     }
     for service in services:
         file = database.FindFileContainingSymbol(service)

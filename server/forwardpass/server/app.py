@@ -158,7 +158,7 @@ class Server:
 
     def _routes(self) -> dict[str, Route]:
         settings = self._settings
-        reader = InputReader(settings.reject_nonfinite, settings.max_image_pixels)
+        reader = self._reader()
         inference = Inference(self._repository, reader)
         generation = Generation(self._repository, reader)
         streams = Streams(inference, self._repository, self.readiness)
@@ -172,7 +172,7 @@ class Server:
             f"/{INFERENCE}/EmbedStream": Route(Kind.BIDI_STREAM, streams.embed),
             f"/{INFERENCE}/GenerateStream": Route(Kind.SERVER_STREAM, generation.generate_stream),
         }
-        protocol = open_inference.routes(self._repository, reader, self._admission, self.readiness)
+        protocol = self._protocol(reader)
         routes = admitted(work | protocol.work, self._admission) | {
             f"/{MODELS}/ListModels": Route(Kind.UNARY, models.list_models),
             f"/{MODELS}/GetModel": Route(Kind.UNARY, models.get_model),
@@ -188,11 +188,25 @@ class Server:
             routes |= {method: Route(Kind.BIDI_STREAM, reflection.info) for method in METHODS}
         return routes
 
+    def _reader(self) -> InputReader:
+        return InputReader(self._settings.reject_nonfinite, self._settings.max_image_pixels)
+
+    def _protocol(self, reader: InputReader) -> open_inference.RouteTables:
+        managed = self._settings.management_port is not None
+        return open_inference.routes(
+            self._repository,
+            reader,
+            self._admission,
+            self.readiness,
+            self._repository if managed else None,
+        )
+
     def _management_routes(self) -> dict[str, Route]:
         models = Models(self._repository)
         routes = {
             f"/{MODELS}/LoadModel": Route(Kind.UNARY, models.load_model),
             f"/{MODELS}/UnloadModel": Route(Kind.UNARY, models.unload_model),
+            **self._protocol(self._reader()).management,
         }
         token = self._settings.management_token
         return authorized(routes, token.get_secret_value()) if token is not None else routes
