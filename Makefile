@@ -27,7 +27,7 @@ $(VENV)/product: $(SOURCES)
 	touch $@
 
 $(VENV)/tools: $(VENV)/product
-	$(PIP_INSTALL) --group test --group lint
+	$(PIP_INSTALL) --editable '.[server,trainer,embed]' --group test --group lint
 	touch $@
 
 demo: $(VENV)/product

@@ -12,10 +12,12 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).parent
 PROTOS = ROOT / "protos"
-# The Open Inference Protocol gets no Python modules: a second registration of the package
-# `inference` would break tritonclient in the same process. It is loaded from this file into a
-# descriptor pool of our own.
-DESCRIPTOR_SET = PROTOS / "forwardpass" / "wire" / "open_inference.binpb"
+# These get no Python modules: a second registration of the package `inference` would break
+# tritonclient in the same process. They are loaded into descriptor pools of our own.
+DESCRIPTOR_SETS = {
+    "open_inference": PROTOS / "forwardpass" / "wire" / "open_inference.binpb",
+    "onnx_graph": PROTOS / "forwardpass" / "artefact" / "onnx_graph.binpb",
+}
 
 
 def generate() -> None:
@@ -25,7 +27,6 @@ def generate() -> None:
 
     includes = [f"-I{PROTOS}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
     native = sorted(str(path) for path in (PROTOS / "forwardpass").rglob("*.proto"))
-    open_inference = sorted(str(path) for path in (PROTOS / "open_inference").glob("*.proto"))
     runs = [
         [
             f"--python_out={PROTOS}",
@@ -34,7 +35,14 @@ def generate() -> None:
             f"--mypy_grpc_out=quiet:{PROTOS}",
             *native,
         ],
-        [f"--descriptor_set_out={DESCRIPTOR_SET}", "--include_imports", *open_inference],
+        *(
+            [
+                f"--descriptor_set_out={target}",
+                "--include_imports",
+                *sorted(str(path) for path in (PROTOS / folder).glob("*.proto")),
+            ]
+            for folder, target in DESCRIPTOR_SETS.items()
+        ),
     ]
     for arguments in runs:
         if protoc.main(["protoc", *includes, *arguments]):

@@ -220,6 +220,35 @@ def picker() -> TinyModel:
     )
 
 
+def stepper() -> TinyModel:
+    """A step of a sum: gives `total` + `x` as `next`, and twice that as `y`."""
+    graph = model(
+        [
+            helper.make_node("Add", ["total", "x"], ["next"]),
+            helper.make_node("Add", ["next", "next"], ["y"]),
+        ],
+        [
+            _value("x", TensorProto.FLOAT, ["n", 1]),
+            _value("total", TensorProto.FLOAT, ["n", 1]),
+        ],
+        [_value("y", TensorProto.FLOAT, ["n", 1]), _value("next", TensorProto.FLOAT, ["n", 1])],
+    )
+    kind, features, state = (
+        tensor_pb2.DATA_TYPE_FLOAT32,
+        model_card_pb2.TENSOR_ROLE_FEATURES,
+        model_card_pb2.TENSOR_ROLE_STATE,
+    )
+    card = _card(
+        [_spec("x", kind, (-1, 1), features), _spec("total", kind, (-1, 1), state)],
+        [
+            _spec("y", kind, (-1, 1), model_card_pb2.TENSOR_ROLE_VALUES),
+            _spec("next", kind, (-1, 1), state),
+        ],
+    )
+    card.signature.states.add(input="total", output="next")
+    return TinyModel(graph, card)
+
+
 def busy() -> TinyModel:
     """Takes as many steps as it is told, each a multiplication of 64 x 64 matrices.
 

@@ -18,13 +18,13 @@ from forwardpass.v1.inference_service_pb2 import (
     EmbedRequest,
     GenerateRequest,
     PredictRequest,
-    PredictStreamRequest,
 )
 from forwardpass.v1.model_service_pb2 import (
     GetModelRequest,
     ListModelsRequest,
     LoadModelRequest,
     ModelReference,
+    UnloadModelRequest,
 )
 from forwardpass.v1.tensor_pb2 import DATA_TYPE_FLOAT32, DATA_TYPE_STRING, Tensor
 from forwardpass.wire import Reason, to_tensor
@@ -287,11 +287,11 @@ def test_nan_is_refused_where_the_operator_says_so(
     assert strict.inference.Embed(features(to_tensor(np.nan_to_num(values)))).embeddings
 
 
-def test_what_is_not_answered_yet_is_unimplemented(running: Running) -> None:
+def test_management_and_what_is_unknown_are_unimplemented(running: Running) -> None:
     nope: Any = running.channel.unary_unary("/forwardpass.v1.InferenceService/Nope")
     calls: list[Callable[[], Any]] = [
         lambda: running.models.LoadModel(LoadModelRequest(model=CLASSIFIER)),
-        lambda: next(running.inference.PredictStream(iter([PredictStreamRequest()]))),
+        lambda: running.models.UnloadModel(UnloadModelRequest(model=CLASSIFIER)),
         lambda: nope(b""),
     ]
     for call in calls:

@@ -71,6 +71,15 @@ def test_one_failed_model_makes_the_server_not_ready_and_the_others_answer(
     assert get(running, "/livez")[0] == 200
 
 
+def test_a_server_without_models_is_not_ready(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    running = start_server()
+    assert check(running) == NOT_SERVING
+    assert get(running, "/readyz")[0] == 503
+    assert get(running, "/livez")[0] == 200
+
+
 def test_while_loading_the_server_is_alive_and_not_ready(
     repository: Publisher, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,10 +88,10 @@ def test_while_loading_the_server_is_alive_and_not_ready(
     entered, may_load = threading.Event(), threading.Event()
     load = Version.load
 
-    def held(self: Version, **options: Any) -> None:
+    def held(self: Version, *arguments: Any) -> None:
         entered.set()
         may_load.wait()
-        load(self, **options)
+        load(self, *arguments)
 
     monkeypatch.setattr(Version, "load", held)
     repository("clf", classifier())
@@ -158,6 +167,7 @@ def test_reflection_tells_what_is_served_when_asked_to(
         "forwardpass.v1.InferenceService",
         "forwardpass.v1.ModelService",
         "grpc.health.v1.Health",
+        "inference.GRPCInferenceService",
     }
     for service in services:
         file = database.FindFileContainingSymbol(service)

@@ -80,7 +80,11 @@ def test_sigterm_when_idle_exits_with_0(repository: Publisher) -> None:
         assert server.wait_for("ready")["models"] == {"clf": 1}
         server.process.send_signal(signal.SIGTERM)
         assert server.finish() == 0
-    assert [line["event"] for line in server.lines[-2:]] == ["draining", "stopped"]
+    assert [line["event"] for line in server.lines[-3:]] == [
+        "draining",
+        "model_unloaded",
+        "stopped",
+    ]
 
 
 def test_sigterm_under_load_loses_no_accepted_request(repository: Publisher) -> None:

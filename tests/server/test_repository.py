@@ -51,7 +51,7 @@ def test_the_newest_version_serves(repository: Publisher, start_server: StartSer
     older = PredictRequest(model=ModelReference(name="clf", version=2))
     failure = failure_of(running.inference.Predict, older)
     assert failure.reason is Reason.MODEL_NOT_FOUND
-    assert "is not served; a newer one is" in failure.message
+    assert "is not served; another is" in failure.message
 
 
 def cut_short(folder: Path) -> None:
@@ -104,8 +104,8 @@ def no_onnx(folder: Path) -> None:
         (without_model, "model.onnx is missing: the copy is not complete"),
         (with_an_extra_file, "extra is not in manifest.json"),
         (with_another_answer, "golden check: output 'probabilities' is "),
-        (with_foreign_golden_data, "golden.npz does not fit the model"),
-        (no_onnx, "protobuf parsing failed"),
+        (with_foreign_golden_data, "golden.npz cannot be read"),
+        (no_onnx, "the file is not an ONNX model"),
     ],
 )
 def test_the_last_good_version_serves_and_the_bad_one_says_why(

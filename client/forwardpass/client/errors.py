@@ -157,6 +157,7 @@ BY_REASON: Mapping[Reason, type[ForwardpassError]] = {
     Reason.MODEL_LOADING: Unavailable,
     Reason.DEADLINE_EXCEEDED: TimedOut,
     Reason.CANCELLED: Cancelled,
+    Reason.UNAUTHENTICATED: AccessDenied,
     Reason.UNIMPLEMENTED: Unsupported,
     Reason.INTERNAL: ServerError,
 }

@@ -19,6 +19,7 @@ from forwardpass.artefact.manifest import (
     verify_manifest,
     write_manifest,
 )
+from forwardpass.artefact.onnx_graph import External, GraphError, read_external
 from forwardpass.artefact.tolerance import max_absolute_error, within
 
 MODEL_FILE = "model.onnx"
@@ -29,7 +30,9 @@ __all__ = [
     "MANIFEST_FILE",
     "MODEL_FILE",
     "CardError",
+    "External",
     "Golden",
+    "GraphError",
     "Manifest",
     "ManifestError",
     "array_digest",
@@ -39,6 +42,7 @@ __all__ = [
     "file_digest",
     "load_golden",
     "max_absolute_error",
+    "read_external",
     "read_manifest",
     "save_golden",
     "space_id",

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from forwardpass.server.health import Readiness
 from forwardpass.server.metrics import ModelCounters, ServerCollector
+from forwardpass.server.rpc import open_inference
 from forwardpass.server.rpc.dispatch import admitted, counted
 from forwardpass.server.rpc.generation import Generation
 from forwardpass.server.rpc.health import Health
@@ -18,14 +19,21 @@ from forwardpass.server.rpc.inference import Inference
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.models import Models
 from forwardpass.server.rpc.reflection import METHODS, Reflection
+from forwardpass.server.rpc.streams import Streams
+from forwardpass.server.runtime.canary import Canary, Limits
+from forwardpass.server.runtime.loading import LoadOptions
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.runtime.threads import available_cores
+from forwardpass.server.runtime.watch import Watcher
 from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.security.tls import read_certificates
-from forwardpass.server.settings import Settings
+from forwardpass.server.security.tokens import authorized
+from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.transport.call import Kind, Route
 from forwardpass.server.transport.stock import Listener, StockTransport
 from forwardpass.server.web import MetricsServer
+from forwardpass.wire.open_inference import SERVICE as OPEN_INFERENCE
+from forwardpass.wire.open_inference import pool as open_inference_pool
 
 INFERENCE = "forwardpass.v1.InferenceService"
 MODELS = "forwardpass.v1.ModelService"
@@ -34,6 +42,9 @@ HEALTH = "grpc.health.v1.Health"
 # until none has come for a while: those that gRPC itself turns away see CANCELLED instead.
 _QUIET_SECONDS = 0.1
 _REFUSAL_SECONDS = 1.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+_MANAGEMENT_BYTES = 1 << 20
+_MANAGEMENT_CALLS = 16
 _log = structlog.get_logger()
 
 
@@ -46,20 +57,22 @@ class Server:
     Raises:
         RepositoryError: There is no model repository.
         TlsError: The certificates cannot be used.
+        SettingsError: The settings contradict each other.
     """
 
     def __init__(self, settings: Settings) -> None:
         _require_fast_protobuf()
         self._settings = settings
         self._started = time.perf_counter()
-        self._repository = Repository(
-            settings.models,
-            threads=settings.threads or available_cores(),
-            manifest_required=settings.verify == "require",
-        )
+        self._repository = open_repository(settings)
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
-        self.readiness = Readiness(self._repository, (INFERENCE, MODELS))
-        routes, methods = counted(self._routes())
+        self.readiness = Readiness(self._repository, (INFERENCE, MODELS, OPEN_INFERENCE))
+        shared = settings.management_port == settings.port != 0
+        if shared and settings.host not in _LOOPBACK and settings.management_token is None:
+            raise SettingsError(
+                "management calls on a port that others can reach take a management_token"
+            )
+        routes, methods = counted(self._routes() | (self._management_routes() if shared else {}))
         self._registry = CollectorRegistry()
         self._registry.register(
             ServerCollector(methods, self._loaded_models, self._in_flight),
@@ -76,10 +89,23 @@ class Server:
             ),
             routes,
         )
+        self._management = None
+        if settings.management_port is not None and not shared:
+            self._management = StockTransport(
+                Listener(
+                    address=f"{_LOOPBACK[0]}:{settings.management_port}",
+                    max_message_bytes=_MANAGEMENT_BYTES,
+                    max_in_flight=_MANAGEMENT_CALLS,
+                    certificates=None,
+                ),
+                self._management_routes(),
+            )
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self._metrics: MetricsServer | None = None
+        self._watcher: Watcher | None = None
         self.port = 0
         self.metrics_port = 0
+        self.management_port = 0
 
     def start(self) -> None:
         """Binds both ports, then loads the models in the background.
@@ -88,6 +114,7 @@ class Server:
             OSError: A port cannot be bound.
         """
         settings = self._settings
+        self._repository.prepare()
         self._metrics = MetricsServer(
             settings.metrics_host,
             settings.metrics_port,
@@ -95,13 +122,17 @@ class Server:
             lambda: bool(self.readiness.of("")),
         )
         self.metrics_port = self._metrics.port
-        self.port = self._transport.start()
+        self.port = self.management_port = self._transport.start()
+        if self._management is not None:
+            self.management_port = self._management.start()
         _log.info(
             "listening",
             address=f"{settings.host}:{self.port}",
             metrics=f"{settings.metrics_host}:{self.metrics_port}",
         )
         self._loader.start()
+        if settings.watch:
+            self._watcher = Watcher(self._repository.folder, self._look_again)
 
     def wait_loaded(self) -> None:
         """Returns when every model is ready or has failed."""
@@ -116,6 +147,10 @@ class Server:
         if finished:
             self._admission.wait_quiet(_QUIET_SECONDS, _REFUSAL_SECONDS)
         self._transport.stop(_REFUSAL_SECONDS if finished else 0)
+        if self._management is not None:
+            self._management.stop(_REFUSAL_SECONDS)
+        if self._watcher is not None:
+            self._watcher.stop()
         self._repository.close()
         if self._metrics is not None:
             self._metrics.stop()
@@ -123,47 +158,100 @@ class Server:
 
     def _routes(self) -> dict[str, Route]:
         settings = self._settings
-        reader = InputReader(settings.reject_nonfinite, settings.max_image_pixels)
+        reader = self._reader()
         inference = Inference(self._repository, reader)
         generation = Generation(self._repository, reader)
+        streams = Streams(inference, self._repository, self.readiness)
         models = Models(self._repository)
         health = Health(self.readiness)
         work = {
             f"/{INFERENCE}/Predict": Route(Kind.UNARY, inference.predict),
             f"/{INFERENCE}/Embed": Route(Kind.UNARY, inference.embed),
             f"/{INFERENCE}/Generate": Route(Kind.UNARY, generation.generate),
+            f"/{INFERENCE}/PredictStream": Route(Kind.BIDI_STREAM, streams.predict),
+            f"/{INFERENCE}/EmbedStream": Route(Kind.BIDI_STREAM, streams.embed),
+            f"/{INFERENCE}/GenerateStream": Route(Kind.SERVER_STREAM, generation.generate_stream),
         }
-        routes = admitted(work, self._admission) | {
+        protocol = self._protocol(reader)
+        routes = admitted(work | protocol.work, self._admission) | {
             f"/{MODELS}/ListModels": Route(Kind.UNARY, models.list_models),
             f"/{MODELS}/GetModel": Route(Kind.UNARY, models.get_model),
             f"/{HEALTH}/Check": Route(Kind.UNARY, health.check),
             f"/{HEALTH}/Watch": Route(Kind.SERVER_STREAM, health.watch),
+            **protocol.facts,
         }
         if settings.reflection:
-            reflection = Reflection((INFERENCE, MODELS, HEALTH), [descriptor_pool.Default()])
+            reflection = Reflection(
+                (INFERENCE, MODELS, OPEN_INFERENCE, HEALTH),
+                [descriptor_pool.Default(), open_inference_pool()],
+            )
             routes |= {method: Route(Kind.BIDI_STREAM, reflection.info) for method in METHODS}
         return routes
 
+    def _reader(self) -> InputReader:
+        return InputReader(self._settings.reject_nonfinite, self._settings.max_image_pixels)
+
+    def _protocol(self, reader: InputReader) -> open_inference.RouteTables:
+        managed = self._settings.management_port is not None
+        return open_inference.routes(
+            self._repository,
+            reader,
+            self._admission,
+            self.readiness,
+            self._repository if managed else None,
+        )
+
+    def _management_routes(self) -> dict[str, Route]:
+        models = Models(self._repository)
+        routes = {
+            f"/{MODELS}/LoadModel": Route(Kind.UNARY, models.load_model),
+            f"/{MODELS}/UnloadModel": Route(Kind.UNARY, models.unload_model),
+            **self._protocol(self._reader()).management,
+        }
+        token = self._settings.management_token
+        return authorized(routes, token.get_secret_value()) if token is not None else routes
+
     def _load(self) -> None:
-        self._repository.load()
-        models = self._repository.models
+        self._repository.reconcile(settle=False)
+        newest = {name: model.newest_ready for name, model in self._repository.models.items()}
         _log.info(
             "ready" if self.readiness.ready else "not_ready",
-            models={
-                name: next((v.number for v in versions if v.ready), None)
-                for name, versions in models.items()
-            },
+            models={name: version and version.number for name, version in newest.items()},
             seconds=round(time.perf_counter() - self._started, 3),
         )
 
+    def _look_again(self) -> bool:
+        self._loader.join()
+        return self._repository.reconcile(settle=True)
+
     def _loaded_models(self) -> Iterator[tuple[str, str, str, ModelCounters]]:
-        for versions in self._repository.models.values():
-            for version in versions:
+        for model in self._repository.models.values():
+            for version in model.versions:
                 if (loaded := version.loaded) is not None:
                     yield loaded.name, str(loaded.number), loaded.digest, loaded.counters
 
     def _in_flight(self) -> tuple[int, int]:
         return self._admission.calls, self._admission.bytes
+
+
+def open_repository(settings: Settings) -> Repository:
+    """Returns the repository that the settings name, with nothing loaded yet.
+
+    Raises:
+        RepositoryError: There is none.
+    """
+    canary = None
+    if settings.canary:
+        canary = Canary(Limits(settings.canary_seconds, settings.canary_bytes))
+    return Repository(
+        settings.models,
+        LoadOptions(
+            threads=settings.threads or available_cores(),
+            max_queued=settings.max_queued,
+            manifest_required=settings.verify == "require",
+            canary=canary,
+        ),
+    )
 
 
 def _require_fast_protobuf() -> None:

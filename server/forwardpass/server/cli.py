@@ -12,12 +12,26 @@ from forwardpass.server.settings import Settings, SettingsError, load
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; exits 0 after a drain, 1 if it cannot serve, 2 on a wrong setting."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    only_check = given[:1] == ["check"]
     try:
-        settings = load(sys.argv[1:] if arguments is None else arguments)
+        settings = load(given[only_check:])
     except SettingsError as error:
         sys.exit(_complain(str(error), 2))
     log.configure(level=settings.log_level, form=settings.log_format)
-    sys.exit(serve(settings))
+    sys.exit(check(settings) if only_check else serve(settings))
+
+
+def check(settings: Settings) -> int:
+    """Loads and measures every model without serving it; returns the exit code."""
+    from forwardpass.server.app import open_repository
+    from forwardpass.server.check import check
+    from forwardpass.server.runtime.repository import RepositoryError
+
+    try:
+        return check(open_repository(settings))
+    except RepositoryError as error:
+        return _complain(str(error), 1)
 
 
 def serve(settings: Settings) -> int:
@@ -41,7 +55,7 @@ def serve(settings: Settings) -> int:
     try:
         server = Server(settings)
         server.start()
-    except (RepositoryError, TlsError, OSError, RuntimeError) as error:
+    except (RepositoryError, TlsError, SettingsError, OSError, RuntimeError) as error:
         return _complain(str(error), 1)
     asked.wait()
     server.stop()

@@ -9,8 +9,8 @@ from forwardpass.server.runtime.repository import Repository
 class Readiness:
     """Answers for the server, and for each model by its name.
 
-    The server is ready when every model has a version that passed its checks and it is not
-    draining.
+    The server is ready when there are models, each has a version that passed its checks, and it
+    is not draining.
 
     Args:
         repository: The models.
@@ -32,8 +32,9 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether every model answers."""
-        return all(self._model_ready(name) for name in self._repository.models)
+        """Whether there are models, and every one answers."""
+        models = self._repository.models
+        return bool(models) and all(self._model_ready(name) for name in models)
 
     def of(self, service: str) -> bool | None:
         """Whether a service or model is ready; None where there is none of that name."""
@@ -55,7 +56,8 @@ class Readiness:
         self._notify()
 
     def _model_ready(self, name: str) -> bool:
-        return not self._draining and any(v.ready for v in self._repository.models[name])
+        model = self._repository.models.get(name)
+        return not self._draining and model is not None and model.ready
 
     def _forget(self, watcher: Callable[[], None]) -> None:
         with self._lock:

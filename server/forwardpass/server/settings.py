@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliPositionalArg,
@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     max_in_flight_bytes: int = Field(
         512 << 20, ge=1 << 10, description="The most bytes of requests at a time."
     )
+    max_queued: int = Field(
+        1024, ge=1, description="The most requests that wait for one version of a model."
+    )
     max_image_pixels: int = Field(
         32_000_000, ge=1, description="The most pixels of an encoded image."
     )
@@ -80,7 +83,27 @@ class Settings(BaseSettings):
         "auto",
         description="auto: a manifest that is there is enforced. require: every version needs one.",
     )
+    watch: bool = Field(
+        default=False, description="Look for new versions and models while serving."
+    )
+    canary: bool = Field(
+        default=True, description="Try each graph in a process of its own before loading it."
+    )
+    canary_seconds: float = Field(60.0, gt=0, description="How long that may take.")
+    canary_bytes: int = Field(
+        4 << 30, ge=0, description="The memory it may take, beyond what its size explains."
+    )
     reflection: bool = Field(default=False, description="Answer gRPC server reflection.")
+    management_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Answer management calls (LoadModel, UnloadModel) on this port of the loopback "
+        "address; the gRPC port itself makes them available there.",
+    )
+    management_token: SecretStr | None = Field(
+        None, description="What management calls must carry. Better set by the environment."
+    )
     drain_seconds: float = Field(
         30.0, ge=0, description="How long accepted calls may take to end at shutdown."
     )

@@ -6,8 +6,8 @@ import numpy as np
 
 from forwardpass.pixels import encode_png
 from forwardpass.server.errors import InvalidInput
+from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.signature import TensorSpec
-from forwardpass.server.runtime.version import Loaded
 from forwardpass.v1 import inference_service_pb2, model_card_pb2
 from forwardpass.wire import Array
 

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 
-from forwardpass.server.runtime.version import Loaded
+from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.scheduling.job import Answer, Job
 from forwardpass.server.transport.call import Call
 from forwardpass.v1 import inference_service_pb2, model_service_pb2
@@ -26,6 +26,9 @@ class Response(Protocol):
         """Returns the bytes."""
 
 
+R = TypeVar("R", bound=Response)
+
+
 class Execution:
     """The way of one call through one model.
 
@@ -33,7 +36,7 @@ class Execution:
 
     Args:
         call: Who asks.
-        loaded: The model.
+        loaded: The model, on the lease that `Repository.find` took; it ends with the call.
         timed: Whether the answer tells where the time went.
     """
 
@@ -42,8 +45,7 @@ class Execution:
         self._loaded = loaded
         self._timed = timed
         self._decode_seconds = 0.0
-        counters = loaded.counters
-        call.on_end(lambda code: (counters.failed if code else counters.succeeded).add(1))
+        call.on_end(self._end)
 
     def run(
         self,
@@ -51,8 +53,18 @@ class Execution:
         rows: int,
         outputs: tuple[str, ...],
         then: Callable[[Answer], None],
+        *,
+        alone: bool = False,
     ) -> None:
-        """Has the model run, and calls `then` with what it gave, on the call's own thread."""
+        """Has the model run, and calls `then` with what it gave, on the call's own thread.
+
+        Args:
+            inputs: An array for each input, as `Signature.check` passed them.
+            rows: How many rows they have.
+            outputs: The names of the outputs wanted.
+            then: Takes the answer.
+            alone: Whether the run may not be shared with other callers.
+        """
         call = self._call
         self._decode_seconds = call.elapsed
 
@@ -62,16 +74,20 @@ class Execution:
         def answered(answer: Answer) -> None:
             call.resume(lambda: then(answer))
 
-        job = Job(inputs, rows, outputs, call.deadline, answered, failed)
+        job = Job(inputs, rows, outputs, call.deadline, answered, failed, alone=alone)
         call.on_end(lambda _: job.abandon())
         self._loaded.worker.submit(job)
 
     def reply(self, answer: Answer, encode: Callable[[], Response]) -> None:
-        """Ends the call with the message that `encode` makes.
+        """Ends the call with the message that `encode` makes, completed."""
+        self._call.reply(self.complete(answer, encode).SerializeToString())
+
+    def complete(self, answer: Answer, encode: Callable[[], R]) -> R:
+        """Returns the message that `encode` makes, with its model and its timing.
 
         Args:
             answer: What the model gave; its times are told where asked.
-            encode: Makes the response, but for its model and its timing.
+            encode: Makes the response, but for these.
         """
         started = time.perf_counter()
         response = encode()
@@ -79,11 +95,15 @@ class Execution:
         encode_seconds = time.perf_counter() - started
         if self._timed:
             _tell(response.timing, answer, self._decode_seconds, encode_seconds)
-        message = response.SerializeToString()
         phases = self._loaded.counters.phases
         phases["decode"].observe(self._decode_seconds)
-        phases["encode"].observe(time.perf_counter() - started)
-        self._call.reply(message)
+        phases["encode"].observe(encode_seconds)
+        return response
+
+    def _end(self, code: int) -> None:
+        counters = self._loaded.counters
+        (counters.failed if code else counters.succeeded).add(1)
+        self._loaded.leases.leave()
 
 
 def _raise(error: Exception) -> NoReturn:

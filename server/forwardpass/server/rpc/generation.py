@@ -1,11 +1,13 @@
-"""Generate of InferenceService.
+"""Generate and GenerateStream of InferenceService.
 
 Samples are made in runs of a fixed number of rows, the last one padded, so that the bytes of a
 sample do not depend on how many others are asked for.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +18,18 @@ from forwardpass.server.rpc import answers
 from forwardpass.server.rpc.execution import Execution
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.parse import parse
+from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.runtime.signature import TensorSpec
-from forwardpass.server.runtime.version import Loaded
 from forwardpass.server.scheduling.job import Answer
 from forwardpass.server.transport.call import Call
 from forwardpass.v1 import model_card_pb2
-from forwardpass.v1.inference_service_pb2 import GenerateRequest, GenerateResponse
+from forwardpass.v1.inference_service_pb2 import (
+    GenerateRequest,
+    GenerateResponse,
+    GenerateStreamRequest,
+    GenerateStreamResponse,
+)
 from forwardpass.wire import Array, Reason, to_tensor
 
 MAX_COUNT = 1024
@@ -31,7 +38,7 @@ CHUNK_ROWS = 16
 
 
 class Generation:
-    """Answers Generate.
+    """Answers Generate and GenerateStream.
 
     Args:
         repository: The models.
@@ -43,38 +50,53 @@ class Generation:
         self._reader = reader
 
     def generate(self, call: Call, message: bytes) -> None:
-        """Answers a GenerateRequest."""
+        """Answers a GenerateRequest with all samples at once."""
         request = parse(GenerateRequest, message)
+        draw = self._draw(call, request)
+        parts: dict[int, Answer] = {}
+
+        def collect(start: int, answer: Answer) -> None:
+            # This runs on the call's own thread, one part after another.
+            parts[start] = answer
+            if len(parts) == len(draw.chunks):
+                made = [parts[start].outputs[draw.output.name] for start in sorted(parts)]
+                samples = np.concatenate(made)[: draw.count]
+                draw.execution.reply(_total(parts.values()), lambda: draw.encode(samples))
+
+        draw.begin(collect)
+
+    def generate_stream(self, call: Call, message: bytes) -> None:
+        """Answers a GenerateStreamRequest with the samples of each run as soon as it is done."""
+        request = parse(GenerateStreamRequest, message).request
+        draw = self._draw(call, request)
+        left = draw.count
+
+        def send(start: int, answer: Answer) -> None:
+            nonlocal left
+            samples = answer.outputs[draw.output.name][: draw.count - start]
+            part = draw.execution.complete(answer, lambda: draw.encode(samples))
+            call.send(GenerateStreamResponse(part=part, index=start).SerializeToString())
+            left -= len(samples)
+            if left == 0:
+                call.finish()
+
+        draw.begin(send)
+
+    def _draw(self, call: Call, request: GenerateRequest) -> "_Draw":
+        """Checks a request, and returns what it takes to answer it."""
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
         latent = _latent_input(loaded)
         _refuse_text_options(request)
         seed, latents = self._latents(request, latent)
-        inputs = {latent.name: latents, **_class_input(loaded, request, len(latents))}
+        count = len(latents)
+        inputs = {latent.name: latents, **_class_input(loaded, request, count)}
         loaded.signature.check({name: array[:1] for name, array in inputs.items()})
         output = _sample_output(loaded)
-        parts: list[Answer] = []
-        chunks = _chunks(inputs, len(latents), _chunk_rows(loaded))
-
-        def encode(samples: Array) -> GenerateResponse:
-            response = GenerateResponse(seed=seed)
-            if request.png:
-                _check_png(output)
-                response.images.extend(answers.pictures(samples))
-            else:
-                response.samples.CopyFrom(to_tensor(samples))
-            return response
-
-        def collect(answer: Answer) -> None:
-            # One worker answers in order, and `then` runs on this call's own thread.
-            parts.append(answer)
-            if len(parts) == len(chunks):
-                made = [part.outputs[output.name] for part in parts]
-                samples = np.concatenate(made)[: len(latents)]
-                execution.reply(_total(parts), lambda: encode(samples))
-
-        for chunk, rows in chunks:
-            execution.run(chunk, rows, (output.name,), collect)
+        if request.png:
+            _check_png(output)
+        chunks = _chunks(inputs, count, _chunk_rows(loaded))
+        return _Draw(execution, chunks, output, count, seed, as_png=request.png)
 
     def _latents(
         self, request: GenerateRequest, spec: TensorSpec
@@ -100,6 +122,43 @@ class Generation:
             )
         _check_count(len(latents))
         return None, latents
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """The runs that a request takes, and how their samples are sent.
+
+    Attributes:
+        execution: Runs the model.
+        chunks: The inputs of each run.
+        output: Which output the samples are.
+        count: How many are asked for.
+        seed: What the latents were drawn from; None where the caller gave them.
+        as_png: Whether the samples are sent as PNG.
+    """
+
+    execution: Execution
+    chunks: list[tuple[dict[str, Array], int]]
+    output: TensorSpec
+    count: int
+    seed: int | None
+    as_png: bool
+
+    def begin(self, then: Callable[[int, Answer], None]) -> None:
+        """Submits every run; `then` takes the number of its first sample, and its answer."""
+        start = 0
+        for chunk, rows in self.chunks:
+            self.execution.run(chunk, rows, (self.output.name,), partial(then, start), alone=True)
+            start += rows
+
+    def encode(self, samples: Array) -> GenerateResponse:
+        """Returns the samples as a message."""
+        response = GenerateResponse(seed=self.seed)
+        if self.as_png:
+            response.images.extend(answers.pictures(samples))
+        else:
+            response.samples.CopyFrom(to_tensor(samples))
+        return response
 
 
 def _check_count(count: int) -> None:
@@ -189,10 +248,10 @@ def _chunks(
     return chunks
 
 
-def _total(parts: list[Answer]) -> Answer:
+def _total(parts: Collection[Answer]) -> Answer:
     return Answer(
         {},
-        queue_seconds=parts[0].queue_seconds,
+        queue_seconds=min(part.queue_seconds for part in parts),
         compute_seconds=sum(part.compute_seconds for part in parts),
-        batch_rows=parts[0].batch_rows,
+        batch_rows=max(part.batch_rows for part in parts),
     )

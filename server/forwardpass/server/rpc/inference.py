@@ -6,9 +6,10 @@ from forwardpass.server.errors import CallError, InvalidInput, nearest, quote
 from forwardpass.server.rpc import answers
 from forwardpass.server.rpc.execution import Execution
 from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.memory import Memory
 from forwardpass.server.rpc.parse import parse
+from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.repository import Repository
-from forwardpass.server.runtime.version import Loaded
 from forwardpass.server.scheduling.job import Answer
 from forwardpass.server.transport.call import Call
 from forwardpass.v1.inference_service_pb2 import (
@@ -34,14 +35,33 @@ class Inference:
 
     def predict(self, call: Call, message: bytes) -> None:
         """Answers a PredictRequest."""
-        request = parse(PredictRequest, message)
+        self.answer_predict(call, parse(PredictRequest, message))
+
+    def embed(self, call: Call, message: bytes) -> None:
+        """Answers an EmbedRequest."""
+        self.answer_embed(call, parse(EmbedRequest, message))
+
+    def answer_predict(
+        self, call: Call, request: PredictRequest, memory: Memory | None = None
+    ) -> None:
+        """Answers a request.
+
+        Args:
+            call: Who asks.
+            request: What is asked.
+            memory: The state of a step model along a stream; None where the caller keeps it.
+        """
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
         inputs = self._reader.read(loaded, request.inputs, request.images, request.texts)
+        if memory is not None:
+            memory.recall(loaded.signature, inputs)
         rows = loaded.signature.check(inputs)
         outputs = loaded.signature.select_outputs(request.outputs)
         ranked = answers.check_top_k(loaded, request.top_k)
         wanted = outputs if ranked is None else tuple(dict.fromkeys((*outputs, ranked.name)))
+        if memory is not None:
+            wanted = memory.add_outputs(loaded.signature, wanted)
 
         def encode(answer: Answer) -> PredictResponse:
             response = PredictResponse()
@@ -58,13 +78,15 @@ class Inference:
                     response.outputs[name].CopyFrom(to_tensor(answer.outputs[name]))
             return response
 
-        execution.run(
-            inputs, rows, wanted, lambda answer: execution.reply(answer, lambda: encode(answer))
-        )
+        def answered(answer: Answer) -> None:
+            if memory is not None:
+                memory.keep(loaded.signature, answer.outputs)
+            execution.reply(answer, lambda: encode(answer))
 
-    def embed(self, call: Call, message: bytes) -> None:
-        """Answers an EmbedRequest."""
-        request = parse(EmbedRequest, message)
+        execution.run(inputs, rows, wanted, answered)
+
+    def answer_embed(self, call: Call, request: EmbedRequest) -> None:
+        """Answers a request."""
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
         output = _embedding_output(loaded, request.output)

@@ -1,15 +1,16 @@
-"""ListModels and GetModel of ModelService."""
+"""ModelService: what is served, and management of it."""
 
 from forwardpass.server.rpc.parse import parse
+from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.runtime.signature import signature_message
-from forwardpass.server.runtime.version import Loaded, Version
+from forwardpass.server.runtime.version import Version
 from forwardpass.server.transport.call import Call
 from forwardpass.v1 import model_service_pb2
 
 
 class Models:
-    """Answers ListModels and GetModel.
+    """Answers ListModels, GetModel, LoadModel and UnloadModel.
 
     Args:
         repository: The models.
@@ -23,9 +24,9 @@ class Models:
         parse(model_service_pb2.ListModelsRequest, message)
         response = model_service_pb2.ListModelsResponse(
             models=[
-                _summary(version)
-                for name in sorted(self._repository.models)
-                for version in self._repository.models[name]
+                self._summary(version)
+                for _, model in sorted(self._repository.models.items())
+                for version in model.versions
             ]
         )
         call.reply(response.SerializeToString())
@@ -34,22 +35,42 @@ class Models:
         """Answers a GetModelRequest."""
         request = parse(model_service_pb2.GetModelRequest, message)
         version = self._repository.describe(request.model)
-        model = model_service_pb2.Model(summary=_summary(version))
-        if version.loaded is not None:
-            _describe(model, version.loaded)
-        response = model_service_pb2.GetModelResponse(model=model)
+        response = model_service_pb2.GetModelResponse(model=self._model(version))
         call.reply(response.SerializeToString())
 
+    def load_model(self, call: Call, message: bytes) -> None:
+        """Answers a LoadModelRequest, once the version is ready."""
+        request = parse(model_service_pb2.LoadModelRequest, message)
+        version = self._repository.load(request.model)
+        response = model_service_pb2.LoadModelResponse(model=self._model(version))
+        call.reply(response.SerializeToString())
 
-def _summary(version: Version) -> model_service_pb2.ModelSummary:
-    loaded = version.loaded
-    return model_service_pb2.ModelSummary(
-        model=model_service_pb2.ModelVersion(name=version.name, version=version.number),
-        state=version.state,
-        state_reason=version.state_reason,
-        description=loaded.card.description if loaded and loaded.card else "",
-        calls=loaded.calls if loaded else [],
-    )
+    def unload_model(self, call: Call, message: bytes) -> None:
+        """Answers an UnloadModelRequest, once the last call of what it names has ended."""
+        request = parse(model_service_pb2.UnloadModelRequest, message)
+        versions = self._repository.unload(request.model)
+        response = model_service_pb2.UnloadModelResponse(
+            models=[self._summary(version) for version in versions]
+        )
+        call.reply(response.SerializeToString())
+
+    def _model(self, version: Version) -> model_service_pb2.Model:
+        model = model_service_pb2.Model(summary=self._summary(version))
+        if (loaded := version.loaded) is not None:
+            _describe(model, loaded)
+        return model
+
+    def _summary(self, version: Version) -> model_service_pb2.ModelSummary:
+        loaded = version.loaded
+        model = self._repository.models.get(version.name)
+        return model_service_pb2.ModelSummary(
+            model=model_service_pb2.ModelVersion(name=version.name, version=version.number),
+            state=version.state,
+            state_reason=version.state_reason,
+            version_labels=model.labels_of(version.number) if model else [],
+            description=loaded.card.description if loaded and loaded.card else "",
+            calls=loaded.calls if loaded else [],
+        )
 
 
 def _describe(model: model_service_pb2.Model, loaded: Loaded) -> None:
@@ -62,7 +83,11 @@ def _describe(model: model_service_pb2.Model, loaded: Loaded) -> None:
         model.golden.rows = loaded.golden.rows
         model.golden.passed = True
         model.golden.max_absolute_error = loaded.golden.max_absolute_error
-    model.batching.reason = "requests are not gathered yet: each runs alone"
+    for point in loaded.curve:
+        model.batch_curve.add(rows=point.rows).duration.FromNanoseconds(round(point.seconds * 1e9))
+    model.batching.enabled = loaded.batching.enabled
+    model.batching.max_rows = loaded.batching.max_rows
+    model.batching.reason = loaded.batching.reason
     model.providers.extend(loaded.session.providers)
     for output, space in loaded.embedding_spaces.items():
         model.embedding_spaces.add(

@@ -2,21 +2,22 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
 
-from forwardpass.artefact import MANIFEST_FILE
 from forwardpass.server.errors import CallError, InvalidInput, nearest, quote
-from forwardpass.server.runtime.version import Loaded, State, Version
+from forwardpass.server.runtime.loaded import Loaded
+from forwardpass.server.runtime.loading import LoadOptions, State
+from forwardpass.server.runtime.model import Model
+from forwardpass.server.runtime.version import Version
 from forwardpass.server.scheduling.admission import RETRY_AFTER
 from forwardpass.v1 import model_service_pb2
 from forwardpass.wire import Reason
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _log = structlog.get_logger()
 
 
@@ -25,79 +26,120 @@ class RepositoryError(Exception):
 
 
 class Repository:
-    """Every version found, and which of them answer.
-
-    Of each model the newest version that passes its checks is loaded: where the newest does not,
-    the one before it is tried.
+    """Every model found, and who answers for it.
 
     Args:
         folder: Where the models lie.
-        threads: Threads for one run of a model.
-        manifest_required: Whether to refuse every version without a manifest.
+        options: How versions are loaded.
 
     Raises:
         RepositoryError: There is no such folder.
     """
 
-    def __init__(self, folder: Path, *, threads: int, manifest_required: bool) -> None:
+    def __init__(self, folder: Path, options: LoadOptions) -> None:
         if not folder.is_dir():
             raise RepositoryError(
                 f"{folder} is no folder; give the folder that holds <name>/<version>/model.onnx"
             )
         self._folder = folder
-        self._threads = threads
-        self._manifest_required = manifest_required
+        self._options = options
         self._observers: list[Callable[[], None]] = []
+        self._passed_over: set[str] = set()
         self._closing = threading.Event()
-        self._models = self._scan()
+        self._models: Mapping[str, Model] = {}
+        self._scan()
 
     @property
-    def models(self) -> Mapping[str, list[Version]]:
-        """The versions of each model, newest first, by the model's name."""
+    def folder(self) -> Path:
+        """Where the models lie."""
+        return self._folder
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """Every model by its name."""
         return self._models
 
     def on_change(self, observer: Callable[[], None]) -> None:
         """Has the observer called after each change of a version's state."""
         self._observers.append(observer)
 
-    def load(self) -> None:
-        """Loads the newest good version of every model, several at a time, and returns then."""
-        with ThreadPoolExecutor(self._threads, "load") as pool:
-            list(pool.map(self._load_newest, self._models.values()))
+    def prepare(self) -> None:
+        """Starts what loading will need, so that it is there by then."""
+        if self._options.canary is not None:
+            self._options.canary.start()
+
+    def reconcile(self, *, settle: bool) -> bool:
+        """Brings every model to what the folder asks for, several at a time, and returns then.
+
+        Args:
+            settle: Whether a version without a manifest must have stood still since the last look.
+
+        Returns:
+            Whether another look is due soon: a version is still settling, or has failed.
+        """
+        self._scan()
+
+        def one(model: Model) -> bool:
+            return not self._closing.is_set() and model.reconcile(settle=settle)
+
+        with ThreadPoolExecutor(max(2, self._options.threads), "load") as pool:
+            due = any(list(pool.map(one, self._models.values())))
+        self._end_canary()
+        self._notify()
+        return due
+
+    def load(self, reference: model_service_pb2.ModelReference) -> Version:
+        """Loads a version, the newest where none is named.
+
+        Raises:
+            CallError: There is none such, or it does not pass its checks.
+        """
+        self._scan()
+        model = self._model(reference.name)
+        version = model.load(self._number(model, reference))
+        self._end_canary()
+        if version is None:
+            raise CallError(
+                Reason.MODEL_NOT_FOUND,
+                f"model {quote(model.name)} has no such version",
+                field="model.version",
+            )
+        self._notify()
+        if not version.ready:
+            raise CallError(Reason.MODEL_FAILED, _failed(version), field="model")
+        return version
+
+    def unload(self, reference: model_service_pb2.ModelReference) -> list[Version]:
+        """Lets go of a version, or of all where none is named, after their last call.
+
+        Raises:
+            CallError: There is no such model.
+        """
+        model = self._model(reference.name)
+        gone = model.unload(self._number(model, reference))
+        self._notify()
+        return gone
 
     def close(self) -> None:
         """Lets go of every model."""
         self._closing.set()
-        for version in self._versions():
-            version.close()
+        self._end_canary()
+        for model in self._models.values():
+            model.close()
 
     def find(self, reference: model_service_pb2.ModelReference) -> Loaded:
-        """Returns the model that answers a reference.
+        """Returns what answers a reference, on a lease that must be given back.
 
         Raises:
             CallError: No such model or version, or one that does not answer, and why.
         """
-        version = self.describe(reference)
-        if version.ready and version.loaded is not None:
-            return version.loaded
-        who = f"model {quote(version.name)}, version {version.number},"
-        if version.state == State.MODEL_STATE_FAILED:
-            raise CallError(
-                Reason.MODEL_FAILED, f"{who} failed to load: {version.state_reason}", field="model"
-            )
-        if version.state in (State.MODEL_STATE_DRAINING, State.MODEL_STATE_UNLOADED):
-            raise CallError(
-                Reason.MODEL_NOT_FOUND, f"{who} is not served any more", field="model.version"
-            )
-        if any(other.ready for other in self._models[version.name]):
-            raise CallError(
-                Reason.MODEL_NOT_FOUND,
-                f"{who} is not served; a newer one is",
-                field="model.version",
-            )
-        raise CallError(
-            Reason.MODEL_LOADING, f"{who} is still loading", field="model", retry_after=RETRY_AFTER
-        )
+        while True:
+            version = self.describe(reference)
+            if (loaded := version.lease()) is not None:
+                return loaded
+            # Between the two lines a newer version may have taken its place: look again.
+            if not version.ready:
+                raise self._refusal(version)
 
     def describe(self, reference: model_service_pb2.ModelReference) -> Version:
         """Returns the version that a reference means, whatever its state.
@@ -107,92 +149,105 @@ class Repository:
         Raises:
             CallError: No such model or version.
         """
-        name = reference.name
+        model = self._model(reference.name)
+        number = self._number(model, reference)
+        if number is None:
+            versions = model.versions
+            version = model.newest_ready or (versions[0] if versions else None)
+        else:
+            version = model.find(number)
+        if version is None:
+            numbers = ", ".join(str(v.number) for v in model.versions[:8]) or "none"
+            raise CallError(
+                Reason.MODEL_NOT_FOUND,
+                f"model {quote(model.name)} has no version {number}; it has {numbers}",
+                field="model.version",
+            )
+        return version
+
+    def _model(self, name: str) -> Model:
         if not name:
             raise InvalidInput("no model is named", field="model.name")
-        versions = self._models.get(name)
-        if versions is None:
+        model = self._models.get(name)
+        if model is None:
             raise CallError(
                 Reason.MODEL_NOT_FOUND,
                 f"no model {quote(name)}{nearest(name, self._models)}",
                 field="model.name",
             )
-        if reference.HasField("label"):
+        return model
+
+    def _number(self, model: Model, reference: model_service_pb2.ModelReference) -> int | None:
+        """Returns the number that a reference asks for; None where it asks for none."""
+        selector = reference.WhichOneof("selector")
+        if selector is None:
+            return None
+        if selector == "version":
+            if reference.version < 1:
+                raise InvalidInput(
+                    f"version {reference.version}, but versions start at 1", field="model.version"
+                )
+            return reference.version
+        number = model.labels.get(reference.label)
+        if number is None:
             raise CallError(
                 Reason.MODEL_NOT_FOUND,
-                f"model {quote(name)} has no version labelled {quote(reference.label)}",
+                f"model {quote(model.name)} has no version labelled {quote(reference.label)}"
+                f"{nearest(reference.label, model.labels)}",
                 field="model.label",
             )
-        if not reference.HasField("version"):
-            return next((v for v in versions if v.ready), versions[0])
-        if reference.version < 1:
-            raise InvalidInput(
-                f"version {reference.version}, but versions start at 1", field="model.version"
-            )
-        found = next((v for v in versions if v.number == reference.version), None)
-        if found is None:
-            raise CallError(
-                Reason.MODEL_NOT_FOUND,
-                f"model {quote(name)} has no version {reference.version}; "
-                f"it has {', '.join(str(v.number) for v in versions[:8])}",
-                field="model.version",
-            )
-        return found
+        return number
 
-    def _versions(self) -> Iterator[Version]:
-        for versions in self._models.values():
-            yield from versions
+    def _refusal(self, version: Version) -> CallError:
+        who = f"model {quote(version.name)}, version {version.number},"
+        if version.failed:
+            return CallError(Reason.MODEL_FAILED, _failed(version), field="model")
+        if version.state in (State.MODEL_STATE_DRAINING, State.MODEL_STATE_UNLOADED):
+            return CallError(
+                Reason.MODEL_NOT_FOUND, f"{who} is not served any more", field="model.version"
+            )
+        if self._models[version.name].ready:
+            return CallError(
+                Reason.MODEL_NOT_FOUND, f"{who} is not served; another is", field="model.version"
+            )
+        return CallError(
+            Reason.MODEL_LOADING, f"{who} is still loading", field="model", retry_after=RETRY_AFTER
+        )
 
-    def _scan(self) -> dict[str, list[Version]]:
-        models: dict[str, list[Version]] = {}
+    def _scan(self) -> None:
+        """Looks for models; those that are known stay, those that are gone and idle go."""
+        models: dict[str, Model] = {}
         for path in sorted(self._folder.iterdir()):
-            # Links are not followed: they could lead out of the repository.
-            if path.is_symlink() or not path.is_dir() or not _NAME.fullmatch(path.name):
-                if not path.name.startswith("."):
-                    _log.warning(
-                        "ignored", path=path.name, reason="no plain folder with a model's name"
-                    )
-                continue
-            numbers = [
-                int(folder.name)
-                for folder in path.iterdir()
-                if _NUMBER.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink()
-            ]
-            if not numbers:
-                _log.warning(
-                    "ignored", path=path.name, reason="it holds no numbered version folder"
-                )
-                continue
-            models[path.name] = [
-                Version(path.name, number, path / str(number), self._notify)
-                for number in sorted(numbers, reverse=True)
-            ]
-        return models
+            if self._is_model(path):
+                known = self._models.get(path.name)
+                models[path.name] = known or Model(path, self._options, self._notify)
+        for name, model in self._models.items():
+            if name not in models and model.ready:
+                models[name] = model
+        self._models = models
 
-    def _load_newest(self, versions: list[Version]) -> None:
-        manifested = any((version.folder / MANIFEST_FILE).is_file() for version in versions)
-        for version in versions:
-            if self._closing.is_set():
-                return
-            version.load(
-                threads=self._threads, manifest_required=manifested or self._manifest_required
-            )
-            if version.ready:
-                loaded = version.loaded
-                _log.info(
-                    "model_ready",
-                    model=version.name,
-                    version=version.number,
-                    seconds=round(loaded.seconds, 3) if loaded else None,
-                )
-                return
-            _log.error(
-                "model_failed",
-                model=version.name,
-                version=version.number,
-                reason=version.state_reason,
-            )
+    def _is_model(self, path: Path) -> bool:
+        # Links are not followed: they could lead out of the repository.
+        plain = path.is_dir() and not path.is_symlink() and _NAME.fullmatch(path.name)
+        if plain and any(entry.name.isdecimal() for entry in path.iterdir()):
+            return True
+        if not path.name.startswith(".") and path.name not in self._passed_over:
+            self._passed_over.add(path.name)
+            _log.warning("ignored", path=path.name, reason="no folder of numbered versions")
+        return False
+
+    def _end_canary(self) -> None:
+        """Ends the process that tries graphs: it holds memory, and starts again when needed."""
+        if self._options.canary is not None:
+            self._options.canary.close()
 
     def _notify(self) -> None:
         for observer in self._observers:
             observer()
+
+
+def _failed(version: Version) -> str:
+    return (
+        f"model {quote(version.name)}, version {version.number}, failed to load: "
+        f"{version.state_reason}"
+    )

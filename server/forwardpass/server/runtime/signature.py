@@ -31,12 +31,14 @@ class Signature:
     Attributes:
         batched: Whether axis 0 of every tensor counts independent rows.
         max_rows: The most rows of a request; 0 for any number.
+        states: The (input, output) pairs that carry a step model's state.
     """
 
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     batched: bool
     max_rows: int
+    states: tuple[tuple[str, str], ...] = ()
 
     def input_of(self, role: "model_card_pb2.TensorRole.ValueType") -> TensorSpec | None:
         """Returns the first input of a role."""
@@ -165,7 +167,13 @@ def card_signature(graph: Signature, card: model_card_pb2.ModelCard) -> Signatur
                     f"{kind} {quote(name)} is {spec.type.name} {_shape(spec.shape)} on the card, "
                     f"but {ours[name].type.name} {_shape(ours[name].shape)} in the graph"
                 )
-    return Signature(inputs, outputs, stated.batched, stated.max_rows)
+    states = tuple((pair.input, pair.output) for pair in stated.states)
+    for before, after in states:
+        if before not in inputs or after not in outputs:
+            raise SignatureError(f"the card pairs {before!r} and {after!r}, which are not there")
+        if inputs[before].shape != outputs[after].shape:
+            raise SignatureError(f"the state {before!r} and its next, {after!r}, differ in shape")
+    return Signature(inputs, outputs, stated.batched, stated.max_rows, states)
 
 
 def signature_message(signature: Signature) -> model_card_pb2.Signature:
@@ -184,6 +192,10 @@ def signature_message(signature: Signature) -> model_card_pb2.Signature:
         outputs=specs(signature.outputs),
         batched=signature.batched,
         max_rows=signature.max_rows,
+        states=[
+            model_card_pb2.StatePair(input=before, output=after)
+            for before, after in signature.states
+        ],
     )
 
 

@@ -1,101 +1,30 @@
-"""One version of a model: from a folder on disk to something that answers."""
+"""One version of a model, and the state it is in."""
 
-import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
-from forwardpass.artefact import (
-    CARD_KEY,
-    GOLDEN_FILE,
-    MANIFEST_FILE,
-    MODEL_FILE,
-    CardError,
-    ManifestError,
-    card_from_json,
-    load_golden,
-    space_id,
-    verify_manifest,
-)
 from forwardpass.server.metrics import ModelCounters
-from forwardpass.server.runtime.golden import GoldenError, GoldenResult, replay
-from forwardpass.server.runtime.session import Session, SessionError
-from forwardpass.server.runtime.signature import (
-    Signature,
-    SignatureError,
-    card_signature,
-    graph_signature,
-)
-from forwardpass.server.scheduling.worker import Worker
-from forwardpass.v1 import model_card_pb2, model_service_pb2
+from forwardpass.server.runtime.config import ModelConfig
+from forwardpass.server.runtime.loaded import Loaded
+from forwardpass.server.runtime.loading import LOAD_ERRORS, LoadOptions, State, load
+from forwardpass.server.runtime.source import fingerprint
+from forwardpass.v1 import model_service_pb2
 
-State = model_service_pb2.ModelState
+# A version that failed is tried again when its files change, and otherwise after this many seconds,
+# then twice as many, and so on up to the last.
+_FIRST_RETRY = 30.0
+_LAST_RETRY = 600.0
 _log = structlog.get_logger()
 
 
-class LoadError(Exception):
-    """A version that will not serve; the message says why."""
-
-
-_EXPECTED = (LoadError, ManifestError, SessionError, CardError, SignatureError, GoldenError)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What a version has once it is ready.
-
-    Attributes:
-        name: The model's name.
-        number: The version's number.
-        counters: What is counted for the version.
-        digest: SHA-256 of the ONNX file.
-        card: What its trainer wrote; None for an ONNX file of other origin.
-        signature: Inputs and outputs.
-        session: The graph in ONNX Runtime.
-        golden: How it answered its golden inputs; None where it came with none.
-        worker: What runs its jobs.
-        seconds: How long loading took.
-    """
-
-    name: str
-    number: int
-    counters: ModelCounters
-    digest: str
-    card: model_card_pb2.ModelCard | None
-    signature: Signature
-    session: Session
-    golden: GoldenResult | None
-    worker: Worker
-    seconds: float
-
-    @property
-    def labels(self) -> Sequence[str]:
-        """The name of each class; none where the model has no card or no classes."""
-        return self.card.labels if self.card is not None else ()
-
-    @cached_property
-    def embedding_spaces(self) -> dict[str, str]:
-        """The space id of each embedding output, by the output's name."""
-        specs = self.signature.outputs_of(model_card_pb2.TENSOR_ROLE_EMBEDDING)
-        return {spec.name: space_id(self.digest, spec.name) for spec in specs}
-
-    @property
-    def calls(self) -> list[str]:
-        """The calls that it answers."""
-        generates = self.signature.input_of(model_card_pb2.TENSOR_ROLE_LATENT) is not None
-        return [
-            "Predict",
-            *(["Embed"] if self.embedding_spaces else []),
-            *(["Generate"] if generates else []),
-        ]
-
-
 class Version:
-    """A numbered folder of a model, and the state it is in.
+    """A numbered folder of a model.
+
+    DISCOVERED ─► VERIFYING ─► LOADING ─► WARMING ─► READY ─► DRAINING ─► UNLOADED
+                      └───────────┴──────────┴─► FAILED
 
     Args:
         name: The model's name.
@@ -113,106 +42,91 @@ class Version:
         self.state_reason = ""
         self.loaded: Loaded | None = None
         self._changed = changed
+        self._retry_seconds = _FIRST_RETRY
+        self._retry_at = 0.0
+        self._failed_files: object = None
 
     @property
     def ready(self) -> bool:
         """Whether it answers."""
         return self.state == State.MODEL_STATE_READY
 
-    def load(self, *, threads: int, manifest_required: bool) -> None:
-        """Takes the version from its folder to ready, or to failed with the reason.
+    @property
+    def failed(self) -> bool:
+        """Whether it did not pass its checks."""
+        return self.state == State.MODEL_STATE_FAILED
 
-        Args:
-            threads: Threads for one run of the model.
-            manifest_required: Whether a folder without a manifest is refused.
+    @property
+    def worth_loading(self) -> bool:
+        """Whether to try: not while the files that failed are the same, but for now and then."""
+        if not self.failed:
+            return not self.ready
+        return time.monotonic() >= self._retry_at or fingerprint(self.folder) != self._failed_files
+
+    def lease(self) -> Loaded | None:
+        """Returns what answers calls, to be given back with `Loaded.leases.leave`.
+
+        None where the version is not ready.
         """
-        started = time.perf_counter()
+        loaded = self.loaded
+        return loaded if loaded is not None and loaded.leases.enter() else None
+
+    def load(self, config: ModelConfig, options: LoadOptions) -> None:
+        """Takes the version from its folder to ready, or to failed with the reason."""
+        files = fingerprint(self.folder)
         try:
-            self._move(State.MODEL_STATE_VERIFYING)
-            model, digest = self._read(manifest_required=manifest_required)
-            self._move(State.MODEL_STATE_LOADING)
-            session = Session(model, threads)
-            card, signature = self._describe(session)
-            self._move(State.MODEL_STATE_WARMING)
-            golden = self._replay(session, card, signature)
-        except _EXPECTED as error:
-            self._move(State.MODEL_STATE_FAILED, str(error))
-        except OSError as error:
-            self._move(State.MODEL_STATE_FAILED, f"cannot read it: {error.strerror or error}")
-        except Exception as error:  # noqa: BLE001  # one bad model must not stop the others
-            _log.exception("load_failed", model=self.name, version=self.number)
-            self._move(State.MODEL_STATE_FAILED, f"unexpected {type(error).__name__}: {error}")
-        else:
-            worker = Worker(f"{self.name}-{self.number}", session.run, self.counters)
-            seconds = time.perf_counter() - started
-            self.loaded = Loaded(
+            loaded = load(
                 self.name,
                 self.number,
+                self.folder,
+                config,
                 self.counters,
-                digest,
-                card,
-                signature,
-                session,
-                golden,
-                worker,
-                seconds,
+                options=options,
+                moved=self._move,
             )
+        except LOAD_ERRORS as error:
+            self.fail(str(error), files)
+        except OSError as error:
+            self.fail(f"cannot read it: {error.strerror or error}", files)
+        except Exception as error:  # noqa: BLE001  # one bad model must not stop the others
+            _log.exception("load_failed", model=self.name, version=self.number)
+            self.fail(f"unexpected {type(error).__name__}: {error}", files)
+        else:
+            self._retry_seconds = _FIRST_RETRY
+            self.loaded = loaded
             self._move(State.MODEL_STATE_READY)
-
-    def close(self) -> None:
-        """Answers what was submitted, and lets go of the model."""
-        if self.loaded is not None:
-            self._move(State.MODEL_STATE_DRAINING)
-            self.loaded.worker.close()
-            self.loaded = None
-            self._move(State.MODEL_STATE_UNLOADED)
-
-    def _read(self, *, manifest_required: bool) -> tuple[bytes, str]:
-        """Returns the bytes of the model and their digest, the very bytes that were verified."""
-        path = self.folder / MODEL_FILE
-        expected = None
-        if (self.folder / MANIFEST_FILE).is_file():
-            manifest = verify_manifest(self.folder)
-            if MODEL_FILE not in manifest.files:
-                raise LoadError(f"{MANIFEST_FILE} lists no {MODEL_FILE}")
-            expected = manifest.files[MODEL_FILE].sha256
-        elif manifest_required:
-            raise LoadError(
-                f"it has no {MANIFEST_FILE}, which its siblings have: "
-                "it is still being copied, or was not published by the trainer"
+            _log.info(
+                "model_ready",
+                model=self.name,
+                version=self.number,
+                seconds=round(loaded.seconds, 3),
             )
-        if not path.is_file():
-            raise LoadError(f"it has no {MODEL_FILE}")
-        model = path.read_bytes()
-        digest = hashlib.sha256(model).hexdigest()
-        if expected is not None and digest != expected:
-            raise LoadError(f"{MODEL_FILE} changed while it was being read")
-        return model, digest
 
-    def _describe(self, session: Session) -> tuple[model_card_pb2.ModelCard | None, Signature]:
-        signature = graph_signature(session.inputs, session.outputs)
-        text = session.metadata.get(CARD_KEY)
-        if text is None:
-            return None, signature
-        card = card_from_json(text)
-        return card, card_signature(signature, card)
+    def fail(self, reason: str, files: object = None) -> None:
+        """Says that the version will not serve, and why.
 
-    def _replay(
-        self, session: Session, card: model_card_pb2.ModelCard | None, signature: Signature
-    ) -> GoldenResult | None:
-        path = self.folder / GOLDEN_FILE
-        if not path.is_file():
-            return None
-        if card is None:
-            raise LoadError(f"it has a {GOLDEN_FILE}, but no card to say how exact it must be")
-        try:
-            golden = load_golden(path)
-            signature.check(golden.inputs)
-        except Exception as error:
-            raise LoadError(f"{GOLDEN_FILE} does not fit the model: {error}") from error
-        return replay(session, golden, card.tolerance, batched=signature.batched)
+        Args:
+            reason: Why.
+            files: The fingerprint of the files that failed.
+        """
+        self._failed_files = files
+        self._retry_at = time.monotonic() + self._retry_seconds
+        self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY)
+        _log.error("model_failed", model=self.name, version=self.number, reason=reason)
+        self._move(State.MODEL_STATE_FAILED, reason)
 
-    def _move(self, state: model_service_pb2.ModelState.ValueType, reason: str = "") -> None:
+    def retire(self) -> None:
+        """Takes no more calls, ends when the last one has its answer, and lets go of the model."""
+        loaded = self.loaded
+        if loaded is None:
+            return
+        self._move(State.MODEL_STATE_DRAINING)
+        loaded.close()
+        self.loaded = None
+        self._move(State.MODEL_STATE_UNLOADED)
+        _log.info("model_unloaded", model=self.name, version=self.number)
+
+    def _move(self, state: "model_service_pb2.ModelState.ValueType", reason: str = "") -> None:
         self.state_reason = reason
         self.state = state
         self._changed()

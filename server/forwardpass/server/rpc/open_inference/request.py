@@ -1,0 +1,150 @@
+"""What a ModelInferRequest asks for."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from forwardpass.server.errors import InvalidInput, quote
+from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.open_inference import parameters
+from forwardpass.server.rpc.open_inference.classification import is_rankable
+from forwardpass.server.rpc.open_inference.messages import message
+from forwardpass.server.rpc.open_inference.tensors import MAX_TENSORS, read_inputs
+from forwardpass.server.rpc.parse import parse
+from forwardpass.server.rpc.scan import Field, Layout, Span, scan, without
+from forwardpass.server.runtime.loaded import Loaded
+from forwardpass.server.scheduling.job import Answer, Job
+from forwardpass.wire import Array
+
+_ModelInferRequest = message("ModelInferRequest")
+_PARAMETERS = Field("parameters", parameters.MAX_PARAMETERS)
+_TENSOR = Layout(
+    {
+        # An encoder writes a shape as one field, or one field for each axis.
+        3: Field("shape", MAX_TENSORS),
+        4: _PARAMETERS,
+        5: Field("contents", 1),
+    }
+)
+_OUTPUT = Layout({2: _PARAMETERS})
+_REQUEST = Layout(
+    {
+        4: _PARAMETERS,
+        5: Field("inputs", MAX_TENSORS, inside=_TENSOR),
+        6: Field("outputs", MAX_TENSORS, inside=_OUTPUT),
+        7: Field("raw_input_contents", MAX_TENSORS, payload=True),
+    }
+)
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """A request that has been parsed, but not compared with a model.
+
+    Attributes:
+        message: Its bytes.
+        head: All of the ModelInferRequest but its raw contents.
+        spans: Where these are in `message`.
+    """
+
+    message: bytes
+    head: Any
+    spans: list[Span]
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A request that fits its model.
+
+    Attributes:
+        loaded: The model.
+        id: What the caller calls the request; the answer has it too.
+        inputs: An array for each input.
+        rows: How many rows they have.
+        outputs: The names of the outputs wanted, in order.
+        classes: How many classes to name instead of an output's values, by output.
+        priority: As `Job.priority`.
+        timeout: Seconds that the request may wait for its turn; None for any number.
+    """
+
+    loaded: Loaded
+    id: str
+    inputs: Mapping[str, Array]
+    rows: int
+    outputs: tuple[str, ...]
+    classes: Mapping[str, int]
+    priority: int
+    timeout: float | None
+
+    def job(
+        self,
+        deadline: float | None,
+        answered: Callable[[Answer], None],
+        failed: Callable[[Exception], None],
+    ) -> Job:
+        """Returns the work to do, which is no use after `deadline` (by `time.monotonic`)."""
+        if self.timeout is not None:
+            end = time.monotonic() + self.timeout
+            deadline = end if deadline is None else min(end, deadline)
+        return Job(self.inputs, self.rows, self.outputs, deadline, answered, failed, self.priority)
+
+
+def receive(data: bytes) -> Sent:
+    """Returns the request in a message, without having copied its raw contents.
+
+    Raises:
+        InvalidInput: It is none, or has more parts than a request may have.
+    """
+    spans = scan(data, _REQUEST)
+    return Sent(data, parse(_ModelInferRequest, without(data, spans)), spans)
+
+
+def compare(sent: Sent, loaded: Loaded, reader: InputReader) -> Request:
+    """Returns the request as the model takes it.
+
+    Raises:
+        InvalidInput: It does not fit the model, or contradicts itself.
+        CallError: It asks for what is not done here.
+    """
+    head = sent.head
+    priority, timeout = _schedule(head.parameters, loaded)
+    inputs = read_inputs(head.inputs, sent.message, sent.spans, reader)
+    rows = loaded.signature.check(inputs)
+    wanted = head.outputs
+    outputs = loaded.signature.select_outputs([output.name for output in wanted])
+    classes = _class_counts(wanted, loaded) if wanted else {}
+    return Request(loaded, head.id, inputs, rows, outputs, classes, priority, timeout)
+
+
+def _schedule(given: Any, loaded: Loaded) -> tuple[int, float | None]:
+    """Returns the job's priority and timeout that the parameters ask for.
+
+    Triton's priorities begin at 1, and 0 is the model's default; its timeout is in microseconds,
+    and 0 is none.
+    """
+    priority = timeout = 0
+    if given:
+        parameters.check(given, "parameters")
+        priority = parameters.integer(given, "priority", "parameters")
+        timeout = parameters.integer(given, "timeout", "parameters")
+    priority = priority or loaded.config.default_priority
+    return max(0, priority - 1), timeout / 1e6 if timeout else None
+
+
+def _class_counts(wanted: Any, loaded: Loaded) -> dict[str, int]:
+    """Returns how many classes to name, by output; those whose values are wanted are left out."""
+    classes: dict[str, int] = {}
+    for output in wanted:
+        name = output.name
+        field = f"outputs.{quote(name)}.parameters"
+        parameters.check(output.parameters, field)
+        count = parameters.integer(output.parameters, "classification", field)
+        if not count:
+            continue
+        if not is_rankable(loaded.signature.outputs[name]):
+            raise InvalidInput(
+                f"output {quote(name)} cannot be ranked: its elements are no numbers", field=field
+            )
+        classes[name] = count
+    return classes

@@ -1,0 +1,87 @@
+"""A ModelInferResponse, put together from bytes.
+
+Messages written one after the other are one message with the fields of all. So what repeats from
+answer to answer (the model, a tensor's name, type and shape) is written once and kept, and the
+elements are copied once, into the answer.
+"""
+
+from functools import lru_cache
+
+from forwardpass.server.rpc.open_inference.classification import classify
+from forwardpass.server.rpc.open_inference.messages import message
+from forwardpass.server.rpc.open_inference.request import Request
+from forwardpass.server.scheduling.job import Answer
+from forwardpass.wire import Array, to_tensor
+from forwardpass.wire.dtypes import STRING
+from forwardpass.wire.fields import varint
+
+_ModelInferResponse = message("ModelInferResponse")
+_ModelStreamInferResponse = message("ModelStreamInferResponse")
+_InferParameter = message("InferParameter")
+_RAW_OUTPUT_CONTENTS = 6
+_INFER_RESPONSE = 2
+# Each request has one answer, so each answer of a stream is its request's last.
+_FINAL: bytes = _ModelInferResponse(
+    parameters={"triton_final_response": _InferParameter(bool_param=True)}
+).SerializeToString()
+
+
+def encode(request: Request, answer: Answer) -> bytes:
+    """Returns the bytes of the answer."""
+    loaded = request.loaded
+    specs = loaded.signature.outputs
+    heads = [_model(loaded.name, loaded.number)]
+    contents: list[bytes] = []
+    if request.id:
+        heads.append(_ModelInferResponse(id=request.id).SerializeToString())
+    for name in request.outputs:
+        array, kind = answer.outputs[name], specs[name].type
+        if count := request.classes.get(name):
+            labels = loaded.output_labels.get(name, ())
+            array = classify(array, labels, count, batched=loaded.signature.batched)
+            kind = STRING
+        data = _elements(array) if kind is STRING else array.tobytes()
+        heads.append(_tensor(name, kind.open_inference, array.shape))
+        contents += (_prefix(_RAW_OUTPUT_CONTENTS, len(data)), data)
+    return b"".join((*heads, *contents))
+
+
+def stream_answer(response: bytes) -> bytes:
+    """Returns the ModelStreamInferResponse that holds a ModelInferResponse."""
+    size = len(response) + len(_FINAL)
+    return b"".join((_prefix(_INFER_RESPONSE, size), response, _FINAL))
+
+
+def stream_error(text: str, request_id: str) -> bytes:
+    """Returns the ModelStreamInferResponse that tells what was wrong with a request."""
+    data: bytes = _ModelStreamInferResponse(
+        error_message=text, infer_response=_ModelInferResponse(id=request_id)
+    ).SerializeToString()
+    return data
+
+
+# What is kept below has names, types and numbers of loaded models only, none of a caller.
+@lru_cache(1024)
+def _model(name: str, number: int) -> bytes:
+    data: bytes = _ModelInferResponse(
+        model_name=name, model_version=str(number)
+    ).SerializeToString()
+    return data
+
+
+@lru_cache(4096)
+def _tensor(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    tensor = _ModelInferResponse.InferOutputTensor(name=name, datatype=datatype, shape=shape)
+    data: bytes = _ModelInferResponse(outputs=[tensor]).SerializeToString()
+    return data
+
+
+@lru_cache(4096)
+def _prefix(field: int, size: int) -> bytes:
+    """Returns the tag and the length that go before a field's bytes."""
+    return varint(field << 3 | 2) + varint(size)
+
+
+def _elements(strings: Array) -> bytes:
+    content: bytes = to_tensor(strings).content
+    return content

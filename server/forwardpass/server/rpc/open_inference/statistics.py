@@ -1,0 +1,65 @@
+"""ModelStatistics: what has been counted for each version since it was found."""
+
+from typing import Any
+
+from forwardpass.server.rpc.open_inference.messages import message as kind
+from forwardpass.server.rpc.open_inference.messages import read
+from forwardpass.server.rpc.open_inference.reference import leased
+from forwardpass.server.runtime.repository import Repository
+from forwardpass.server.runtime.version import Version
+from forwardpass.server.transport.call import Call
+
+_ModelStatisticsResponse = kind("ModelStatisticsResponse")
+
+_StatisticDuration = kind("StatisticDuration")
+# Our phases under the protocol's names.
+_PHASES = {
+    "queue": "queue",
+    "compute_input": "decode",
+    "compute_infer": "compute",
+    "compute_output": "encode",
+}
+
+
+class Statistics:
+    """Answers ModelStatistics.
+
+    Args:
+        repository: The models.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    def model_statistics(self, call: Call, message: bytes) -> None:
+        """Answers a ModelStatisticsRequest: of one model, or of every one where none is named."""
+        request = read(kind("ModelStatisticsRequest"), message)
+        names = sorted(self._repository.models)
+        number = None
+        if request.name:
+            with leased(self._repository, request.name, request.version) as loaded:
+                names = [loaded.name]
+                number = loaded.number if request.version else None
+        response = _ModelStatisticsResponse()
+        for name in names:
+            for version in self._repository.models[name].versions:
+                if version.ready and number in (None, version.number):
+                    _describe(version, response.model_stats.add())
+        call.reply(response.SerializeToString())
+
+
+def _describe(version: Version, statistics: Any) -> None:
+    counters = version.counters
+    statistics.name, statistics.version = version.name, str(version.number)
+    statistics.inference_count = counters.rows.value
+    statistics.execution_count = counters.runs.value
+    inference = statistics.inference_stats
+    spent = 0
+    for theirs, ours in _PHASES.items():
+        count, seconds = counters.phases[ours].totals()
+        spent += round(seconds * 1e9)
+        getattr(inference, theirs).CopyFrom(
+            _StatisticDuration(count=count, ns=round(seconds * 1e9))
+        )
+    inference.success.CopyFrom(_StatisticDuration(count=counters.succeeded.value, ns=spent))
+    inference.fail.count = counters.failed.value

@@ -1,0 +1,164 @@
+"""Looks over a message before it is parsed: how many fields it has, and how long they are.
+
+Parsing makes many small objects of few bytes, up to 44 times as many bytes as were sent, so a
+message within the transport's limit may still take gigabytes. The scan walks the outermost fields
+only, jumps over what they contain, and looks into those that are long. Bytes that stay bytes, such
+as the elements of a tensor, cost nothing to parse and may be of any length.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from forwardpass.server.errors import InvalidInput
+
+# The most bytes of a message that are not payload.
+MAX_BYTES = 4 << 20
+# Fields up to so many bytes are not looked into: what they hold cannot grow to much.
+_SMALL = 1024
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_FIXED = {_FIXED64: 8, _FIXED32: 4}
+_MAX_VARINT = 10
+
+# A payload field: where its tag begins, where its bytes begin, and where they end.
+Span: TypeAlias = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What a message may have of a field that holds text, bytes or messages.
+
+    Attributes:
+        name: What an error calls it.
+        most: How often it may come.
+        payload: Whether it holds bytes that stay bytes.
+        inside: The layout of the message that it holds, looked into where that is long.
+    """
+
+    name: str
+    most: int
+    payload: bool = False
+    inside: "Layout | None" = None
+
+
+# What a layout does not list, such as a number or a name, comes once each.
+_OTHER = Field("other fields", 256)
+
+
+class Layout:
+    """The fields of a message that are counted.
+
+    Args:
+        fields: By field number; all others are counted together.
+    """
+
+    __slots__ = ("fields",)
+
+    def __init__(self, fields: Mapping[int, Field]) -> None:
+        self.fields = {number << 3 | _BYTES: field for number, field in fields.items()}
+
+
+def scan(message: bytes, layout: Layout) -> list[Span]:
+    """Returns where the message's own payload fields are, in order.
+
+    Payload inside its fields is not returned, but not counted as other bytes either.
+
+    Raises:
+        InvalidInput: A field comes too often, there are more than 4 MiB beside the payload, or the
+            bytes are no message at all.
+    """
+    spans: list[Span] = []
+    try:
+        payload = _walk(message, 0, len(message), layout, spans)
+    except IndexError:
+        raise _malformed() from None
+    if len(message) - payload > MAX_BYTES:
+        raise InvalidInput(
+            f"{len(message) - payload} bytes beside raw contents, but a message may have "
+            f"{MAX_BYTES}; send tensors as raw contents",
+            expected=MAX_BYTES,
+            got=len(message) - payload,
+        )
+    return spans
+
+
+def without(message: bytes, spans: Sequence[Span]) -> bytes:
+    """Returns the message without its payload fields, which are then never copied by a parser."""
+    if not spans:
+        return message
+    parts = []
+    at = 0
+    for begin, _, end in spans:
+        parts.append(message[at:begin])
+        at = end
+    parts.append(message[at:])
+    return b"".join(parts)
+
+
+def _walk(message: bytes, at: int, end: int, layout: Layout, spans: list[Span] | None) -> int:
+    """Walks the fields of one message and returns how many bytes of payload it has."""
+    fields = layout.fields
+    counts: dict[str, int] = {}
+    payload = 0
+    while at < end:
+        begin = at
+        tag = message[at]
+        at += 1
+        if tag > 127:
+            tag, at = _varint(message, begin)
+        field = fields.get(tag, _OTHER)
+        count = counts[field.name] = counts.get(field.name, 0) + 1
+        if count > field.most:
+            raise InvalidInput(
+                f"more than {field.most} {field.name}, the most of a request",
+                field=field.name,
+                expected=field.most,
+                got=count,
+            )
+        if field is _OTHER:
+            at = _skip(message, at, tag & 7)
+        else:
+            size = message[at]
+            at += 1
+            if size > 127:
+                size, at = _varint(message, at - 1)
+            body = at
+            at += size
+            if field.payload:
+                payload += size
+                if spans is not None:
+                    spans.append((begin, body, at))
+            elif size > _SMALL and field.inside is not None and at <= end:
+                payload += _walk(message, body, at, field.inside, None)
+        if at > end:
+            raise _malformed()
+    return payload
+
+
+def _skip(message: bytes, at: int, kind: int) -> int:
+    """Returns where the value of a field ends."""
+    if kind == _BYTES:
+        size, at = _varint(message, at)
+        return at + size
+    if kind == _VARINT:
+        return _varint(message, at)[1]
+    if kind in _FIXED:
+        return at + _FIXED[kind]
+    # Groups, which none of our messages has.
+    raise _malformed()
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """Returns the number that begins there, and where it ends."""
+    value = 0
+    for shift in range(0, 7 * _MAX_VARINT, 7):
+        byte = message[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise _malformed()
+
+
+def _malformed() -> InvalidInput:
+    return InvalidInput("the bytes are no protobuf message of this method")

@@ -1,0 +1,109 @@
+"""A version in memory: all that answering a call with it takes."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from forwardpass.artefact import space_id
+from forwardpass.server.metrics import ModelCounters
+from forwardpass.server.runtime.config import ModelConfig
+from forwardpass.server.runtime.curve import Batching, CurvePoint
+from forwardpass.server.runtime.golden import GoldenResult
+from forwardpass.server.runtime.session import Session
+from forwardpass.server.runtime.signature import Signature
+from forwardpass.server.scheduling.worker import Worker
+from forwardpass.v1 import model_card_pb2
+
+
+class Leases:
+    """Counts the calls that use a version, so that it is let go only after the last of them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+        self._open = True
+
+    def enter(self) -> bool:
+        """Takes a lease, which `leave` must give back; False once the version is on its way out."""
+        with self._changed:
+            self._count += self._open
+            return self._open
+
+    def leave(self) -> None:
+        """Gives a lease back."""
+        with self._changed:
+            self._count -= 1
+            if not self._count:
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Gives no more leases, and waits until the last one is back."""
+        with self._changed:
+            self._open = False
+            self._changed.wait_for(lambda: not self._count)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a version has once it is ready.
+
+    Attributes:
+        name: The model's name.
+        number: The version's number.
+        counters: What is counted for the version.
+        digest: SHA-256 of the ONNX file and of its weights.
+        card: What its trainer wrote; None for an ONNX file of other origin.
+        config: What its config.pbtxt decides.
+        signature: Inputs and outputs.
+        output_labels: By output, the name of each class: the card's, else the configuration's.
+        session: The graph in ONNX Runtime.
+        golden: How it answered its golden inputs; None where it came with none.
+        curve: How long runs of so many rows take here.
+        batching: How its requests are gathered.
+        worker: What runs its jobs.
+        seconds: How long loading took.
+        leases: Who uses it.
+    """
+
+    name: str
+    number: int
+    counters: ModelCounters
+    digest: str
+    card: model_card_pb2.ModelCard | None
+    config: ModelConfig
+    signature: Signature
+    output_labels: Mapping[str, Sequence[str]]
+    session: Session
+    golden: GoldenResult | None
+    curve: Sequence[CurvePoint]
+    batching: Batching
+    worker: Worker
+    seconds: float
+    leases: Leases = field(default_factory=Leases)
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The name of each class; none where the model has no card or no classes."""
+        return self.card.labels if self.card is not None else ()
+
+    @cached_property
+    def embedding_spaces(self) -> dict[str, str]:
+        """The space id of each embedding output, by the output's name."""
+        specs = self.signature.outputs_of(model_card_pb2.TENSOR_ROLE_EMBEDDING)
+        return {spec.name: space_id(self.digest, spec.name) for spec in specs}
+
+    @property
+    def calls(self) -> list[str]:
+        """The calls that it answers."""
+        generates = self.signature.input_of(model_card_pb2.TENSOR_ROLE_LATENT) is not None
+        return [
+            "Predict",
+            *(["Embed"] if self.embedding_spaces else []),
+            *(["Generate"] if generates else []),
+        ]
+
+    def close(self) -> None:
+        """Waits for the last call, answers what was submitted, and ends the worker."""
+        self.leases.close()
+        self.worker.close()

@@ -1,0 +1,128 @@
+"""The files of a version, read once: what was verified is what is loaded."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from forwardpass.artefact import (
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    External,
+    Golden,
+    Manifest,
+    load_golden,
+    read_external,
+    verify_manifest,
+)
+
+
+class SourceError(ValueError):
+    """A folder whose files cannot be a version; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a version is made of.
+
+    Attributes:
+        model: The bytes of the ONNX file.
+        weights: The bytes of each file of weights outside of it, by the name that it uses.
+        digest: SHA-256 of the ONNX file and, where there are any, of its files of weights.
+        golden: Golden inputs and outputs; None where there are none.
+    """
+
+    model: bytes
+    weights: Mapping[str, bytes]
+    digest: str
+    golden: Golden | None
+
+
+def read_source(folder: Path, *, manifest_required: bool) -> Source:
+    """Returns the files of a version.
+
+    Raises:
+        SourceError: A file is missing, or the manifest is where it is required.
+        ManifestError: The files are not what the manifest says.
+        GraphError: The graph must not be loaded.
+        OSError: A file cannot be read.
+    """
+    manifest = None
+    if (folder / MANIFEST_FILE).is_file():
+        manifest = verify_manifest(folder)
+    elif manifest_required:
+        raise SourceError(
+            f"it has no {MANIFEST_FILE}, which its siblings have: "
+            "it is still being copied, or was not published by the trainer"
+        )
+    model = _read(folder, MODEL_FILE, manifest)
+    external = read_external(model)
+    weights = {
+        name: _read(folder, name, manifest) for name in sorted({one.location for one in external})
+    }
+    for one in external:
+        _check_span(one, len(weights[one.location]))
+    golden = None
+    if (folder / GOLDEN_FILE).is_file():
+        try:
+            golden = load_golden(folder / GOLDEN_FILE)
+        except Exception as error:
+            raise SourceError(f"{GOLDEN_FILE} cannot be read: {error}") from error
+    return Source(model, weights, _digest(model, weights), golden)
+
+
+def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Returns name, size and time of change of every file: equal while nothing changes.
+
+    Empty where the folder is gone.
+    """
+    entries = []
+    try:
+        for path in sorted(folder.rglob("*")):
+            status = path.lstat()
+            if not stat.S_ISDIR(status.st_mode):
+                name = path.relative_to(folder).as_posix()
+                entries.append((name, status.st_size, status.st_mtime_ns))
+    except FileNotFoundError:
+        return ()
+    return tuple(entries)
+
+
+def _read(folder: Path, name: str, manifest: Manifest | None) -> bytes:
+    """Returns a file's bytes, which are the very ones that are compared with the manifest."""
+    if manifest is not None and name not in manifest.files:
+        raise SourceError(f"{MANIFEST_FILE} lists no {name}")
+    try:
+        # Neither a link nor a file with other links: both could be changed from elsewhere.
+        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise SourceError(f"it has no {name}") from None
+    with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor has no path
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise SourceError(f"{name} is not a plain file of its own")
+        data = file.read()
+    if manifest is not None and hashlib.sha256(data).hexdigest() != manifest.files[name].sha256:
+        raise SourceError(f"{name} changed while it was being read")
+    return data
+
+
+def _check_span(external: External, size: int) -> None:
+    end = external.offset + (external.length or 0)
+    if end > size:
+        raise SourceError(
+            f"weights end at byte {end} of {external.location}, which has {size} bytes"
+        )
+
+
+def _digest(model: bytes, weights: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256(model)
+    if not weights:
+        return digest.hexdigest()
+    whole = hashlib.sha256(digest.digest())
+    for name, data in weights.items():
+        whole.update(name.encode() + b"\0" + hashlib.sha256(data).digest())
+    return whole.hexdigest()

@@ -1,0 +1,51 @@
+"""Watches the repository, and has it reconciled after each change."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from watchfiles import watch
+
+# Between two looks at a version without a manifest, which must have stood still meanwhile.
+_SETTLE_MS = 1_000
+# Changes that come within this time of each other are one change.
+_DEBOUNCE_MS = 400
+# Looks without a change: a network file system tells of none, and a folder that is filled while its
+# watch is being set up may go unnoticed.
+_LOOK_EVERY = 5
+
+
+class Watcher:
+    """A thread that looks after the repository until it is stopped.
+
+    Args:
+        folder: What to watch.
+        reconcile: Called after a change; returns whether another look is due soon.
+    """
+
+    def __init__(self, folder: Path, reconcile: Callable[[], bool]) -> None:
+        self._folder = folder
+        self._reconcile = reconcile
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        # Once at the start: something may have changed before the watch began.
+        due, idle = self._reconcile(), 0
+        for changes in watch(
+            self._folder,
+            watch_filter=lambda _, path: "/.tmp-" not in path,
+            stop_event=self._stop,
+            debounce=_DEBOUNCE_MS,
+            rust_timeout=_SETTLE_MS,
+            yield_on_timeout=True,
+        ):
+            idle += 1
+            if changes or due or idle >= _LOOK_EVERY:
+                due, idle = self._reconcile(), 0

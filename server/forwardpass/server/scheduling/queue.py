@@ -1,0 +1,143 @@
+"""The jobs that wait for one model, and which of them run together next."""
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from forwardpass.server.errors import CallError
+from forwardpass.server.metrics import ModelCounters
+from forwardpass.server.scheduling.admission import RETRY_AFTER
+from forwardpass.server.scheduling.job import Job
+from forwardpass.wire import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """How jobs are gathered into one run.
+
+    Attributes:
+        max_rows: The most rows of a run; 1 where jobs must not share one.
+        max_jobs: The most jobs that may wait.
+        priorities: How many priorities there are, at least 1.
+        delay: Seconds that a job may wait for others to fill its run.
+    """
+
+    max_rows: int
+    max_jobs: int
+    priorities: int = 1
+    delay: float = 0.0
+
+
+class JobQueue:
+    """First come, first served within a priority; lower numbers first."""
+
+    def __init__(self, gathering: Gathering, counters: ModelCounters) -> None:
+        self._gathering = gathering
+        self._counters = counters
+        self._levels: list[deque[Job]] = [deque() for _ in range(gathering.priorities)]
+        self._arrived = threading.Condition()
+        self._closed = False
+        self._count = 0
+
+    def put(self, job: Job) -> None:
+        """Adds a job.
+
+        Raises:
+            CallError: QUEUE_FULL, or MODEL_NOT_FOUND after `close`.
+        """
+        with self._arrived:
+            if self._closed:
+                raise CallError(
+                    Reason.MODEL_NOT_FOUND, "the version is not served any more", field="model"
+                )
+            if self._count >= self._gathering.max_jobs:
+                raise CallError(
+                    Reason.QUEUE_FULL,
+                    f"{self._count} requests wait for the model, the most its queue holds; "
+                    f"try again in {RETRY_AFTER} s",
+                    retry_after=RETRY_AFTER,
+                    facts={"waiting": self._count},
+                )
+            self._levels[min(job.priority, len(self._levels) - 1)].append(job)
+            self._count += 1
+            self._counters.pending.add(1)
+            self._arrived.notify()
+
+    def close(self) -> None:
+        """Takes no more jobs; those that wait can still be taken."""
+        with self._arrived:
+            self._closed = True
+            self._arrived.notify_all()
+
+    def take(self) -> list[Job]:
+        """Waits for jobs, and returns those that run together next; none after `close`.
+
+        Jobs whose caller has gone or whose deadline has passed are dropped here, one by one.
+        """
+        while True:
+            with self._arrived:
+                self._arrived.wait_for(lambda: self._count or self._closed)
+                if not self._count:
+                    return []
+                self._wait_for_more()
+                jobs, dropped = self._gather()
+            for job, reason in dropped:
+                self._drop(job, reason)
+            if jobs:
+                return jobs
+
+    def _wait_for_more(self) -> None:
+        """Waits until the oldest job has waited its delay, or a run is full."""
+        delay = self._gathering.delay
+        if not delay or self._closed:
+            return
+        oldest = next(level[0] for level in self._levels if level)
+        patience = oldest.submitted + delay - time.perf_counter()
+        if patience > 0:
+            self._arrived.wait_for(
+                lambda: self._closed or self._waiting_rows() >= self._gathering.max_rows, patience
+            )
+
+    def _waiting_rows(self) -> int:
+        return sum(job.rows for level in self._levels for job in level)
+
+    def _gather(self) -> tuple[list[Job], list[tuple[Job, Reason]]]:
+        jobs: list[Job] = []
+        dropped: list[tuple[Job, Reason]] = []
+        rows = 0
+        for level in self._levels:
+            passed: list[Job] = []
+            while level and (not jobs or rows < self._gathering.max_rows):
+                job = level.popleft()
+                if job.gone:
+                    dropped.append((job, Reason.CANCELLED))
+                elif job.expired:
+                    dropped.append((job, Reason.DEADLINE_EXCEEDED))
+                elif not jobs or (
+                    rows + job.rows <= self._gathering.max_rows and jobs[0].may_share(job)
+                ):
+                    jobs.append(job)
+                    rows += job.rows
+                else:
+                    passed.append(job)
+                    # One that is passed over keeps its place, and only so many are looked at.
+                    if len(passed) == _LOOK_AHEAD:
+                        break
+            level.extendleft(reversed(passed))
+        taken = len(jobs) + len(dropped)
+        self._count -= taken
+        self._counters.pending.add(-taken)
+        return jobs, dropped
+
+    def _drop(self, job: Job, reason: Reason) -> None:
+        self._counters.dropped[_DROPPED[reason]].add(1)
+        job.failed(CallError(reason, _DROPPED_TEXT[reason]))
+
+
+_LOOK_AHEAD = 64
+_DROPPED = {Reason.CANCELLED: "cancelled", Reason.DEADLINE_EXCEEDED: "expired"}
+_DROPPED_TEXT = {
+    Reason.CANCELLED: "the caller has gone",
+    Reason.DEADLINE_EXCEEDED: "the deadline passed in the queue; the model was not run",
+}

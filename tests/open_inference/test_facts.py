@@ -1,0 +1,358 @@
+"""What the protocol tells of the server and its models."""
+
+import json
+import threading
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from conftest import Running, StartServer
+from failures import failure_of
+from onnx import TensorProto
+from tiny_models import Publisher, classifier, echo, embedder
+
+from forwardpass.artefact import CARD_KEY, card_from_json
+from forwardpass.server.errors import CallError
+from forwardpass.server.rpc import open_inference
+from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.runtime.repository import Repository
+from forwardpass.server.runtime.version import Version
+from forwardpass.server.transport.call import Call
+from forwardpass.v1.model_service_pb2 import GetModelRequest, ModelReference
+from forwardpass.wire import Failure, Reason
+
+from .calls import Calls, emb, new
+
+
+def by_name(items: Any) -> dict[str, Any]:
+    return {item.name: item for item in items}
+
+
+def test_a_server_is_live_before_it_is_ready(
+    repository: Publisher, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository("emb", embedder())
+    may_load = threading.Event()
+    load = Version.load
+
+    def held(self: Version, *arguments: Any) -> None:
+        assert may_load.wait(30)
+        load(self, *arguments)
+
+    monkeypatch.setattr(Version, "load", held)
+    running = start_server(wait=False)
+    calls = Calls(running.channel)
+    assert calls("ServerLive").live
+    assert not calls("ServerReady").ready
+    assert not calls("ModelReady", name="emb").ready
+    assert failure_of(calls.infer, emb()).reason is Reason.MODEL_LOADING
+    assert failure_of(calls, "ModelMetadata", name="emb").reason is Reason.MODEL_LOADING
+    (entry,) = calls("RepositoryIndex").models
+    assert (entry.state, entry.reason) == ("UNAVAILABLE", "not loaded")
+    assert not calls("RepositoryIndex", ready=True).models
+    may_load.set()
+    running.server.wait_loaded()
+    assert calls("ServerReady").ready
+    assert calls("ModelReady", name="emb").ready
+    assert calls("ModelReady", name="emb", version="1").ready
+
+
+def test_a_model_that_failed_is_not_ready_and_says_why(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    repository("emb", embedder())
+    folder = repository("bad", classifier())
+    (folder / "model.onnx").write_bytes(b"nonsense")
+    calls = Calls(start_server().channel)
+    assert calls("ServerLive").live
+    assert not calls("ServerReady").ready
+    assert not calls("ModelReady", name="bad").ready
+    assert failure_of(calls, "ModelMetadata", name="bad").reason is Reason.MODEL_FAILED
+    assert failure_of(calls, "ModelStatistics", name="bad").reason is Reason.MODEL_FAILED
+    bad, good = calls("RepositoryIndex").models
+    assert (bad.name, bad.version, bad.state) == ("bad", "1", "UNAVAILABLE")
+    assert "model.onnx" in bad.reason
+    assert (good.name, good.version, good.state, good.reason) == ("emb", "1", "READY", "")
+    assert [entry.name for entry in calls("RepositoryIndex", ready=True).models] == ["emb"]
+    assert [one.name for one in calls("ModelStatistics").model_stats] == ["emb"]
+
+
+def test_a_draining_server_is_live_and_not_ready(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    repository("emb", embedder())
+    running = start_server()
+    running.server.readiness.drain()
+    calls = Calls(running.channel)
+    assert calls("ServerLive").live
+    assert not calls("ServerReady").ready
+    assert not calls("ModelReady", name="emb").ready
+
+
+def test_the_server_names_what_it_answers_and_no_more(calls: Calls) -> None:
+    metadata = calls("ServerMetadata")
+    assert metadata.name == "forwardpass"
+    assert metadata.version
+    assert metadata.extensions == [
+        *("binary_tensor_data", "classification", "model_configuration", "parameters"),
+        *("schedule_policy", "statistics"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("RepositoryModelLoad", "RepositoryModelUnload", "SystemSharedMemoryStatus"),
+        *("SystemSharedMemoryRegister", "CudaSharedMemoryRegister", "TraceSetting", "LogSettings"),
+    ],
+)
+def test_t68_t72_what_is_not_served_is_unimplemented(running: Running, method: str) -> None:
+    call: Any = running.channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(b"")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_metadata_has_the_batch_axis(calls: Calls) -> None:
+    metadata = calls("ModelMetadata", name="clf")
+    assert (metadata.name, metadata.versions) == ("clf", ["1"])
+    assert metadata.platform == "onnxruntime_onnx"
+    (image,), (probabilities,) = metadata.inputs, metadata.outputs
+    assert (image.name, image.datatype, image.shape) == ("image", "UINT8", [-1, 4, 4, 1])
+    assert (probabilities.datatype, probabilities.shape) == ("FP32", [-1, 3])
+    assert calls("ModelMetadata", name="text").inputs[0].datatype == "BYTES"
+    assert calls("ModelMetadata", name="half").outputs[0].datatype == "FP16"
+
+
+def test_the_configuration_has_rows_apart_and_the_card(calls: Calls, running: Running) -> None:
+    config = calls("ModelConfig", name="clf").config
+    assert (config.name, config.platform, config.backend) == (
+        *("clf", "onnxruntime_onnx", "onnxruntime"),
+    )
+    assert config.max_batch_size == 64
+    (image,), (probabilities,) = config.input, config.output
+    types = new("ModelConfig").DESCRIPTOR.file.enum_types_by_name["DataType"].values_by_name
+    assert image.data_type == types["TYPE_UINT8"].number
+    assert image.dims == [4, 4, 1]
+    assert image.format == image.FORMAT_NHWC
+    assert (probabilities.data_type, probabilities.dims) == (types["TYPE_FP32"].number, [3])
+    assert config.version_policy.latest.num_versions == 1
+    (group,) = config.instance_group
+    assert (group.count, group.kind) == (1, group.KIND_CPU)
+    assert not config.model_transaction_policy.decoupled
+    model = running.models.GetModel(GetModelRequest(model=ModelReference(name="clf"))).model
+    assert card_from_json(config.parameters[CARD_KEY].string_value) == model.card
+    assert json.loads(config.parameters[CARD_KEY].string_value)
+    assert config.parameters["forwardpass.digest"].string_value == model.digest
+    assert config.HasField("dynamic_batching") == model.batching.enabled
+
+
+def test_a_model_without_a_batch_axis_has_all_of_its_dimensions(calls: Calls) -> None:
+    config = calls("ModelConfig", name="flag").config
+    assert config.max_batch_size == 0
+    assert config.input[0].dims == [-1]
+    assert not config.HasField("dynamic_batching")
+    assert set(config.parameters) == {"forwardpass.digest"}
+
+
+def test_the_configuration_tells_what_config_pbtxt_decides(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    folder = repository("real", echo(TensorProto.FLOAT, ["n", 3])).parent
+    (folder / "classes.txt").write_text("a\nb\nc\n")
+    (folder / "config.pbtxt").write_text("""
+        max_batch_size: 16
+        version_policy { specific { versions: [1, 3] } }
+        instance_group { count: 2 }
+        output { name: "y" data_type: TYPE_FP32 dims: 3 label_filename: "classes.txt" }
+        dynamic_batching {
+          max_queue_delay_microseconds: 100 priority_levels: 3 default_priority_level: 2
+          default_queue_policy { max_queue_size: 5 }
+        }
+    """)
+    calls = Calls(start_server().channel)
+    config = calls("ModelConfig", name="real").config
+    assert config.max_batch_size == 16
+    assert config.version_policy.specific.versions == [1, 3]
+    assert config.instance_group[0].count == 2
+    assert config.output[0].label_filename == "classes.txt"
+    batching = config.dynamic_batching
+    assert batching.preferred_batch_size == [16]
+    assert batching.max_queue_delay_microseconds == 100
+    assert (batching.priority_levels, batching.default_priority_level) == (3, 2)
+    assert batching.default_queue_policy.max_queue_size == 5
+    request = new("ModelInferRequest", model_name="real")
+    request.inputs.add(
+        name="x", datatype="FP32", shape=[1, 3], contents={"fp32_contents": [1, 3, 2]}
+    )
+    request.outputs.add(name="y").parameters["classification"].int64_param = 2
+    (raw,) = calls.infer(request).raw_output_contents
+    assert b"3.000000:1:b" in raw
+    assert b"2.000000:2:c" in raw
+
+
+def test_all_versions_may_be_served(repository: Publisher, start_server: StartServer) -> None:
+    folder = repository("real", echo(TensorProto.FLOAT, ["n"])).parent
+    repository("real", echo(TensorProto.FLOAT, ["n"]), 2)
+    (folder / "config.pbtxt").write_text("version_policy { all {} }")
+    calls = Calls(start_server().channel)
+    assert calls("ModelConfig", name="real").config.version_policy.HasField("all")
+    assert calls("ModelMetadata", name="real").versions == ["1", "2"]
+    assert calls("ModelMetadata", name="real", version="1").versions == ["1"]
+    assert [e.version for e in calls("RepositoryIndex").models] == ["1", "2"]
+    assert len(calls("ModelStatistics", name="real").model_stats) == 2
+    (one,) = calls("ModelStatistics", name="real", version="1").model_stats
+    assert one.version == "1"
+
+
+def test_statistics_count_rows_runs_and_times(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    repository("emb", embedder())
+    calls = Calls(start_server().channel)
+    for rows in (1, 2, 3):
+        calls.infer(emb(np.zeros((rows, 4), np.float32)))
+    failure_of(calls.infer, emb(np.zeros((1, 3), np.float32)))
+    (statistics,) = calls("ModelStatistics", name="emb").model_stats
+    assert (statistics.name, statistics.version) == ("emb", "1")
+    assert (statistics.inference_count, statistics.execution_count) == (6, 3)
+    spent = statistics.inference_stats
+    assert (spent.success.count, spent.fail.count) == (3, 1)
+    parts = (spent.queue, spent.compute_input, spent.compute_infer, spent.compute_output)
+    assert [part.count for part in parts] == [3, 3, 3, 3]
+    assert all(part.ns for part in parts)
+    assert spent.success.ns == sum(part.ns for part in parts)
+
+
+def test_there_is_one_repository_and_it_has_no_name(calls: Calls) -> None:
+    failure = failure_of(calls, "RepositoryIndex", repository_name="elsewhere")
+    assert failure.reason is Reason.UNIMPLEMENTED
+    assert failure.field == "repository_name"
+
+
+class HeldCall(Call):
+    """A call without a transport: steps run at once, and the end is kept."""
+
+    def __init__(self) -> None:
+        super().__init__("/x", {}, "here", None)
+        self.ended = threading.Event()
+        self.failure: Failure | None = None
+        self.answer: bytes | None = None
+
+    def reply(self, message: bytes) -> None:
+        self.answer = message
+        self.ended.set()
+
+    def fail(self, failure: Failure) -> None:
+        self.failure = failure
+        self.ended.set()
+
+    def resume(self, step: Any) -> None:
+        self.guard(step)
+
+    def send(self, message: bytes) -> None: ...
+    def finish(self) -> None: ...
+    def read(self) -> None: ...
+    def on_gone(self, callback: Any) -> None: ...
+    def on_end(self, callback: Any) -> None: ...
+
+
+def test_models_are_loaded_and_unloaded_where_that_is_allowed(running: Running) -> None:
+    server = running.server
+    repository: Repository = server._repository
+    asked: list[tuple[str, str]] = []
+
+    class Noted:
+        def load(self, reference: ModelReference) -> None:
+            asked.append(("load", reference.name))
+            if reference.name != "emb":
+                raise CallError(Reason.MODEL_NOT_FOUND, "no such model")
+
+        def unload(self, reference: ModelReference) -> None:
+            asked.append(("unload", reference.name))
+
+    reader = InputReader(reject_nonfinite=False, max_pixels=1)
+    tables = open_inference.routes(repository, reader, server._admission, server.readiness, Noted())
+
+    def change(method: str, **fields: Any) -> HeldCall:
+        call = HeldCall()
+        message = new(f"{method}Request", **fields).SerializeToString()
+        route = tables.management[f"/inference.GRPCInferenceService/{method}"]
+        call.guard(lambda: route.handle(call, message) and None)
+        assert call.ended.wait(30)
+        return call
+
+    assert change("RepositoryModelLoad", model_name="emb").answer == b""
+    harmless = {"unload_dependents": new("ModelRepositoryParameter", bool_param=False)}
+    unload = change("RepositoryModelUnload", model_name="emb", parameters=harmless)
+    assert unload.answer == b""
+    failed = change("RepositoryModelLoad", model_name="embb")
+    assert failed.failure is not None
+    assert failed.failure.reason is Reason.MODEL_NOT_FOUND
+    assert asked == [("load", "emb"), ("unload", "emb"), ("load", "embb")]
+    config = {"config": new("ModelRepositoryParameter", string_param="{}")}
+    refused = change("RepositoryModelLoad", model_name="emb", parameters=config)
+    assert refused.failure is not None
+    assert refused.failure.reason is Reason.UNIMPLEMENTED
+    assert len(asked) == 3
+    call = HeldCall()
+    path = "/inference.GRPCInferenceService/ServerMetadata"
+    tables.facts[path].handle(call, b"")
+    assert call.answer is not None
+    metadata = new("ServerMetadataResponse").FromString(call.answer)
+    assert "model_repository" in metadata.extensions
+    assert not open_inference.routes(
+        repository, reader, server._admission, server.readiness
+    ).management
+
+
+def test_the_repository_itself_loads_and_unloads(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    repository("emb", embedder())
+    running = start_server()
+    server, calls = running.server, Calls(running.channel)
+    tables = open_inference.routes(
+        server._repository,
+        InputReader(reject_nonfinite=False, max_pixels=1),
+        server._admission,
+        server.readiness,
+        server._repository,
+    )
+    for method, ready, state in (
+        ("RepositoryModelUnload", False, ("UNAVAILABLE", "unloaded")),
+        ("RepositoryModelLoad", True, ("READY", "")),
+    ):
+        call = HeldCall()
+        message = new(f"{method}Request", model_name="emb").SerializeToString()
+        tables.management[f"/inference.GRPCInferenceService/{method}"].handle(call, message)
+        assert call.ended.wait(30)
+        assert call.answer == b""
+        assert calls("ModelReady", name="emb").ready == ready
+        (entry,) = calls("RepositoryIndex").models
+        assert (entry.state, entry.reason) == state
+
+
+def test_reflection_and_health_know_the_service(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+    repository("emb", embedder())
+    running = start_server(reflection=True)
+    health: Any = health_pb2_grpc.HealthStub(running.channel)
+    request = health_pb2.HealthCheckRequest(service="inference.GRPCInferenceService")
+    assert health.Check(request).status == health_pb2.HealthCheckResponse.SERVING
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+    questions = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(
+            file_containing_symbol="inference.GRPCInferenceService"
+        ),
+    ]
+    services, files = stub.ServerReflectionInfo(iter(questions))
+    names = [service.name for service in services.list_services_response.service]
+    assert "inference.GRPCInferenceService" in names
+    assert len(files.file_descriptor_response.file_descriptor_proto) == 2

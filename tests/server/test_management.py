@@ -1,0 +1,313 @@
+"""Versions come and go while the server serves: policies, labels, loading on request, watching."""
+
+import json
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from conftest import Running, StartServer
+from failures import failure_of
+from onnx import TensorProto, helper
+from tiny_models import Publisher, TinyModel, busy, classifier, echo, model
+
+from forwardpass.artefact import MANIFEST_FILE
+from forwardpass.server.app import Server
+from forwardpass.server.runtime import canary
+from forwardpass.server.settings import Settings, SettingsError
+from forwardpass.v1.inference_service_pb2 import PredictRequest
+from forwardpass.v1.model_service_pb2 import (
+    MODEL_STATE_FAILED,
+    MODEL_STATE_READY,
+    MODEL_STATE_UNLOADED,
+    GetModelRequest,
+    ListModelsRequest,
+    LoadModelRequest,
+    ModelReference,
+    UnloadModelRequest,
+)
+from forwardpass.v1.model_service_pb2_grpc import ModelServiceStub
+from forwardpass.wire import Reason, to_tensor
+
+IMAGE = to_tensor(np.zeros((1, 4, 4, 1), np.uint8))
+
+
+def predict(running: Running, **selector: Any) -> int:
+    """The version that answers."""
+    reference = ModelReference(name="clf", **selector)
+    request = PredictRequest(model=reference, inputs={"image": IMAGE})
+    return running.inference.Predict(request).model.version
+
+
+def states(running: Running, name: str = "clf") -> dict[int, int]:
+    models = running.models.ListModels(ListModelsRequest()).models
+    return {one.model.version: one.state for one in models if one.model.name == name}
+
+
+@contextmanager
+def changes(running: Running) -> Iterator[Callable[[Callable[[], bool]], None]]:
+    """Gives a way to wait until something has come true, looked at after every change."""
+    changed = threading.Event()
+    forget = running.server.readiness.watch(changed.set)
+
+    def wait_until(condition: Callable[[], bool]) -> None:
+        while not condition():
+            assert changed.wait(60), "nothing changed for a minute"
+            changed.clear()
+
+    try:
+        yield wait_until
+    finally:
+        forget()
+
+
+@pytest.mark.parametrize(
+    ("policy", "serving"),
+    [
+        ("latest: { num_versions: 2 }", [3, 4]),
+        ("latest: {}", [4]),
+        ("all: {}", [1, 2, 3, 4]),
+        ("specific: { versions: [1, 3] }", [1, 3]),
+    ],
+)
+def test_the_policy_decides_which_versions_serve(
+    repository: Publisher, start_server: StartServer, policy: str, serving: list[int]
+) -> None:
+    for version in (1, 2, 3, 4):
+        repository("clf", classifier(), version)
+    (repository.root / "clf" / "config.pbtxt").write_text(f"version_policy: {{ {policy} }}")
+    running = start_server()
+    ready = [n for n, state in sorted(states(running).items()) if state == MODEL_STATE_READY]
+    assert ready == serving
+    assert predict(running) == serving[-1]
+    assert predict(running, version=serving[0]) == serving[0]
+
+
+def test_a_label_points_to_a_version_that_is_loaded_for_it(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    for version in (1, 2, 3):
+        repository("clf", classifier(), version)
+    labels = repository.root / "clf" / "labels.json"
+    labels.write_text('{"stable": 1, "gone": 9}')
+    running = start_server()
+    assert predict(running) == 3
+    assert predict(running, label="stable") == 1
+    summary = running.models.ListModels(ListModelsRequest()).models[-1]
+    assert list(summary.version_labels) == ["stable"]
+    request = GetModelRequest(model=ModelReference(name="clf", label="gone"))
+    assert failure_of(running.models.GetModel, request).reason is Reason.MODEL_NOT_FOUND
+    request = GetModelRequest(model=ModelReference(name="clf", label="stabel"))
+    assert "did you mean 'stable'?" in failure_of(running.models.GetModel, request).message
+
+
+def test_labels_that_are_none_are_ignored(repository: Publisher, start_server: StartServer) -> None:
+    repository("clf", classifier())
+    (repository.root / "clf" / "labels.json").write_text('["stable"]')
+    assert predict(start_server()) == 1
+
+
+def test_a_version_comes_and_goes_on_request(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    repository("clf", classifier(), 1)
+    running = start_server(management_port=0)
+    with grpc.insecure_channel(f"127.0.0.1:{running.server.management_port}") as channel:
+        manage = ModelServiceStub(channel)
+        repository("clf", classifier(bias=1), 2)
+        assert predict(running) == 1
+        loaded = manage.LoadModel(LoadModelRequest(model=ModelReference(name="clf"))).model
+        assert loaded.summary.model.version == 2
+        assert loaded.golden.passed
+        assert predict(running) == 2
+        # A whole model that was not there at the start.
+        repository("new", classifier(), 1)
+        manage.LoadModel(LoadModelRequest(model=ModelReference(name="new")))
+        assert states(running, "new") == {1: MODEL_STATE_READY}
+
+        gone = manage.UnloadModel(
+            UnloadModelRequest(model=ModelReference(name="clf", version=2))
+        ).models
+        assert [(one.model.version, one.state) for one in gone] == [(2, MODEL_STATE_UNLOADED)]
+        assert predict(running) == 1
+        manage.UnloadModel(UnloadModelRequest(model=ModelReference(name="clf")))
+        request = PredictRequest(model=ModelReference(name="clf"), inputs={"image": IMAGE})
+        assert failure_of(running.inference.Predict, request).reason is Reason.MODEL_NOT_FOUND
+
+        (repository("clf", classifier(), 3) / MANIFEST_FILE).unlink()
+        bad = LoadModelRequest(model=ModelReference(name="clf", version=3))
+        failure = failure_of(manage.LoadModel, bad)
+        assert failure.reason is Reason.MODEL_FAILED
+        assert "has no manifest.json" in failure.message
+        for name, number in (("nope", 0), ("clf", 7)):
+            reference = ModelReference(name=name)
+            if number:
+                reference.version = number
+            failure = failure_of(manage.LoadModel, LoadModelRequest(model=reference))
+            assert failure.reason is Reason.MODEL_NOT_FOUND
+        # What asks for work is not answered on this port, nor management on the other.
+        with pytest.raises(grpc.RpcError) as caught:
+            manage.ListModels(ListModelsRequest())
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(grpc.RpcError) as caught:
+        running.models.LoadModel(LoadModelRequest(model=ModelReference(name="clf")))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_management_takes_the_token_where_there_is_one(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    repository("clf", classifier())
+    running = start_server(management_port=0, management_token="s3cret")
+    request = LoadModelRequest(model=ModelReference(name="clf"))
+    with grpc.insecure_channel(f"127.0.0.1:{running.server.management_port}") as channel:
+        load = ModelServiceStub(channel).LoadModel
+        for metadata in ((), (("authorization", "Bearer s3cre"),), (("authorization", "s3cret"),)):
+            failure = failure_of(load, request, metadata=metadata)
+            assert failure.reason is Reason.UNAUTHENTICATED
+            assert "s3cret" not in failure.message
+        assert load(request, metadata=(("authorization", "Bearer s3cret"),)).model.digest
+
+
+def test_management_that_others_can_reach_takes_a_token(repository: Publisher) -> None:
+    settings = {"models": repository.root, "host": "0.0.0.0", "port": 1, "management_port": 1}
+    with pytest.raises(SettingsError, match="take a management_token"):
+        Server(Settings(**settings))
+    Server(Settings(**settings, management_token="x"))
+
+
+def test_a_watched_repository_is_followed(
+    repository: Publisher, start_server: StartServer, tmp_path: Path
+) -> None:
+    repository("clf", classifier(), 1)
+    running = start_server(watch=True)
+    with changes(running) as wait_until:
+        repository("clf", classifier(bias=1), 2)
+        wait_until(lambda: predict(running) == 2)
+        wait_until(lambda: states(running)[1] == MODEL_STATE_UNLOADED)
+        # A plain ONNX file in a new folder is taken up once it stands still.
+        repository("plain", echo(TensorProto.FLOAT, ["n"]))
+        wait_until(lambda: states(running, "plain") == {1: MODEL_STATE_READY})
+        # The newest version goes: the one before comes back.
+        shutil.rmtree(repository.root / "clf" / "2")
+        wait_until(lambda: predict(running) == 1)
+
+
+def test_a_copy_in_a_watched_repository_is_never_served_half(
+    repository: Publisher, start_server: StartServer, tmp_path: Path
+) -> None:
+    repository("clf", classifier(), 1)
+    running = start_server(watch=True)
+    whole = Publisher(tmp_path / "elsewhere")("clf", classifier(bias=1), 2)
+    half = repository.root / "clf" / "2"
+    half.mkdir()
+    with changes(running) as wait_until:
+        names = sorted(path.name for path in whole.iterdir())
+        assert names[-1] == "model.onnx"
+        for name in names[:-1]:
+            shutil.copy(whole / name, half / name)
+        data = (whole / "model.onnx").read_bytes()
+        (half / "model.onnx").write_bytes(data[: len(data) // 2])
+        wait_until(lambda: states(running).get(2) == MODEL_STATE_FAILED)
+        assert predict(running) == 1
+        (half / "model.onnx").write_bytes(data)
+        wait_until(lambda: predict(running) == 2)
+
+
+def wide(size: int) -> TinyModel:
+    """Makes an array of so many floats when it runs."""
+    return TinyModel(
+        model(
+            [
+                helper.make_node(
+                    "ConstantOfShape",
+                    ["shape"],
+                    ["ones"],
+                    value=helper.make_tensor("v", TensorProto.FLOAT, [1], [1]),
+                ),
+                helper.make_node("ReduceSum", ["ones"], ["sum"], keepdims=0),
+                helper.make_node("Add", ["x", "sum"], ["y"]),
+            ],
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
+            {"shape": np.array([size], np.int64)},
+        )
+    )
+
+
+def test_a_graph_that_takes_too_much_memory_is_refused_before_it_is_loaded(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    repository("wide", wide(3 << 30))
+    repository("clf", classifier())
+    running = start_server(canary=True, canary_bytes=0)
+    assert predict(running) == 1
+    model = running.models.GetModel(GetModelRequest(model=ModelReference(name="wide"))).model
+    assert model.summary.state == MODEL_STATE_FAILED
+    assert "took more than 4096 MiB" in model.summary.state_reason
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed with SIGSEGV"),
+        ("import threading; threading.Event().wait()", "took more than 3 s"),
+    ],
+)
+def test_a_graph_that_would_kill_the_server_is_refused(
+    repository: Publisher,
+    start_server: StartServer,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    reason: str,
+) -> None:
+    """The process of the canary is another here; what becomes of it is real."""
+    monkeypatch.setattr(canary, "_COMMAND", [sys.executable, "-c", code])
+    repository("clf", classifier())
+    running = start_server(canary=True, canary_seconds=3)
+    assert states(running) == {1: MODEL_STATE_FAILED}
+    model = running.models.GetModel(GetModelRequest(model=ModelReference(name="clf"))).model
+    assert reason in model.summary.state_reason
+    assert running.models.ListModels(ListModelsRequest()).models
+
+
+def test_an_endless_graph_is_refused(repository: Publisher, start_server: StartServer) -> None:
+    endless = busy()
+    steps = np.array(2**60, np.int64)
+    del endless.graph.graph.input[:]
+    endless.graph.graph.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"]))
+    endless.graph.graph.initializer.append(helper.make_tensor("steps", 7, [], [int(steps)]))
+    repository("endless", endless)
+    running = start_server(canary=True, canary_seconds=2)
+    assert states(running, "endless") == {1: MODEL_STATE_FAILED}
+
+
+def test_what_check_says_is_what_would_serve(
+    repository: Publisher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from forwardpass.server.cli import main
+
+    repository("clf", classifier(), 1)
+    with pytest.raises(SystemExit) as caught:
+        main(["check", str(repository.root)])
+    assert caught.value.code == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    facts = json.loads(line)
+    assert (facts["model"], facts["version"], facts["state"]) == ("clf", 1, "READY")
+    assert facts["golden"]["rows"] == 5
+    assert facts["inputs"] == [{"name": "image", "type": "uint8", "shape": [-1, 4, 4, 1]}]
+    assert facts["curve"][0]["rows"] == 1
+
+    (repository("clf", classifier(), 2) / MANIFEST_FILE).unlink()
+    with pytest.raises(SystemExit) as caught:
+        main(["check", str(repository.root)])
+    assert caught.value.code == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["state"] for line in lines] == ["FAILED", "READY"]
+    assert "has no manifest.json" in lines[0]["reason"]
