@@ -176,7 +176,12 @@ def test_management_takes_the_token_where_there_is_one(
 
 
 def test_management_that_others_can_reach_takes_a_token(repository: Publisher) -> None:
-    settings = {"models": repository.root, "host": "0.0.0.0", "port": 1, "management_port": 1}
+    settings: dict[str, Any] = {
+        "models": repository.root,
+        "host": "0.0.0.0",
+        "port": 1,
+        "management_port": 1,
+    }
     with pytest.raises(SettingsError, match="take a management_token"):
         Server(Settings(**settings))
     Server(Settings(**settings, management_token="x"))

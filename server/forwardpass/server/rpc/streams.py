@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, NoReturn, TypeVar
 
+from google.protobuf.message import Message
+
 from forwardpass.server.errors import InvalidInput
 from forwardpass.server.health import Readiness
 from forwardpass.server.rpc.inference import Inference
@@ -25,7 +27,7 @@ from forwardpass.wire import Failure, Reason
 from forwardpass.wire.fields import length_delimited
 
 IN_FLIGHT = 8
-Request = TypeVar("Request", PredictStreamRequest, EmbedStreamRequest)
+Request = TypeVar("Request", bound=Message)
 # The fields of PredictStreamResponse and EmbedStreamResponse.
 _RESPONSE, _ERROR = 1, 2
 _OK = 0
@@ -153,6 +155,10 @@ class _Stream(ABC, Generic[Request]):
         """Begins to answer one request."""
 
     @abstractmethod
+    def _reference(self, request: Request) -> ModelReference:
+        """Returns the part of a request that names its model."""
+
+    @abstractmethod
     def _must_be_alone(self, request: Request) -> bool:
         """Whether a request must wait for those before it."""
 
@@ -170,7 +176,7 @@ class _Stream(ABC, Generic[Request]):
             request = parse(self._kind, message)
         except InvalidInput as error:
             return error
-        model = request.request.model
+        model = self._reference(request)
         if model.name:
             self._model.CopyFrom(model)
         else:
@@ -181,16 +187,15 @@ class _Stream(ABC, Generic[Request]):
         """Begins what may begin, and ends the stream when nothing is left."""
         while self._waiting and not self._draining:
             request = self._waiting[0]
-            wrong = isinstance(request, InvalidInput)
-            if self._begun and not wrong and self._must_be_alone(request):
+            if isinstance(request, InvalidInput):
+                self._waiting.popleft()
+                self._add().fail(request.failure)
+                continue
+            if self._begun and self._must_be_alone(request):
                 break
             self._waiting.popleft()
-            call = StreamedCall(self._call, self._flush)
-            self._begun.append(call)
-            if wrong:
-                call.fail(request.failure)
-            else:
-                call.guard(partial(self._begin, call, request))
+            call = self._add()
+            call.guard(partial(self._begin, call, request))
         if self._begun:
             return
         if self._draining:
@@ -203,6 +208,12 @@ class _Stream(ABC, Generic[Request]):
             )
         elif self._half_closed and not self._waiting:
             self._call.finish()
+
+    def _add(self) -> StreamedCall:
+        """Returns the next request's call, whose answer comes after those before it."""
+        call = StreamedCall(self._call, self._flush)
+        self._begun.append(call)
+        return call
 
     def _flush(self) -> None:
         """Sends the answers that are next in order."""
@@ -237,6 +248,9 @@ class PredictStream(_Stream[PredictStreamRequest]):
         self._repository = repository
         self._memory = Memory()
 
+    def _reference(self, request: PredictStreamRequest) -> ModelReference:
+        return request.request.model
+
     def _must_be_alone(self, request: PredictStreamRequest) -> bool:
         # The state after one request is the state before the next.
         model = self._repository.models.get(request.request.model.name)
@@ -255,6 +269,9 @@ class EmbedStream(_Stream[EmbedStreamRequest]):
     def __init__(self, call: Call, inference: Inference) -> None:
         super().__init__(call, EmbedStreamRequest)
         self._inference = inference
+
+    def _reference(self, request: EmbedStreamRequest) -> ModelReference:
+        return request.request.model
 
     def _must_be_alone(self, request: EmbedStreamRequest) -> bool:  # noqa: ARG002  # none has states
         return False

@@ -45,7 +45,7 @@ class Model:
         # Set by an explicit unload: nothing is loaded again until an explicit load.
         self._unloaded = False
         # Versions without a manifest, as they were at the last look, and those that changed since.
-        self._looked: dict[int, object] = {}
+        self._looked: Mapping[int, object] = {}
         self._unsettled: set[int] = set()
         self.scan()
 
