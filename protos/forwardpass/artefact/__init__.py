@@ -19,7 +19,7 @@ from forwardpass.artefact.manifest import (
     verify_manifest,
     write_manifest,
 )
-from forwardpass.artefact.onnx_graph import External, GraphError, read_external
+from forwardpass.artefact.onnx_graph import External, GraphError, GraphFile, read_graph
 from forwardpass.artefact.tolerance import max_absolute_error, within
 
 MODEL_FILE = "model.onnx"
@@ -33,6 +33,7 @@ __all__ = [
     "External",
     "Golden",
     "GraphError",
+    "GraphFile",
     "Manifest",
     "ManifestError",
     "array_digest",
@@ -42,7 +43,7 @@ __all__ = [
     "file_digest",
     "load_golden",
     "max_absolute_error",
-    "read_external",
+    "read_graph",
     "read_manifest",
     "save_golden",
     "space_id",

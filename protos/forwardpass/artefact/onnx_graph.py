@@ -29,8 +29,21 @@ class External:
     length: int | None
 
 
-def read_external(model: bytes) -> list[External]:
-    """Checks a graph's operators, and returns the weights that lie outside of the file.
+@dataclass(frozen=True, slots=True)
+class GraphFile:
+    """What is known of an ONNX file before it is loaded.
+
+    Attributes:
+        external: The weights that lie outside of it.
+        unranked: The inputs of which it states no shape, not even a number of axes.
+    """
+
+    external: list[External]
+    unranked: frozenset[str]
+
+
+def read_graph(model: bytes) -> GraphFile:
+    """Checks a graph's operators, and returns what it needs and leaves open.
 
     Raises:
         GraphError: Not an ONNX file, an operator that is not ONNX Runtime's own, or weights in a
@@ -49,7 +62,10 @@ def read_external(model: bytes) -> list[External]:
         if node is not None and node.op_type in _FORBIDDEN:
             raise GraphError(f"operator {node.op_type!r} runs foreign code and is never loaded")
         external.extend(_external(tensor) for tensor in tensors if tensor.data_location == 1)
-    return external
+    unranked = frozenset(
+        value.name for value in parsed.graph.input if not value.type.tensor_type.HasField("shape")
+    )
+    return GraphFile(external, unranked)
 
 
 @cache

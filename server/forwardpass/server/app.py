@@ -22,7 +22,9 @@ from forwardpass.server.rpc.reflection import METHODS, Reflection
 from forwardpass.server.rpc.streams import Streams
 from forwardpass.server.runtime.canary import Canary, Limits
 from forwardpass.server.runtime.loading import LoadOptions
+from forwardpass.server.runtime.providers import CudaOptions, choose
 from forwardpass.server.runtime.repository import Repository
+from forwardpass.server.runtime.session import check_providers
 from forwardpass.server.runtime.threads import available_cores
 from forwardpass.server.runtime.watch import Watcher
 from forwardpass.server.scheduling.admission import Admission
@@ -56,6 +58,7 @@ class Server:
 
     Raises:
         RepositoryError: There is no model repository.
+        ProviderError: What should run the models is not there.
         TlsError: The certificates cannot be used.
         SettingsError: The settings contradict each other.
     """
@@ -144,6 +147,7 @@ class Server:
         self._admission.close()
         _log.info("draining", calls=self._admission.calls)
         finished = self._admission.wait_idle(self._settings.drain_seconds)
+        unfinished = 0 if finished else self._admission.calls
         if finished:
             self._admission.wait_quiet(_QUIET_SECONDS, _REFUSAL_SECONDS)
         self._transport.stop(_REFUSAL_SECONDS if finished else 0)
@@ -154,7 +158,7 @@ class Server:
         self._repository.close()
         if self._metrics is not None:
             self._metrics.stop()
-        _log.info("stopped", unfinished=0 if finished else self._admission.calls)
+        _log.info("stopped", unfinished=unfinished)
 
     def _routes(self) -> dict[str, Route]:
         settings = self._settings
@@ -239,7 +243,19 @@ def open_repository(settings: Settings) -> Repository:
 
     Raises:
         RepositoryError: There is none.
+        ProviderError: What should run the models is not there.
     """
+    providers = choose(
+        settings.providers,
+        CudaOptions(
+            settings.cuda_device,
+            settings.cuda_memory_bytes,
+            settings.cuda_arena,
+            settings.cuda_convolutions,
+            settings.cuda_ordered_copies,
+        ),
+    )
+    check_providers(providers)
     canary = None
     if settings.canary:
         canary = Canary(Limits(settings.canary_seconds, settings.canary_bytes))
@@ -250,6 +266,7 @@ def open_repository(settings: Settings) -> Repository:
             max_queued=settings.max_queued,
             manifest_required=settings.verify == "require",
             canary=canary,
+            providers=providers,
         ),
     )
 

@@ -26,11 +26,12 @@ def check(settings: Settings) -> int:
     """Loads and measures every model without serving it; returns the exit code."""
     from forwardpass.server.app import open_repository
     from forwardpass.server.check import check
+    from forwardpass.server.runtime.providers import ProviderError
     from forwardpass.server.runtime.repository import RepositoryError
 
     try:
         return check(open_repository(settings))
-    except RepositoryError as error:
+    except (RepositoryError, ProviderError) as error:
         return _complain(str(error), 1)
 
 

@@ -11,20 +11,22 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     CliPositionalArg,
     CliSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
-from forwardpass.server.errors import nearest
+from forwardpass.server.errors import nearest, quote
 
 PREFIX = "FORWARDPASS_"
+_PROVIDERS = ("cpu", "cuda")
 # Variables of the client and the trainer, which share the prefix.
 _OTHERS = {"FORWARDPASS_SERVER", "FORWARDPASS_TOKEN", "FORWARDPASS_CACHE"}
 
@@ -79,6 +81,25 @@ class Settings(BaseSettings):
     threads: int = Field(
         0, ge=0, le=1024, description="Threads for one run of a model; 0 takes the CPU quota."
     )
+    providers: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("cpu",),
+        description="What runs the models, in order: cpu, cuda. cuda,cpu gives the CPU what a GPU "
+        "cannot do; with cuda alone such a model fails.",
+    )
+    cuda_device: int = Field(0, ge=0, description="The GPU to use.")
+    cuda_memory_bytes: int = Field(
+        0, ge=0, description="The most memory of the GPU's arena, without weights; 0 takes all."
+    )
+    cuda_arena: Literal["kSameAsRequested", "kNextPowerOfTwo"] = Field(
+        "kSameAsRequested", description="How the arena grows (ONNX Runtime's names)."
+    )
+    cuda_convolutions: Literal["HEURISTIC", "EXHAUSTIVE", "DEFAULT"] = Field(
+        "HEURISTIC",
+        description="How cuDNN finds an algorithm; EXHAUSTIVE measures again for each new shape.",
+    )
+    cuda_ordered_copies: bool = Field(
+        default=True, description="Copy in the stream that computes; without it copies may race."
+    )
     verify: Literal["auto", "require"] = Field(
         "auto",
         description="auto: a manifest that is there is enforced. require: every version needs one.",
@@ -118,6 +139,24 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug has a line for every call."
     )
+
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _split_providers(cls, given: object) -> object:
+        """Takes "cuda,cpu", and lists of such."""
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
+            return given
+        names = tuple(name.strip() for text in texts for name in text.split(","))
+        for name in names:
+            if name not in _PROVIDERS:
+                raise ValueError(
+                    f"no provider {quote(name)}{nearest(name, _PROVIDERS)}; "
+                    f"there are {', '.join(_PROVIDERS)}"
+                )
+        if len(set(names)) != len(names):
+            raise ValueError("a provider is named twice")
+        return names
 
     @classmethod
     def settings_customise_sources(
@@ -199,4 +238,4 @@ def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"]))
     given = "" if first["type"] == "missing" else f", got {first['input']!r}"
-    return f"setting {name!r}: {first['msg']}{given}"
+    return f"setting {name!r}: {first['msg'].removeprefix('Value error, ')}{given}"

@@ -20,6 +20,7 @@ from forwardpass.server.runtime.source import Source
 
 _COMMAND = [sys.executable, "-m", "forwardpass.server.runtime.canary"]
 _FINE, _OUT_OF_MEMORY = "fine", "out of memory"
+_STOPPED = "the server is shutting down; it was not tried to the end"
 # What a Python with ONNX Runtime and an empty graph reserves of its address space.
 _BASE_BYTES = 4 << 30
 # A graph holds its weights, a copy that is optimised, and what it computes.
@@ -54,6 +55,7 @@ class Canary:
         self._limits = limits
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
 
     def start(self) -> None:
         """Starts the process ahead of the first try."""
@@ -64,6 +66,15 @@ class Canary:
         """Ends the process."""
         with self._lock:
             self._end()
+
+    def stop(self) -> None:
+        """Ends the process for good, also in the middle of a try, which then fails."""
+        self._stopped = True
+        while not self._lock.acquire(timeout=0.1):
+            if (process := self._process) is not None:
+                process.kill()
+        self._end()
+        self._lock.release()
 
     def check(self, folder: Path, source: Source) -> None:
         """Loads a version's graph and runs it once, in the process.
@@ -107,6 +118,8 @@ class Canary:
         return verdict
 
     def _running(self) -> "subprocess.Popen[str]":
+        if self._stopped:
+            raise CanaryError(_STOPPED)
         if self._process is None:
             self._process = subprocess.Popen(
                 _COMMAND,
@@ -121,6 +134,8 @@ class Canary:
         """Returns what to say of a process that has ended by itself."""
         code = process.wait()
         self._end()
+        if self._stopped:
+            return CanaryError(_STOPPED)
         if code == -signal.SIGXCPU:
             return CanaryError(f"it took more than {self._limits.seconds:g} s of processor time")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -112,10 +112,14 @@ def rows_are_independent(session: Session, signature: Signature) -> bool:
     """Whether a graph of unknown origin answers three rows as it answers each alone.
 
     Only a graph whose every input and output has any extent on axis 0 is tried; what that axis
-    means is not written in the graph, and it may be time.
+    means is not written in the graph, and it may be time. Several inputs must give that axis one
+    name: where they do not, their extents may differ, as in a sum of many rows and a single one.
     """
     specs = (*signature.inputs.values(), *signature.outputs.values())
     if not all(spec.shape and spec.shape[0] == -1 for spec in specs):
+        return False
+    first_axes = {node.shape[0] for node in session.inputs}
+    if len(session.inputs) > 1 and (len(first_axes) > 1 or None in first_axes):
         return False
     if all(spec.type.dtype.kind in "iubO" for spec in signature.inputs.values()):
         return False  # Rows of zeros are all alike, and prove nothing.

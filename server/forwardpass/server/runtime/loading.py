@@ -30,6 +30,7 @@ from forwardpass.server.runtime.curve import (
 )
 from forwardpass.server.runtime.golden import GoldenError, GoldenResult, replay
 from forwardpass.server.runtime.loaded import Loaded
+from forwardpass.server.runtime.providers import CPU_ONLY, Provider
 from forwardpass.server.runtime.session import Session, SessionError
 from forwardpass.server.runtime.signature import (
     Signature,
@@ -68,12 +69,14 @@ class LoadOptions:
         max_queued: The most requests that wait for one version.
         manifest_required: Whether a version without a manifest is refused.
         canary: The process that tries a graph first; None for no such process.
+        providers: What runs the models, in order.
     """
 
     threads: int
     max_queued: int
     manifest_required: bool
     canary: Canary | None
+    providers: Sequence[Provider] = CPU_ONLY
 
 
 def load(
@@ -107,8 +110,8 @@ def load(
     moved(State.MODEL_STATE_LOADING)
     if options.canary is not None:
         options.canary.check(folder, source)
-    session = Session(source.model, source.weights, options.threads)
-    card, signature = _describe(session, config)
+    session = Session(source.model, source.weights, options.threads, options.providers)
+    card, signature = _describe(session, config, source)
     moved(State.MODEL_STATE_WARMING)
     golden = _replay(session, source, card, signature)
     for warmup in config.warmups:
@@ -145,10 +148,10 @@ def load(
 
 
 def _describe(
-    session: Session, config: ModelConfig
+    session: Session, config: ModelConfig, source: Source
 ) -> tuple[model_card_pb2.ModelCard | None, Signature]:
     """Returns the card and the signature, which card, configuration and graph must agree on."""
-    signature = graph_signature(session.inputs, session.outputs)
+    signature = graph_signature(session.inputs, session.outputs, source.unranked)
     text = session.metadata.get(CARD_KEY)
     card = None if text is None else card_from_json(text)
     if card is not None:

@@ -47,6 +47,7 @@ class Repository:
         self._passed_over: set[str] = set()
         self._closing = threading.Event()
         self._models: Mapping[str, Model] = {}
+        self._scanning = threading.Lock()
         self._scan()
 
     @property
@@ -123,7 +124,8 @@ class Repository:
     def close(self) -> None:
         """Lets go of every model."""
         self._closing.set()
-        self._end_canary()
+        if self._options.canary is not None:
+            self._options.canary.stop()
         for model in self._models.values():
             model.close()
 
@@ -137,8 +139,8 @@ class Repository:
             version = self.describe(reference)
             if (loaded := version.lease()) is not None:
                 return loaded
-            # Between the two lines a newer version may have taken its place: look again.
-            if not version.ready:
+            # Between the two lines another version may have taken its place: look again.
+            if not version.ready and self.describe(reference) is version:
                 raise self._refusal(version)
 
     def describe(self, reference: model_service_pb2.ModelReference) -> Version:
@@ -206,7 +208,8 @@ class Repository:
             return CallError(
                 Reason.MODEL_NOT_FOUND, f"{who} is not served any more", field="model.version"
             )
-        if self._models[version.name].ready:
+        model = self._models.get(version.name)
+        if model is None or model.ready:
             return CallError(
                 Reason.MODEL_NOT_FOUND, f"{who} is not served; another is", field="model.version"
             )
@@ -216,21 +219,26 @@ class Repository:
 
     def _scan(self) -> None:
         """Looks for models; those that are known stay, those that are gone and idle go."""
-        models: dict[str, Model] = {}
-        for path in sorted(self._folder.iterdir()):
-            if self._is_model(path):
-                known = self._models.get(path.name)
-                models[path.name] = known or Model(path, self._options, self._notify)
-        for name, model in self._models.items():
-            if name not in models and model.ready:
-                models[name] = model
-        self._models = models
+        # One at a time: two would make two of a new model, and one of them would be lost.
+        with self._scanning:
+            models: dict[str, Model] = {}
+            for path in sorted(self._folder.iterdir()):
+                if self._is_model(path):
+                    known = self._models.get(path.name)
+                    models[path.name] = known or Model(path, self._options, self._notify)
+            for name, model in self._models.items():
+                if name not in models and model.ready:
+                    models[name] = model
+            self._models = models
 
     def _is_model(self, path: Path) -> bool:
         # Links are not followed: they could lead out of the repository.
         plain = path.is_dir() and not path.is_symlink() and _NAME.fullmatch(path.name)
-        if plain and any(entry.name.isdecimal() for entry in path.iterdir()):
-            return True
+        try:
+            if plain and any(entry.name.isdecimal() for entry in path.iterdir()):
+                return True
+        except FileNotFoundError:
+            return False  # It went while it was looked at.
         if not path.name.startswith(".") and path.name not in self._passed_over:
             self._passed_over.add(path.name)
             _log.warning("ignored", path=path.name, reason="no folder of numbered versions")

@@ -9,6 +9,15 @@ import ml_dtypes
 import numpy as np
 
 from forwardpass.server.errors import InvalidInput
+from forwardpass.server.runtime.providers import (
+    CPU,
+    CPU_ONLY,
+    CUDA,
+    Provider,
+    ProviderError,
+    check_installed,
+    check_taken,
+)
 from forwardpass.wire import Array
 
 # ONNX Runtime 1.29 and later send telemetry unless told not to before the import.
@@ -17,9 +26,16 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-PROVIDERS = ("CPUExecutionProvider",)
 _BFLOAT16, _BFLOAT16_TENSOR = 16, "tensor(bfloat16)"  # onnx.TensorProto.BFLOAT16
-_QUIET = 3  # Errors only; ours say what matters.
+_STRING_TENSOR = "tensor(string)"
+# Nothing: what goes wrong is raised, and logged as we log. Its own lines are not JSON, and callers
+# could fill the log with them.
+_QUIET = 4
+# A model that gives its input back: one float, opset 13.
+_PROBE = (
+    b'\x08\x07:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01pZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12'
+    b"\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
 
 
 class SessionError(Exception):
@@ -33,32 +49,51 @@ class Session:
         model: The bytes of the ONNX file.
         weights: The bytes of each file that it refers to, by the name that it uses.
         threads: Threads for one run.
+        providers: What runs it, in order. Operators that none of them has make the graph fail.
 
     Raises:
         SessionError: ONNX Runtime refuses the graph.
     """
 
-    def __init__(self, model: bytes, weights: Mapping[str, bytes], threads: int) -> None:
+    def __init__(
+        self,
+        model: bytes,
+        weights: Mapping[str, bytes],
+        threads: int,
+        providers: Sequence[Provider] = CPU_ONLY,
+    ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _QUIET
         # Spinning threads burn the cores that other models and the transport need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if all(provider.name != CPU for provider in providers):
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         if weights:
             buffers = list(weights.values())
             options.add_external_initializers_from_files_in_memory(
                 list(weights), buffers, [len(buffer) for buffer in buffers]
             )
         try:
-            self._session = ort.InferenceSession(model, options, providers=list(PROVIDERS))
+            self._session = ort.InferenceSession(
+                model,
+                options,
+                providers=[(provider.name, dict(provider.options)) for provider in providers],
+                # Else ONNX Runtime tries again without the provider that failed.
+                enable_fallback=0,
+            )
+            check_taken(providers, self._session.get_provider_options())
         except Exception as error:
             raise SessionError(str(error)) from error
-        self._session.disable_fallback()
         # ONNX Runtime's Python interface has no numpy type for these; they take a way of their own.
-        self._has_bfloat16 = any(
-            node.type == _BFLOAT16_TENSOR for node in (*self.inputs, *self.outputs)
-        )
+        self._bfloat16_in = any(node.type == _BFLOAT16_TENSOR for node in self.inputs)
+        self._bfloat16_out = {node.name for node in self.outputs if node.type == _BFLOAT16_TENSOR}
+        if self._bfloat16_out and any(node.type == _STRING_TENSOR for node in self.inputs):
+            raise SessionError(
+                f"it takes text and gives {min(self._bfloat16_out)!r} as bfloat16, which ONNX "
+                "Runtime's Python interface cannot do together: cast the output to float32"
+            )
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -101,30 +136,62 @@ class Session:
             InvalidInput: The graph refuses the values, such as an index out of range.
         """
         options = ort.RunOptions()
+        options.log_severity_level = _QUIET
         if on_begin is not None:
             on_begin(lambda: setattr(options, "terminate", True))
         try:
-            if self._has_bfloat16:
-                return self._run_with_bfloat16(outputs, inputs, options)
-            values: list[Array] = self._session.run(list(outputs), dict(inputs), options)
+            if not self._bfloat16_out.isdisjoint(outputs):
+                return self._run_to_bfloat16(outputs, inputs, options)
+            feeds = _with_bfloat16(inputs) if self._bfloat16_in else dict(inputs)
+            values: list[Array] = self._session.run(list(outputs), feeds, options)
         except ort_errors.InvalidArgument as error:
             raise InvalidInput(f"the model refuses the values: {_first_line(error)}") from error
         except ort_errors.RuntimeException as error:
             raise RuntimeError("ONNX Runtime failed") from error
         return values
 
-    def _run_with_bfloat16(
+    def _run_to_bfloat16(
         self, outputs: Sequence[str], inputs: Mapping[str, Array], options: Any
     ) -> list[Array]:
-        feeds = {name: _to_ort_value(array) for name, array in inputs.items()}
+        feeds = {
+            name: value
+            if isinstance(value, ort.OrtValue)
+            else ort.OrtValue.ortvalue_from_numpy(value)
+            for name, value in _with_bfloat16(inputs).items()
+        }
         values = self._session.run_with_ort_values(list(outputs), feeds, options)
         return [_from_ort_value(value) for value in values]
 
 
-def _to_ort_value(array: Array) -> Any:
-    if array.dtype != ml_dtypes.bfloat16:
-        return ort.OrtValue.ortvalue_from_numpy(array)
-    bits = np.ascontiguousarray(array).view(np.uint16)
+def check_providers(providers: Sequence[Provider]) -> None:
+    """Tries the providers on a graph of one operator, which tells wrong options at the start.
+
+    Raises:
+        ProviderError: One is missing, cannot start, or does not take its options.
+    """
+    check_installed(providers, ort.get_available_providers())
+    if any(provider.name == CUDA for provider in providers):
+        # CUDA and cuDNN may come as Python packages, where no loader looks by itself.
+        ort.preload_dlls()
+    has_cpu = any(provider.name == CPU for provider in providers)
+    try:
+        session = Session(_PROBE, {}, 1, providers if has_cpu else (*providers, *CPU_ONLY))
+    except SessionError as error:
+        raise ProviderError(str(error)) from error
+    session.run(["y"], {"x": np.zeros(1, np.float32)})
+
+
+def _with_bfloat16(inputs: Mapping[str, Array]) -> dict[str, Any]:
+    """Returns the inputs, with those that numpy has no type for in ONNX Runtime's own form."""
+    return {
+        name: _bfloat16_value(array) if array.dtype == ml_dtypes.bfloat16 else array
+        for name, array in inputs.items()
+    }
+
+
+def _bfloat16_value(array: Array) -> Any:
+    # A scalar's copy has an axis, unless it is told otherwise.
+    bits = np.ascontiguousarray(array).view(np.uint16).reshape(array.shape)
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16)
 
 

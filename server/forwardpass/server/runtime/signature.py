@@ -1,7 +1,7 @@
 """What a model takes and gives, and whether arrays fit it."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from forwardpass.server.errors import InvalidInput, nearest, quote
@@ -16,12 +16,21 @@ class SignatureError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output: `shape` has -1 where any extent will do."""
+    """One input or output.
+
+    Attributes:
+        name: Its name.
+        type: The type of its elements.
+        shape: Its extents; -1 where any will do.
+        role: What it means.
+        ranked: Whether it has these axes; else any number will do, and `shape` is empty.
+    """
 
     name: str
     type: ElementType
     shape: tuple[int, ...]
     role: "model_card_pb2.TensorRole.ValueType"
+    ranked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +127,9 @@ def _check_array(spec: TensorSpec, array: Array) -> None:
             expected=spec.type.name,
             got=got,
         )
-    fits = array.ndim == len(spec.shape) and all(
-        want in (-1, extent) for want, extent in zip(spec.shape, array.shape, strict=True)
+    fits = not spec.ranked or (
+        array.ndim == len(spec.shape)
+        and all(want in (-1, extent) for want, extent in zip(spec.shape, array.shape, strict=True))
     )
     if not fits:
         raise InvalidInput(
@@ -131,17 +141,23 @@ def _check_array(spec: TensorSpec, array: Array) -> None:
         )
 
 
-def graph_signature(inputs: Iterable[Any], outputs: Iterable[Any]) -> Signature:
+def graph_signature(
+    inputs: Iterable[Any], outputs: Iterable[Any], unranked: Collection[str] = ()
+) -> Signature:
     """Returns the signature that the graph itself tells, with nothing known of rows.
 
     Args:
         inputs: What ONNX Runtime says of the graph's inputs.
         outputs: And of its outputs.
+        unranked: The inputs that may have any number of axes: ONNX Runtime shows them as scalars.
 
     Raises:
         SignatureError: An input or output that is no tensor, or of a type no tensor can hold.
     """
-    return Signature(_specs("input", inputs), _specs("output", outputs), batched=False, max_rows=0)
+    specs = _specs("input", inputs)
+    for name in specs.keys() & unranked:
+        specs[name] = replace(specs[name], ranked=False)
+    return Signature(specs, _specs("output", outputs), batched=False, max_rows=0)
 
 
 def card_signature(graph: Signature, card: model_card_pb2.ModelCard) -> Signature:
@@ -223,10 +239,10 @@ def _from_card(spec: model_card_pb2.TensorSpec) -> TensorSpec:
 
 
 def _compatible(graph: TensorSpec, card: TensorSpec) -> bool:
-    return (
-        graph.type is card.type
-        and len(graph.shape) == len(card.shape)
-        and all(ours in (-1, theirs) for ours, theirs in zip(graph.shape, card.shape, strict=True))
+    if graph.type is not card.type or not graph.ranked:
+        return graph.type is card.type
+    return len(graph.shape) == len(card.shape) and all(
+        ours in (-1, theirs) for ours, theirs in zip(graph.shape, card.shape, strict=True)
     )
 
 

@@ -5,7 +5,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from forwardpass.artefact import (
     GOLDEN_FILE,
@@ -15,7 +15,7 @@ from forwardpass.artefact import (
     Golden,
     Manifest,
     load_golden,
-    read_external,
+    read_graph,
     verify_manifest,
 )
 
@@ -33,12 +33,14 @@ class Source:
         weights: The bytes of each file of weights outside of it, by the name that it uses.
         digest: SHA-256 of the ONNX file and, where there are any, of its files of weights.
         golden: Golden inputs and outputs; None where there are none.
+        unranked: The inputs of which the graph states no number of axes.
     """
 
     model: bytes
     weights: Mapping[str, bytes]
     digest: str
     golden: Golden | None
+    unranked: frozenset[str]
 
 
 def read_source(folder: Path, *, manifest_required: bool) -> Source:
@@ -59,11 +61,12 @@ def read_source(folder: Path, *, manifest_required: bool) -> Source:
             "it is still being copied, or was not published by the trainer"
         )
     model = _read(folder, MODEL_FILE, manifest)
-    external = read_external(model)
+    graph = read_graph(model)
     weights = {
-        name: _read(folder, name, manifest) for name in sorted({one.location for one in external})
+        name: _read(folder, name, manifest)
+        for name in sorted({one.location for one in graph.external})
     }
-    for one in external:
+    for one in graph.external:
         _check_span(one, len(weights[one.location]))
     golden = None
     if (folder / GOLDEN_FILE).is_file():
@@ -71,7 +74,7 @@ def read_source(folder: Path, *, manifest_required: bool) -> Source:
             golden = load_golden(folder / GOLDEN_FILE)
         except Exception as error:
             raise SourceError(f"{GOLDEN_FILE} cannot be read: {error}") from error
-    return Source(model, weights, _digest(model, weights), golden)
+    return Source(model, weights, _digest(model, weights), golden, graph.unranked)
 
 
 def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -96,8 +99,7 @@ def _read(folder: Path, name: str, manifest: Manifest | None) -> bytes:
     if manifest is not None and name not in manifest.files:
         raise SourceError(f"{MANIFEST_FILE} lists no {name}")
     try:
-        # Neither a link nor a file with other links: both could be changed from elsewhere.
-        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = _open(folder, name)
     except FileNotFoundError:
         raise SourceError(f"it has no {name}") from None
     with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor has no path
@@ -108,6 +110,21 @@ def _read(folder: Path, name: str, manifest: Manifest | None) -> bytes:
     if manifest is not None and hashlib.sha256(data).hexdigest() != manifest.files[name].sha256:
         raise SourceError(f"{name} changed while it was being read")
     return data
+
+
+def _open(folder: Path, name: str) -> int:
+    """Returns a descriptor of a file of the folder; no link is followed on the way to it."""
+    *parents, last = PurePosixPath(name).parts
+    inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for parent in parents:
+            outside = inside
+            inside = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=outside)
+            os.close(outside)
+        # Nor may it have other links, which `_read` looks at: it could be changed through them.
+        return os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=inside)
+    finally:
+        os.close(inside)
 
 
 def _check_span(external: External, size: int) -> None:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
 from watchfiles import watch
 
 # Between two looks at a version without a manifest, which must have stood still meanwhile.
@@ -13,6 +14,7 @@ _DEBOUNCE_MS = 400
 # Looks without a change: a network file system tells of none, and a folder that is filled while its
 # watch is being set up may go unnoticed.
 _LOOK_EVERY = 5
+_log = structlog.get_logger()
 
 
 class Watcher:
@@ -37,7 +39,7 @@ class Watcher:
 
     def _watch(self) -> None:
         # Once at the start: something may have changed before the watch began.
-        due, idle = self._reconcile(), 0
+        due, idle = self._look(), 0
         for changes in watch(
             self._folder,
             watch_filter=lambda _, path: "/.tmp-" not in path,
@@ -48,4 +50,11 @@ class Watcher:
         ):
             idle += 1
             if changes or due or idle >= _LOOK_EVERY:
-                due, idle = self._reconcile(), 0
+                due, idle = self._look(), 0
+
+    def _look(self) -> bool:
+        try:
+            return self._reconcile()
+        except OSError as error:
+            _log.warning("look_failed", reason=error.strerror)
+            return True

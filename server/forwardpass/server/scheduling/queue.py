@@ -52,6 +52,8 @@ class JobQueue:
                     Reason.MODEL_NOT_FOUND, "the version is not served any more", field="model"
                 )
             if self._count >= self._gathering.max_jobs:
+                self._sweep()
+            if self._count >= self._gathering.max_jobs:
                 raise CallError(
                     Reason.QUEUE_FULL,
                     f"{self._count} requests wait for the model, the most its queue holds; "
@@ -63,6 +65,21 @@ class JobQueue:
             self._count += 1
             self._counters.pending.add(1)
             self._arrived.notify()
+
+    def _sweep(self) -> None:
+        """Makes room: drops the jobs whose caller has gone."""
+        for level in self._levels:
+            if not any(job.gone for job in level):
+                continue
+            waiting = list(level)
+            level.clear()
+            for job in waiting:
+                if job.gone:
+                    self._count -= 1
+                    self._counters.pending.add(-1)
+                    self._drop(job, _why(job))
+                else:
+                    level.append(job)
 
     def close(self) -> None:
         """Takes no more jobs; those that wait can still be taken."""
@@ -110,10 +127,8 @@ class JobQueue:
             passed: list[Job] = []
             while level and (not jobs or rows < self._gathering.max_rows):
                 job = level.popleft()
-                if job.gone:
-                    dropped.append((job, Reason.CANCELLED))
-                elif job.expired:
-                    dropped.append((job, Reason.DEADLINE_EXCEEDED))
+                if job.gone or job.expired:
+                    dropped.append((job, _why(job)))
                 elif not jobs or (
                     rows + job.rows <= self._gathering.max_rows and jobs[0].may_share(job)
                 ):
@@ -133,6 +148,11 @@ class JobQueue:
     def _drop(self, job: Job, reason: Reason) -> None:
         self._counters.dropped[_DROPPED[reason]].add(1)
         job.failed(CallError(reason, _DROPPED_TEXT[reason]))
+
+
+def _why(job: Job) -> Reason:
+    # The caller of an expired job has mostly gone as well.
+    return Reason.DEADLINE_EXCEEDED if job.expired else Reason.CANCELLED
 
 
 _LOOK_AHEAD = 64

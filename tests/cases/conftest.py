@@ -1,0 +1,9 @@
+import pytest
+
+from .harness import Gate
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """To be asked for before the server, which keeps what it calls."""
+    return Gate(monkeypatch)

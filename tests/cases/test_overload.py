@@ -1,0 +1,561 @@
+"""T05, T46 to T56, T60: overload, deadlines, cancelled calls, failures, batches."""
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from conftest import StartServer
+from failures import failure_of, read_failure
+from onnx import TensorProto, helper
+from tiny_models import (
+    EMBEDDER_WEIGHTS,
+    Publisher,
+    TinyModel,
+    busy,
+    classifier,
+    echo,
+    embedder,
+    model,
+    picker,
+)
+
+from forwardpass.v1.inference_service_pb2 import PredictResponse
+from forwardpass.wire import Reason, from_tensor
+
+from .harness import (
+    PATIENCE,
+    SERVING,
+    Gate,
+    assert_idle,
+    batching,
+    check_health,
+    connect,
+    get,
+    metric,
+    pick,
+    picked,
+    predict,
+    send,
+    steps,
+    stub_of,
+    together,
+)
+
+
+def maker() -> TinyModel:
+    """Makes an array of the shape that it is told: ONNX Runtime fails at a negative extent."""
+    return TinyModel(
+        model(
+            [helper.make_node("ConstantOfShape", ["shape"], ["zeros"])],
+            [helper.make_tensor_value_info("shape", TensorProto.INT64, [1])],
+            [helper.make_tensor_value_info("zeros", TensorProto.FLOAT, ["n"])],
+        )
+    )
+
+
+def test_t05_health_is_answered_while_every_slot_is_taken(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("pick", picker())
+    running = start_server(max_in_flight=4)
+    gate.shut()
+    calls = [send(running, pick(index)) for index in range(4)]
+    gate.wait_submitted(4)
+    for _ in range(20):
+        assert check_health(running) == check_health(running, "pick") == SERVING
+        assert get(running, "/readyz")[0] == get(running, "/livez")[0] == 200
+        assert failure_of(running.inference.Predict, pick(0)).reason is Reason.QUEUE_FULL
+    gate.open()
+    assert [picked(call.result()) for call in calls] == [[0], [1], [2], [3]]
+    assert_idle(running)
+
+
+def test_t46_a_queue_holds_so_many_and_the_rest_is_refused_at_once(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("pick", picker())
+    running = start_server(max_queued=4)
+    gate.shut()
+    calls = [send(running, pick(0))]
+    gate.wait_started()
+    refused = threading.Semaphore(0)
+    for number in range(40):
+        call = send(running, pick(number % 4))
+        call.add_done_callback(lambda _: refused.release())
+        calls.append(call)
+    # They are refused while the one before them still runs.
+    for _ in range(36):
+        assert refused.acquire(timeout=PATIENCE)
+    assert metric(running, "forwardpass_queue_jobs", model="pick") == 4
+    assert metric(running, "nv_inference_pending_request_count", model="pick") == 4
+    failed = [call for call in calls if call.done()]
+    assert len(failed) == 36
+    for call in failed:
+        failure = read_failure(call.exception())
+        assert failure.reason is Reason.QUEUE_FULL
+        assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert failure.retry_after == pytest.approx(0.1)
+        assert failure.metadata["waiting"] == "4"
+    gate.open()
+    for number, call in enumerate(calls):
+        if call not in failed:
+            assert picked(call.result()) == [max(0, number - 1) % 4]
+    assert picked(running.inference.Predict(pick(3))) == [3]
+    assert_idle(running)
+
+
+def test_t47_requests_hold_so_many_bytes_and_the_rest_is_refused(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    """Ruled: what is watched is the bytes in flight, not the memory of the process."""
+    repository("real", echo(TensorProto.FLOAT, ["n"]))
+    running = start_server(max_in_flight_bytes=100_000)
+    request = predict("real", {"x": np.ones(15_000, np.float32)})
+    gate.shut()
+    first = send(running, request)
+    gate.wait_started()
+    failure = failure_of(running.inference.Predict, request)
+    assert failure.reason is Reason.QUEUE_FULL
+    assert failure.retry_after is not None
+    assert "bytes of requests are in flight" in failure.message
+    assert check_health(running) == SERVING
+    small = send(running, predict("real", {"x": np.ones(1, np.float32)}))
+    gate.open()
+    assert first.result().outputs["y"] == request.inputs["x"]
+    assert small.result().outputs
+    assert running.inference.Predict(request).outputs["y"] == request.inputs["x"]
+    assert_idle(running)
+
+
+def test_t48_a_deadline_while_it_runs_ends_the_run(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    repository("busy", busy())
+    running = start_server()
+    assert running.inference.Predict(steps(1)).outputs
+    with pytest.raises(grpc.RpcError) as caught:
+        running.inference.Predict(steps(100_000_000), timeout=0.3)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    # The one worker would be busy for an hour, had it not been stopped.
+    assert running.inference.Predict(steps(1), timeout=PATIENCE).outputs
+    assert_idle(running)
+
+
+def test_t49_what_expired_in_the_queue_is_not_run(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("pick", picker())
+    running = start_server()
+    gate.shut()
+    first = send(running, pick(0))
+    gate.wait_started()
+    late = send(running, pick(3), timeout=0.2)
+    with pytest.raises(grpc.RpcError) as caught:
+        late.result()
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    deadline = gate.jobs[-1].deadline
+    assert deadline is not None
+    threading.Event().wait(max(0.0, deadline - time.monotonic()))
+    gate.open()
+    assert picked(first.result()) == [0]
+    assert picked(running.inference.Predict(pick(1))) == [1]
+    assert [inputs["index"].tolist() for _, inputs in gate.runs] == [[0], [1]]
+    assert metric(running, "nv_inference_exec_count", model="pick") == 2
+    assert metric(running, "forwardpass_jobs_dropped_total", reason="expired") == 1
+    assert_idle(running)
+
+
+def test_t50_what_is_cancelled_in_the_queue_is_not_run_and_its_neighbours_are(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("pick", picker())
+    (repository.root / "pick" / "config.pbtxt").write_text(batching(8))
+    running = start_server()
+    gate.shut()
+    first = send(running, pick(0))
+    gate.wait_started()
+    calls = []
+    for index in (1, 2, 3):
+        calls.append(send(running, pick(index)))
+        gate.wait_submitted(2 if index == 1 else 1)
+    calls[1].cancel()
+    gate.wait_abandoned(gate.jobs[2])
+    gate.open()
+    assert picked(first.result()) == [0]
+    assert picked(calls[0].result()) == [1]
+    assert picked(calls[2].result()) == [3]
+    assert calls[1].code() is grpc.StatusCode.CANCELLED
+    assert [inputs["index"].tolist() for _, inputs in gate.runs] == [[0], [1, 3]]
+    assert metric(running, "forwardpass_jobs_dropped_total", reason="cancelled") == 1
+    assert_idle(running)
+
+
+def test_t50_cancelled_requests_make_room_in_a_full_queue(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("pick", picker())
+    running = start_server(max_queued=2)
+    gate.shut()
+    first = send(running, pick(0))
+    gate.wait_started()
+    gate.wait_submitted()
+    gone = [send(running, pick(1)) for _ in range(2)]
+    gate.wait_submitted(2)
+    assert failure_of(running.inference.Predict, pick(2)).reason is Reason.QUEUE_FULL
+    gone[0].cancel()
+    gone[1].cancel()
+    waiting = {id(job) for job in gate.jobs[1:]}
+    while waiting:
+        waiting.discard(id(gate.abandoned.get(timeout=PATIENCE)))
+    calls = [send(running, pick(index)) for index in (2, 3)]
+    gate.wait_submitted(2)
+    gate.open()
+    assert [picked(call.result()) for call in (first, *calls)] == [[0], [2], [3]]
+    assert len(gate.runs) == 3
+    assert_idle(running)
+
+
+def test_t51_a_run_whose_caller_has_gone_is_ended(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("busy", busy())
+    running = start_server()
+    call = send(running, steps(100_000_000))
+    gate.wait_started()
+    call.cancel()
+    assert call.code() is grpc.StatusCode.CANCELLED
+    assert running.inference.Predict(steps(1), timeout=PATIENCE).outputs
+    assert_idle(running)
+    method = {"grpc_method": "Predict", "grpc_service": "forwardpass.v1.InferenceService"}
+    assert metric(running, "grpc_server_handled_total", **method, grpc_code="CANCELLED") == 1
+    assert metric(running, "grpc_server_handled_total", **method, grpc_code="OK") == 1
+
+
+def test_t51_a_run_goes_on_while_one_of_its_callers_waits(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("pick", picker())
+    (repository.root / "pick" / "config.pbtxt").write_text(batching(8))
+    running = start_server()
+    gate.shut()
+    first = send(running, pick(0))
+    gate.wait_started()
+    gate.wait_submitted()
+    pair = [send(running, pick(1))]
+    gate.wait_submitted()
+    pair.append(send(running, pick(2)))
+    gate.wait_submitted()
+    # Both are in one run; then one caller leaves it.
+    gate.let_one_pass()
+    first.result()
+    gate.wait_started()
+    pair[0].cancel()
+    gate.wait_abandoned(gate.jobs[1])
+    gate.open()
+    assert picked(pair[1].result()) == [2]
+    assert_idle(running)
+
+
+def test_t52_cancel_and_finish_race(
+    gate: Gate,
+    repository: Publisher,
+    start_server: StartServer,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Calls that take a moment are cancelled at a random moment of it."""
+    repository("pick", picker())
+    (repository.root / "pick" / "config.pbtxt").write_text(batching(8))
+    running = start_server()
+    moment = threading.Event()
+    begun = time.perf_counter()
+    for _ in range(10):
+        running.inference.Predict(pick(0))
+    mean = (time.perf_counter() - begun) / 10
+    ends: list[str] = []
+
+    def race(index: int) -> None:
+        chance = random.Random(index)
+        with connect(running) as channel:
+            for _ in range(75):
+                wanted = chance.randrange(4)
+                call = stub_of(channel).Predict.future(pick(wanted), timeout=PATIENCE)
+                moment.wait(chance.uniform(0, 2 * mean))
+                call.cancel()
+                try:
+                    assert picked(call.result()) == [wanted]
+                    ends.append("OK")
+                except grpc.FutureCancelledError:
+                    ends.append("CANCELLED")
+
+    together(4, race)
+    assert len(ends) == 300
+    assert set(ends) == {"OK", "CANCELLED"}
+    # What was cancelled last may still wait for its turn.
+    assert picked(running.inference.Predict(pick(2))) == [2]
+    assert_idle(running)
+    output = capfd.readouterr()
+    assert "call_failed" not in output.out + output.err
+    assert "Traceback" not in output.out + output.err
+
+
+def test_t53_a_client_that_is_killed_leaves_nothing(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("pick", picker())
+    running = start_server()
+    gate.shut()
+    code = (
+        "import sys, threading, grpc\n"
+        "with grpc.insecure_channel(sys.argv[1]) as channel:\n"
+        "    call = channel.unary_unary('/forwardpass.v1.InferenceService/Predict')\n"
+        "    calls = [call.future(bytes.fromhex(sys.argv[2])) for _ in range(50)]\n"
+        "    threading.Event().wait()\n"
+    )
+    message = pick(1).SerializeToString().hex()
+    client = subprocess.Popen([sys.executable, "-c", code, running.address, message])
+    try:
+        gate.wait_submitted(50)
+        assert metric(running, "forwardpass_calls_in_flight") == 50
+    finally:
+        client.send_signal(signal.SIGKILL)
+        client.wait(PATIENCE)
+    # All of them end though the model has answered none.
+    assert running.server._admission.wait_idle(PATIENCE)
+    gate.open()
+    assert picked(running.inference.Predict(pick(2))) == [2]
+    assert len(gate.runs) == 2
+    assert metric(running, "forwardpass_jobs_dropped_total", reason="cancelled") == 49
+    assert_idle(running)
+
+
+@pytest.mark.parametrize("bad", [0, 3, 7])
+def test_t54_one_bad_row_in_a_batch_of_eight_fails_alone(
+    gate: Gate, repository: Publisher, start_server: StartServer, bad: int
+) -> None:
+    repository("pick", picker())
+    (repository.root / "pick" / "config.pbtxt").write_text(batching(8))
+    running = start_server()
+    gate.shut()
+    first = send(running, pick(0))
+    gate.wait_started()
+    gate.wait_submitted()
+    calls = []
+    for number in range(8):
+        calls.append(send(running, pick(99 if number == bad else number % 4)))
+        gate.wait_submitted()
+    gate.open()
+    first.result()
+    for number, call in enumerate(calls):
+        if number == bad:
+            failure = read_failure(call.exception())
+            assert failure.reason is Reason.INVALID_INPUT
+            assert "the model refuses the values" in failure.message
+        else:
+            assert picked(call.result()) == [number % 4]
+    assert [len(inputs["index"]) for _, inputs in gate.runs] == [1, 8, *[1] * 8]
+    assert metric(running, "nv_inference_request_success", model="pick") == 8
+    assert metric(running, "nv_inference_request_failure", model="pick") == 1
+    assert_idle(running)
+
+
+def test_t54_requests_are_gathered_within_the_delay_that_is_configured(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("pick", picker())
+    # A minute at most, but no longer than it takes to fill a run.
+    text = batching(8, max_queue_delay_microseconds=60_000_000)
+    (repository.root / "pick" / "config.pbtxt").write_text(text)
+    running = start_server()
+    calls = [send(running, pick(number % 4, timing=True)) for number in range(8)]
+    for number, call in enumerate(calls):
+        assert picked(call.result()) == [number % 4]
+        assert call.result().timing.batch_rows == 8
+    assert len(gate.runs) == 1
+
+
+def test_t54_what_fails_inside_onnx_runtime_tells_the_caller_nothing_of_it(
+    repository: Publisher, start_server: StartServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    repository("maker", maker())
+    running = start_server()
+    for extent in (-1, 2**62):
+        request = predict("maker", {"shape": np.array([extent])})
+        failure = failure_of(
+            running.inference.Predict, request, metadata=(("x-request-id", "which"),)
+        )
+        assert failure.reason is Reason.INTERNAL
+        assert failure.message == ("internal error; the server's log has it under request id which")
+        assert failure.request_id == "which"
+    good = running.inference.Predict(predict("maker", {"shape": np.array([3])}))
+    assert from_tensor(good.outputs["zeros"]).tolist() == [0, 0, 0]
+    output = capfd.readouterr()
+    assert "ONNXRuntime" in output.out + output.err
+    assert_idle(running)
+
+
+def test_t55_different_shapes_are_never_in_one_run(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("real", echo(TensorProto.FLOAT, ["n", "m"]))
+    (repository.root / "real" / "config.pbtxt").write_text(batching(16))
+    running = start_server()
+    gate.shut()
+    first = send(running, predict("real", {"x": np.zeros((1, 1), np.float32)}))
+    gate.wait_started()
+    gate.wait_submitted()
+    arrays = [np.full((1, 2 + number % 2), number, np.float32) for number in range(8)]
+    calls = []
+    for array in arrays:
+        calls.append(send(running, predict("real", {"x": array})))
+        gate.wait_submitted()
+    gate.open()
+    first.result()
+    for array, call in zip(arrays, calls, strict=True):
+        assert (from_tensor(call.result().outputs["y"]) == array).all()
+    assert [inputs["x"].shape for _, inputs in gate.runs] == [(1, 1), (4, 2), (4, 3)]
+
+
+def test_t55_different_models_versions_and_outputs_are_never_in_one_run(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    for name, number in (("clf", 1), ("clf", 2), ("other", 1)):
+        repository(name, classifier(bias=number), number)
+        text = batching(16) + "version_policy: { all: {} }"
+        (repository.root / name / "config.pbtxt").write_text(text)
+    running = start_server()
+    image = np.zeros((1, 4, 4, 1), np.uint8)
+    who = [("clf", 1), ("clf", 2), ("other", 1)]
+    gate.shut()
+    calls = [
+        (one, send(running, predict(one[0], {"image": image}, version=one[1], timing=True)))
+        for one in who * 5
+    ]
+    gate.wait_submitted(15)
+    gate.open()
+    for one, call in calls:
+        response = call.result()
+        assert (response.model.name, response.model.version) == one
+        # A run has at most the rows of its own version's five requests.
+        assert response.timing.batch_rows <= 5
+        scores = np.exp([0, 0, one[1]])
+        answer = from_tensor(response.outputs["probabilities"])[0]
+        assert answer == pytest.approx(scores / scores.sum(), abs=1e-6)
+    assert len({session for session, _ in gate.runs}) == 3
+
+
+def test_t56_a_run_that_fails_fails_its_own_requests_and_no_others(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("pick", picker())
+    repository("emb", embedder())
+    running = start_server()
+    gate.errors = [RuntimeError("secret"), MemoryError("secret"), ValueError("secret")]
+    for _ in range(3):
+        failure = failure_of(running.inference.Predict, pick(0))
+        assert failure.reason is Reason.INTERNAL
+        assert "secret" not in failure.message
+    assert picked(running.inference.Predict(pick(1))) == [1]
+    features = np.ones((1, 4), np.float32)
+    response = running.inference.Predict(predict("emb", {"features": features}))
+    answer = from_tensor(response.outputs["embedding"])
+    assert answer == pytest.approx(features @ EMBEDDER_WEIGHTS, abs=1e-5)
+    assert_idle(running)
+
+
+def test_t60_a_request_is_answered_alike_alone_and_among_others(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("emb", embedder())
+    (repository.root / "emb" / "config.pbtxt").write_text(batching(8))
+    running = start_server()
+    features = np.random.default_rng(6).normal(size=(8, 1, 4)).astype(np.float32)
+
+    def ask(count: int) -> list[PredictResponse]:
+        """The answers to the first so many, in one run."""
+        gate.shut()
+        blocker = send(running, predict("emb", {"features": features[0]}))
+        gate.wait_started()
+        gate.wait_submitted()
+        calls: list[Any] = []
+        for row in features[:count]:
+            calls.append(send(running, predict("emb", {"features": row}, timing=True)))
+            gate.wait_submitted()
+        gate.open()
+        blocker.result()
+        gate.wait_started()
+        return [call.result() for call in calls]
+
+    alone = [running.inference.Predict(predict("emb", {"features": row})) for row in features]
+    gate.wait_started(8)
+    gate.wait_submitted(8)
+    for count in range(2, 9):
+        answers, again = ask(count), ask(count)
+        for row in range(count):
+            assert answers[row].timing.batch_rows == count
+            assert answers[row].outputs == again[row].outputs
+            one, other = (
+                from_tensor(response.outputs["embedding"])
+                for response in (answers[row], alone[row])
+            )
+            assert np.abs(one - other).max() <= 1e-5
+            assert one == pytest.approx(features[row] @ EMBEDDER_WEIGHTS, abs=1e-5)
+
+
+def test_overload_keeps_health(repository: Publisher, start_server: StartServer) -> None:
+    """Ten times as many callers as the model and its queue hold, who never let go."""
+    repository("busy", busy())
+    running = start_server(max_queued=4)
+    running.inference.Predict(steps(1))
+    probed = threading.Event()
+    accepted, refused = threading.Semaphore(0), threading.Semaphore(0)
+
+    def press(_: int) -> None:
+        with connect(running) as channel:
+            stub = stub_of(channel)
+            while not probed.is_set():
+                try:
+                    response = stub.Predict(steps(2_000), timeout=PATIENCE)
+                except grpc.RpcError as error:
+                    failure = read_failure(error)
+                    assert failure.reason is Reason.QUEUE_FULL
+                    assert failure.retry_after is not None
+                    refused.release()
+                    probed.wait(failure.retry_after)
+                else:
+                    assert from_tensor(response.outputs["size"]).tolist() == [64, 64]
+                    accepted.release()
+
+    def probe() -> None:
+        try:
+            for semaphore in (accepted, refused):
+                for _ in range(5):
+                    assert semaphore.acquire(timeout=PATIENCE)
+            for _ in range(20):
+                assert check_health(running) == SERVING
+                assert get(running, "/readyz")[0] == 200
+                assert metric(running, "forwardpass_queue_jobs", model="busy") <= 4
+        finally:
+            probed.set()
+
+    together(51, lambda index: press(index) if index else probe())
+    assert running.inference.Predict(steps(1)).outputs
+    assert_idle(running)
+
+
+def test_t54_what_callers_get_wrong_writes_no_lines_of_onnx_runtime(
+    repository: Publisher, start_server: StartServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its lines are not as ours are, and callers could fill the log with them."""
+    repository("pick", picker())
+    running = start_server()
+    for _ in range(10):
+        assert failure_of(running.inference.Predict, pick(99)).reason is Reason.INVALID_INPUT
+    output = capfd.readouterr()
+    assert "onnxruntime" not in (output.out + output.err).lower()

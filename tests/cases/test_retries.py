@@ -1,0 +1,117 @@
+"""T100: calls that are made again, by a caller or by the product's own client."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Running, StartServer
+from tiny_models import Publisher, classifier, generator, picker
+
+from forwardpass.client import Client, InvalidInput, Overloaded
+from forwardpass.server.errors import CallError
+from forwardpass.server.scheduling.admission import Admission
+from forwardpass.v1.inference_service_pb2 import GenerateRequest
+from forwardpass.v1.model_service_pb2 import ModelReference
+
+from .harness import PATIENCE, Gate, assert_idle, metric, pick, predict, send
+
+# What the client does at most: the first try and three more.
+TRIES = 4
+
+
+def started(running: Running) -> float:
+    method = {"grpc_service": "forwardpass.v1.InferenceService", "grpc_method": "Predict"}
+    return metric(running, "grpc_server_started_total", **method)
+
+
+def test_t100_the_same_call_made_again_is_answered_with_the_same_bytes(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    repository("gen", generator())
+    repository("clf", classifier())
+    running = start_server()
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 1), np.uint8)
+    asked = predict("clf", {"image": images}, top_k=3)
+    drawn = GenerateRequest(model=ModelReference(name="gen"), seed=11, count=5, png=True)
+    answer, samples = running.inference.Predict(asked), running.inference.Generate(drawn)
+    for _ in range(20):
+        assert running.inference.Predict(asked).SerializeToString(deterministic=True) == (
+            answer.SerializeToString(deterministic=True)
+        )
+        assert running.inference.Generate(drawn).SerializeToString(deterministic=True) == (
+            samples.SerializeToString(deterministic=True)
+        )
+
+
+def test_t100_the_client_comes_again_when_it_is_told_to(
+    gate: Gate,
+    repository: Publisher,
+    start_server: StartServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository("pick", picker())
+    running = start_server(max_in_flight=1)
+    refused = threading.Semaphore(0)
+    enter = Admission.enter
+
+    def enter_and_tell(admission: Admission, size: int) -> None:
+        try:
+            enter(admission, size)
+        except CallError:
+            refused.release()
+            raise
+
+    monkeypatch.setattr(Admission, "enter", enter_and_tell)
+    gate.shut()
+    first = send(running, pick(0))
+    gate.wait_started()
+    answers: list[Any] = []
+
+    def ask() -> None:
+        with Client(running.address, timeout=PATIENCE) as client:
+            answers.append(client.predict("pick", {"index": np.array([3])}))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    # Once it has been refused, there is room for it.
+    assert refused.acquire(timeout=PATIENCE)
+    gate.open()
+    first.result()
+    thread.join(PATIENCE)
+    assert answers[0].outputs["value"].tolist() == [3]
+    assert len(gate.runs) == 2
+    assert_idle(running)
+
+
+def test_t100_the_client_gives_up_after_some_tries(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("pick", picker())
+    running = start_server(max_in_flight=1)
+    gate.shut()
+    first = send(running, pick(0))
+    gate.wait_started()
+    with (
+        Client(running.address, timeout=PATIENCE) as client,
+        pytest.raises(Overloaded),
+    ):
+        client.predict("pick", {"index": np.array([3])})
+    assert started(running) == 1 + TRIES
+    gate.open()
+    first.result()
+    assert len(gate.runs) == 1
+
+
+def test_t100_the_client_does_not_repeat_what_is_wrong(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("pick", picker())
+    running = start_server()
+    with Client(running.address, timeout=PATIENCE) as client:
+        with pytest.raises(InvalidInput):
+            client.predict("pick", {"index": np.array([99])})
+        with pytest.raises(InvalidInput):
+            client.predict("pick", {"indexx": np.array([1])})
+    assert started(running) == 2
+    assert len(gate.runs) == 1
