@@ -1,11 +1,12 @@
 # Every target makes its own environment in .venv; nothing else on the machine is touched.
 #
-#   make demo    train four real models, serve them, call them
-#   make test    all tests
-#   make lint    format, types, contract, layout
-#   make bench   measure, and print a table
-#   make protos  regenerate the protobuf modules after a change of a .proto file
-#   make clean   remove what was built; trained models stay
+#   make demo       train four real models, serve them, call them
+#   make test       every test but those of the container
+#   make container  build the image and run it; takes podman, buildah, runc and mmdebstrap
+#   make lint       format, types, contract, layout
+#   make bench      measure, and print a table
+#   make protos     regenerate the protobuf modules after a change of a .proto file
+#   make clean      remove what was built; trained models stay
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +17,7 @@ TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES := pyproject.toml hatch_build.py $(shell find protos -name '*.proto')
 
-.PHONY: demo test lint format bench protos clean
+.PHONY: demo test container lint format bench protos clean
 .DELETE_ON_ERROR:
 
 $(VENV)/product: $(SOURCES)
@@ -35,6 +36,9 @@ demo: $(VENV)/product
 
 test: $(VENV)/tools
 	$(BIN)/python -m pytest
+
+container: $(VENV)/tools
+	$(BIN)/python -m pytest -m container tests/deploy
 
 lint: $(VENV)/tools
 	$(BIN)/ruff format --check

@@ -122,7 +122,8 @@ def test_a_version_comes_and_goes_on_request(
         manage = ModelServiceStub(channel)
         repository("clf", classifier(bias=1), 2)
         assert predict(running) == 1
-        loaded = manage.LoadModel(LoadModelRequest(model=ModelReference(name="clf"))).model
+        second = ModelReference(name="clf", version=2)
+        loaded = manage.LoadModel(LoadModelRequest(model=second)).model
         assert loaded.summary.model.version == 2
         assert loaded.golden.passed
         assert predict(running) == 2
@@ -131,11 +132,12 @@ def test_a_version_comes_and_goes_on_request(
         manage.LoadModel(LoadModelRequest(model=ModelReference(name="new")))
         assert states(running, "new") == {1: MODEL_STATE_READY}
 
-        gone = manage.UnloadModel(
-            UnloadModelRequest(model=ModelReference(name="clf", version=2))
-        ).models
+        gone = manage.UnloadModel(UnloadModelRequest(model=second)).models
         assert [(one.model.version, one.state) for one in gone] == [(2, MODEL_STATE_UNLOADED)]
         assert predict(running) == 1
+        # Without a version the policy rules: the newest serves, and it alone.
+        manage.LoadModel(LoadModelRequest(model=ModelReference(name="clf")))
+        assert states(running) == {2: MODEL_STATE_READY, 1: MODEL_STATE_UNLOADED}
         manage.UnloadModel(UnloadModelRequest(model=ModelReference(name="clf")))
         request = PredictRequest(model=ModelReference(name="clf"), inputs={"image": IMAGE})
         assert failure_of(running.inference.Predict, request).reason is Reason.MODEL_NOT_FOUND
