@@ -54,7 +54,8 @@ format: $(VENV)/tools
 	$(BIN)/buf format --write
 
 bench: $(VENV)/product
-	$(BIN)/python benchmarks/bench.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh train
+	$(BIN)/python benchmarks/bench.py demo/models
 
 protos:
 	rm -f $(VENV)/product
