@@ -1,11 +1,13 @@
 # Every target makes its own environment in .venv; nothing else on the machine is touched.
 #
-#   make demo    train four real models, serve them, call them
-#   make test    all tests
-#   make lint    format, types, contract, layout
-#   make bench   measure, and print a table
-#   make protos  regenerate the protobuf modules after a change of a .proto file
-#   make clean   remove what was built; trained models stay
+#   make demo       train four real models, serve them, call them
+#   make test       every test but the heavy ones
+#   make heavy      build the image and run it (takes podman, buildah, runc and mmdebstrap), and
+#                   call the server with the KServe SDK from an environment of its own
+#   make lint       format, types, contract, layout
+#   make bench      measure, and print a table
+#   make protos     regenerate the protobuf modules after a change of a .proto file
+#   make clean      remove what was built; trained models stay
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +18,7 @@ TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES := pyproject.toml hatch_build.py $(shell find protos -name '*.proto')
 
-.PHONY: demo test lint format bench protos clean
+.PHONY: demo test heavy lint format bench protos clean
 .DELETE_ON_ERROR:
 
 $(VENV)/product: $(SOURCES)
@@ -36,6 +38,9 @@ demo: $(VENV)/product
 test: $(VENV)/tools
 	$(BIN)/python -m pytest
 
+heavy: $(VENV)/tools
+	$(BIN)/python -m pytest -m heavy
+
 lint: $(VENV)/tools
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -50,7 +55,8 @@ format: $(VENV)/tools
 	$(BIN)/buf format --write
 
 bench: $(VENV)/product
-	$(BIN)/python benchmarks/bench.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh train
+	$(BIN)/python benchmarks/bench.py demo/models
 
 protos:
 	rm -f $(VENV)/product

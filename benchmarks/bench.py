@@ -101,7 +101,8 @@ def measure_starts(models: Path, table: Table) -> None:
 
 def measure_predict(models: Path, model: str, table: Table) -> None:
     """Adds the rate of single-row Predict calls, after checking the answers."""
-    folder = max((models / model).iterdir(), key=lambda path: int(path.name))
+    numbers = [int(path.name) for path in (models / model).iterdir() if path.name.isdecimal()]
+    folder = models / model / str(max(numbers))
     golden = load_golden(folder / GOLDEN_FILE)
     tolerance = model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5)
     row = {name: array[:1] for name, array in golden.inputs.items()}

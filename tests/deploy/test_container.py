@@ -33,7 +33,7 @@ from forwardpass.wire import from_tensor, to_tensor
 from .conftest import FindTool
 from .sources import DOCKERFILE, ROOT, Manifests
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 
 BASE_IMAGE = "localhost/forwardpass-test-base"
 IMAGE = "localhost/forwardpass-test"

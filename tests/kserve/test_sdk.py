@@ -15,7 +15,7 @@ from tiny_models import EMBEDDER_WEIGHTS, Publisher, echo, embedder
 
 SDK = "kserve==0.21.0"
 CLIENT = Path(__file__).with_name("client.py")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

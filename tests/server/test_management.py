@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -122,7 +123,8 @@ def test_a_version_comes_and_goes_on_request(
         manage = ModelServiceStub(channel)
         repository("clf", classifier(bias=1), 2)
         assert predict(running) == 1
-        loaded = manage.LoadModel(LoadModelRequest(model=ModelReference(name="clf"))).model
+        second = ModelReference(name="clf", version=2)
+        loaded = manage.LoadModel(LoadModelRequest(model=second)).model
         assert loaded.summary.model.version == 2
         assert loaded.golden.passed
         assert predict(running) == 2
@@ -131,11 +133,12 @@ def test_a_version_comes_and_goes_on_request(
         manage.LoadModel(LoadModelRequest(model=ModelReference(name="new")))
         assert states(running, "new") == {1: MODEL_STATE_READY}
 
-        gone = manage.UnloadModel(
-            UnloadModelRequest(model=ModelReference(name="clf", version=2))
-        ).models
+        gone = manage.UnloadModel(UnloadModelRequest(model=second)).models
         assert [(one.model.version, one.state) for one in gone] == [(2, MODEL_STATE_UNLOADED)]
         assert predict(running) == 1
+        # Without a version the policy rules: the newest serves, and it alone.
+        manage.LoadModel(LoadModelRequest(model=ModelReference(name="clf")))
+        assert states(running) == {2: MODEL_STATE_READY, 1: MODEL_STATE_UNLOADED}
         manage.UnloadModel(UnloadModelRequest(model=ModelReference(name="clf")))
         request = PredictRequest(model=ModelReference(name="clf"), inputs={"image": IMAGE})
         assert failure_of(running.inference.Predict, request).reason is Reason.MODEL_NOT_FOUND
@@ -293,26 +296,25 @@ def test_an_endless_graph_is_refused(repository: Publisher, start_server: StartS
     assert states(running, "endless") == {1: MODEL_STATE_FAILED}
 
 
-def test_what_check_says_is_what_would_serve(
-    repository: Publisher, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from forwardpass.server.cli import main
+def check(root: Path) -> tuple[int, list[dict[str, Any]]]:
+    """The exit code and the lines of `forwardpass-serve check`."""
+    code = "from forwardpass.server.cli import main; main()"
+    command = [sys.executable, "-c", code, "check", str(root)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return ended.returncode, [json.loads(line) for line in ended.stdout.splitlines()]
 
+
+def test_what_check_says_is_what_would_serve(repository: Publisher) -> None:
     repository("clf", classifier(), 1)
-    with pytest.raises(SystemExit) as caught:
-        main(["check", str(repository.root)])
-    assert caught.value.code == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    facts = json.loads(line)
+    code, (facts,) = check(repository.root)
+    assert code == 0
     assert (facts["model"], facts["version"], facts["state"]) == ("clf", 1, "READY")
     assert facts["golden"]["rows"] == 5
     assert facts["inputs"] == [{"name": "image", "type": "uint8", "shape": [-1, 4, 4, 1]}]
     assert facts["curve"][0]["rows"] == 1
 
     (repository("clf", classifier(), 2) / MANIFEST_FILE).unlink()
-    with pytest.raises(SystemExit) as caught:
-        main(["check", str(repository.root)])
-    assert caught.value.code == 1
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    code, lines = check(repository.root)
+    assert code == 1
     assert [line["state"] for line in lines] == ["FAILED", "READY"]
     assert "has no manifest.json" in lines[0]["reason"]

@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 _SECONDS_PER_REQUEST = 10
+# How soon `stop` is noticed.
+_POLL_SECONDS = 0.05
 
 
 class MetricsServer:
@@ -62,7 +64,7 @@ class MetricsServer:
         self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="metrics", daemon=True
+            target=self._server.serve_forever, args=[_POLL_SECONDS], name="metrics", daemon=True
         )
         self._thread.start()
 

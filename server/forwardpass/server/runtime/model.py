@@ -107,16 +107,21 @@ class Model:
             return bool(self._unsettled) or any(v.failed for v in self.versions)
 
     def load(self, number: int | None) -> Version | None:
-        """Loads a version on request, the newest where none is named; None if there is no such."""
+        """Loads a version on request: one by its number beside what serves, or else the newest,
+        which then serves as the configuration's policy says. None if there is none such.
+        """
         with self._lock:
             self._unloaded = False
             self.scan()
-            chosen = self.versions[0] if number is None and self.versions else None
-            if number is not None:
-                chosen = self.find(number)
+            newest = self.versions[0] if self.versions else None
+            chosen = newest if number is None else self.find(number)
             config = self._config()
-            if chosen is not None and config is not None and not chosen.ready:
+            if chosen is None or config is None:
+                return chosen
+            if not chosen.ready:
                 chosen.load(config, self._load_options())
+            if number is None and chosen.ready:
+                self._retire({v.number for v in self.versions} - self._load_wanted(config))
             return chosen
 
     def unload(self, number: int | None) -> list[Version]:
