@@ -86,10 +86,6 @@ class StreamedCall(Call):
         """See `Call.resume`."""
         self._stream.resume(lambda: self.guard(step))
 
-    def on_gone(self, callback: Callable[[], None]) -> None:
-        """See `Call.on_gone`."""
-        self._stream.on_gone(callback)
-
     def on_end(self, callback: Callable[[int], None]) -> None:
         """See `Call.on_end`."""
         with self._lock:

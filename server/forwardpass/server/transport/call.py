@@ -81,13 +81,6 @@ class Call(ABC):
         """Runs a step on the call's own thread, which is soon, and not the calling thread."""
 
     @abstractmethod
-    def on_gone(self, callback: Callable[[], None]) -> None:
-        """Has the callback called once when the caller cancels, disconnects or runs out of time.
-
-        Called at once if that has happened already, and never after the call's end.
-        """
-
-    @abstractmethod
     def on_end(self, callback: Callable[[int], None]) -> None:
         """Has the callback called once with the status code when the call ends, however it does."""
 

@@ -156,8 +156,6 @@ class StockCall(Call):
         self._permits = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._code: int | None = None
-        self._gone = False
-        self._gone_callbacks: list[Callable[[], None]] = []
         self._end_callbacks: list[Callable[[int], None]] = []
         if not context.add_callback(self._on_context_end):
             self._on_context_end()
@@ -186,14 +184,6 @@ class StockCall(Call):
     def resume(self, step: Callable[[], None]) -> None:
         """See `Call.resume`."""
         self._outbox.put(step)
-
-    def on_gone(self, callback: Callable[[], None]) -> None:
-        """See `Call.on_gone`."""
-        with self._lock:
-            if not self._gone:
-                self._gone_callbacks.append(callback)
-                return
-        callback()
 
     def on_end(self, callback: Callable[[int], None]) -> None:
         """See `Call.on_end`."""
@@ -227,7 +217,7 @@ class StockCall(Call):
                 try:
                     message = next(messages, None)
                 except grpc.RpcError:
-                    return  # The caller has gone; `on_gone` tells.
+                    return  # The caller has gone; `on_end` tells.
                 self.guard(lambda message=message: receiver(message))  # type: ignore[misc]  # bound now
                 if message is None:
                     return
@@ -253,13 +243,6 @@ class StockCall(Call):
 
     def _on_context_end(self) -> None:
         """Runs when gRPC is done with the call: our own end, or the caller's."""
-        with self._lock:
-            if self._code is not None:
-                return
-            self._gone = True
-            callbacks, self._gone_callbacks = self._gone_callbacks, []
-        for callback in callbacks:
-            callback()
         expired = self.deadline is not None and time.monotonic() >= self.deadline
         reason = Reason.DEADLINE_EXCEEDED if expired else Reason.CANCELLED
         self._end(CODES[reason], _End())

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 # Colour-blind safe (Okabe and Ito); train and validation have the same two everywhere.
-TRAIN, VALIDATION, ACCENT = "#0072B2", "#D55E00", "#009E73"
+TRAIN, VALIDATION = "#0072B2", "#D55E00"
 
 _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
