@@ -278,7 +278,7 @@ def test_several_inputs_need_not_be_batched(
 def test_a_lease_is_given_back_and_a_success_counted(calls: Calls, running: Running) -> None:
     version = running.server._repository.models["emb"].versions[0]
     assert version.loaded is not None
-    before = version.counters.succeeded.value
+    before = version.counters.succeeded.read()[0]
     calls.infer(emb())
-    assert version.counters.succeeded.value == before + 1
+    assert version.counters.succeeded.read()[0] == before + 1
     assert version.loaded.leases._count == 0

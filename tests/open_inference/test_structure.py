@@ -367,10 +367,10 @@ def test_unknown_parameters_and_no_sequence_are_ignored(calls: Calls) -> None:
 def test_wrong_requests_hold_nothing_and_are_counted(calls: Calls, running: Running) -> None:
     version = running.server._repository.models["emb"].versions[0]
     assert version.loaded is not None
-    before = version.counters.failed.value
+    before = version.counters.failed.read()[0]
     for case in ("T15 four bytes too many", "T06 an input twice"):
         failure_of(calls.infer, INVALID[case][0])
-    assert version.counters.failed.value == before + 2
+    assert version.counters.failed.read()[0] == before + 2
     assert version.loaded.leases._count == 0
     admission = running.server._admission
     assert (admission.calls, admission.bytes) == (0, 0)

@@ -5,6 +5,7 @@ scrapes. Labels come from the loaded models and the served methods only, never f
 """
 
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -25,6 +26,8 @@ SECONDS = (
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+# So many sizes of a run are told apart for each version: callers choose them.
+BATCH_SIZES = 256
 _CODES = (
     *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
     *("ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"),
@@ -46,6 +49,28 @@ class Number:
         """Adds, which may be negative."""
         with self._lock:
             self.value += amount
+
+
+class Total:
+    """How often something happened, and how long it took altogether."""
+
+    __slots__ = ("_count", "_lock", "_seconds")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Counts one time."""
+        with self._lock:
+            self._count += 1
+            self._seconds += seconds
+
+    def read(self) -> tuple[int, float]:
+        """Returns the count and the seconds."""
+        with self._lock:
+            return self._count, self._seconds
 
 
 class Histogram:
@@ -85,11 +110,24 @@ class Histogram:
 
 
 class ModelCounters:
-    """What is counted for one version of a model."""
+    """What is counted for one version of a model.
+
+    Attributes:
+        succeeded: Requests answered, from their arrival to their end.
+        failed: Requests that were not, likewise.
+        rows: Rows that the model ran on.
+        runs: Runs of the model.
+        pending: Jobs that wait.
+        dropped: Jobs not run, by why.
+        phases: Where the time of requests went. The queue counts once a job's run is over, the
+            others once its answer is made: a run's time counts for every request that it answers.
+        batch_rows: Rows by run.
+        last_run: When a run last ended, in seconds since 1970; 0 before the first.
+    """
 
     def __init__(self) -> None:
-        self.succeeded = Number()
-        self.failed = Number()
+        self.succeeded = Total()
+        self.failed = Total()
         self.rows = Number()
         self.runs = Number()
         self.pending = Number()
@@ -98,15 +136,45 @@ class ModelCounters:
             phase: Histogram(SECONDS) for phase in ("decode", "queue", "compute", "encode")
         }
         self.batch_rows = Histogram(ROWS)
+        self.last_run = 0.0
+        self._batches: dict[int, Total] = {}
+        self._batches_lock = threading.Lock()
+        self._answers_lock = threading.Lock()
 
     def ran(self, rows: int, queue_seconds: Iterable[float], compute_seconds: float) -> None:
         """Counts one run of the model, and how long each of its jobs had waited."""
         self.rows.add(rows)
         self.runs.add(1)
         self.batch_rows.observe(rows)
-        self.phases["compute"].observe(compute_seconds)
         for seconds in queue_seconds:
             self.phases["queue"].observe(seconds)
+        with self._batches_lock:
+            self.last_run = time.time()
+            if rows in self._batches or len(self._batches) < BATCH_SIZES:
+                self._batches.setdefault(rows, Total()).add(compute_seconds)
+
+    def answered(
+        self, decode_seconds: float, compute_seconds: float, encode_seconds: float
+    ) -> None:
+        """Counts where the time of one answer went: all of it at once, or the counts differ."""
+        with self._answers_lock:
+            self.phases["decode"].observe(decode_seconds)
+            self.phases["compute"].observe(compute_seconds)
+            self.phases["encode"].observe(encode_seconds)
+
+    def ended(self, seconds: float, *, failed: bool) -> None:
+        """Counts one request, and how long it took from its arrival."""
+        (self.failed if failed else self.succeeded).add(seconds)
+
+    def phase_totals(self) -> dict[str, tuple[int, float]]:
+        """Returns counts and seconds by phase; the counts of answers' phases are the same."""
+        with self._answers_lock:
+            return {phase: histogram.totals() for phase, histogram in self.phases.items()}
+
+    def batches(self) -> list[tuple[int, int, float]]:
+        """Returns (rows, runs, seconds of the model) for the first `BATCH_SIZES` sizes of a run."""
+        with self._batches_lock:
+            return sorted((rows, *total.read()) for rows, total in self._batches.items())
 
 
 class MethodCounters:
@@ -217,13 +285,14 @@ _TRITON = (
 
 
 def _triton_values(counters: ModelCounters) -> dict[str, float]:
-    spent = {phase: histogram.totals()[1] * 1e6 for phase, histogram in counters.phases.items()}
+    spent = {phase: seconds * 1e6 for phase, (_, seconds) in counters.phase_totals().items()}
+    succeeded, seconds = counters.succeeded.read()
     return {
-        "nv_inference_request_success": counters.succeeded.value,
-        "nv_inference_request_failure": counters.failed.value,
+        "nv_inference_request_success": succeeded,
+        "nv_inference_request_failure": counters.failed.read()[0],
         "nv_inference_count": counters.rows.value,
         "nv_inference_exec_count": counters.runs.value,
-        "nv_inference_request_duration_us": sum(spent.values()),
+        "nv_inference_request_duration_us": seconds * 1e6,
         "nv_inference_queue_duration_us": spent["queue"],
         "nv_inference_compute_input_duration_us": spent["decode"],
         "nv_inference_compute_infer_duration_us": spent["compute"],

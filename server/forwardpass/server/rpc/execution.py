@@ -95,14 +95,11 @@ class Execution:
         encode_seconds = time.perf_counter() - started
         if self._timed:
             _tell(response.timing, answer, self._decode_seconds, encode_seconds)
-        phases = self._loaded.counters.phases
-        phases["decode"].observe(self._decode_seconds)
-        phases["encode"].observe(encode_seconds)
+        self._loaded.counters.answered(self._decode_seconds, answer.compute_seconds, encode_seconds)
         return response
 
     def _end(self, code: int) -> None:
-        counters = self._loaded.counters
-        (counters.failed if code else counters.succeeded).add(1)
+        self._loaded.counters.ended(self._call.elapsed, failed=bool(code))
         self._loaded.leases.leave()
 
 

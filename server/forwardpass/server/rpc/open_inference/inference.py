@@ -29,7 +29,7 @@ class Inference:
         loaded = self._repository.find(reference(sent.head.model_name, sent.head.model_version))
 
         def ended(code: int) -> None:
-            (loaded.counters.failed if code else loaded.counters.succeeded).add(1)
+            loaded.counters.ended(call.elapsed, failed=bool(code))
             loaded.leases.leave()
 
         call.on_end(ended)
@@ -51,10 +51,9 @@ class Inference:
 
 
 def encode_timed(request: Request, answer: Answer, decode_seconds: float) -> bytes:
-    """Returns the bytes of the answer, and counts what decoding and encoding took."""
+    """Returns the bytes of the answer, and counts where its time went."""
     started = time.perf_counter()
     data = encode(request, answer)
-    phases = request.loaded.counters.phases
-    phases["decode"].observe(decode_seconds)
-    phases["encode"].observe(time.perf_counter() - started)
+    encode_seconds = time.perf_counter() - started
+    request.loaded.counters.answered(decode_seconds, answer.compute_seconds, encode_seconds)
     return data

@@ -12,6 +12,7 @@ from forwardpass.server.transport.call import Call
 _ModelStatisticsResponse = kind("ModelStatisticsResponse")
 
 _StatisticDuration = kind("StatisticDuration")
+_InferBatchStatistics = kind("InferBatchStatistics")
 # Our phases under the protocol's names.
 _PHASES = {
     "queue": "queue",
@@ -51,15 +52,21 @@ class Statistics:
 def _describe(version: Version, statistics: Any) -> None:
     counters = version.counters
     statistics.name, statistics.version = version.name, str(version.number)
+    statistics.last_inference = int(counters.last_run * 1e3)
     statistics.inference_count = counters.rows.value
     statistics.execution_count = counters.runs.value
     inference = statistics.inference_stats
-    spent = 0
+    inference.success.CopyFrom(_duration(*counters.succeeded.read()))
+    inference.fail.CopyFrom(_duration(*counters.failed.read()))
+    totals = counters.phase_totals()
     for theirs, ours in _PHASES.items():
-        count, seconds = counters.phases[ours].totals()
-        spent += round(seconds * 1e9)
-        getattr(inference, theirs).CopyFrom(
-            _StatisticDuration(count=count, ns=round(seconds * 1e9))
-        )
-    inference.success.CopyFrom(_StatisticDuration(count=counters.succeeded.value, ns=spent))
-    inference.fail.count = counters.failed.value
+        getattr(inference, theirs).CopyFrom(_duration(*totals[ours]))
+    # Requests are decoded and encoded one by one, outside of runs: a run has no times for these.
+    statistics.batch_stats.extend(
+        _InferBatchStatistics(batch_size=rows, compute_infer=_duration(runs, seconds))
+        for rows, runs, seconds in counters.batches()
+    )
+
+
+def _duration(count: int, seconds: float) -> Any:
+    return _StatisticDuration(count=count, ns=round(seconds * 1e9))

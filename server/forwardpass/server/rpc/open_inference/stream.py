@@ -119,7 +119,8 @@ class _Stream:
         try:
             self._submit(slot, sent, loaded, started)
         except BaseException:
-            self._settle(loaded, len(message), failed=True)
+            self._settle(loaded, len(message))
+            loaded.counters.ended(time.perf_counter() - started, failed=True)
             raise
 
     def _submit(self, slot: _Slot, sent: Sent, loaded: Loaded, started: float) -> None:
@@ -129,24 +130,25 @@ class _Stream:
         size = len(sent.message)
 
         def answered(answer: Answer) -> None:
-            self._settle(loaded, size, failed=False)
+            self._settle(loaded, size)
 
             def put() -> None:
                 slot.answer = stream_answer(encode_timed(request, answer, decode_seconds))
+                loaded.counters.ended(time.perf_counter() - started, failed=False)
                 self._flush()
 
             call.resume(put)
 
         def failed(error: Exception) -> None:
-            self._settle(loaded, size, failed=True)
+            self._settle(loaded, size)
+            loaded.counters.ended(time.perf_counter() - started, failed=True)
             self._fail(slot, error)
 
         slot.job = request.job(call.deadline, answered, failed)
         loaded.worker.submit(slot.job)
 
-    def _settle(self, loaded: Loaded, size: int, *, failed: bool) -> None:
+    def _settle(self, loaded: Loaded, size: int) -> None:
         """Gives back what a request held; called once for each."""
-        (loaded.counters.failed if failed else loaded.counters.succeeded).add(1)
         loaded.leases.leave()
         self._server.admission.leave(size)
 
