@@ -1,18 +1,23 @@
+import base64
 import urllib.error
 import urllib.request
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from conftest import Running, StartServer
 from failures import failure_of
+from google.protobuf import json_format
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 from prometheus_client.parser import text_string_to_metric_families
-from tiny_models import Publisher, classifier
+from tiny_models import EMBEDDER_WEIGHTS, Publisher, classifier, embedder
 
 from forwardpass.pixels import encode_png
 from forwardpass.server.runtime.version import Version
@@ -174,6 +179,78 @@ def test_reflection_tells_what_is_served_when_asked_to(
         assert any(f"{file.package}.{one.name}" == service for one in file.service)
     with pytest.raises(KeyError):
         database.FindFileContainingSymbol("no.such.Service")
+
+
+def test_reflection_is_all_that_a_caller_needs(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    """As grpcurl does: messages from the server's own descriptors, filled from JSON."""
+    repository("emb", embedder())
+    running = start_server(reflection=True)
+    # protobuf's stubs do not know that a pool may ask a database.
+    pool: Any = DescriptorPool(ProtoReflectionDescriptorDatabase(running.channel))
+
+    def call(service: str, name: str, fields: dict[str, Any]) -> Any:
+        method = pool.FindServiceByName(service).FindMethodByName(name)
+        request = json_format.ParseDict(fields, GetMessageClass(method.input_type)())
+        send: Any = running.channel.unary_unary(
+            f"/{service}/{name}",
+            request_serializer=GetMessageClass(method.input_type).SerializeToString,
+            response_deserializer=GetMessageClass(method.output_type).FromString,
+        )
+        return json_format.MessageToDict(send(request), preserving_proto_field_name=True)
+
+    features = np.arange(4, dtype=np.float32).reshape(1, 4)
+    expected = features @ EMBEDDER_WEIGHTS
+    tensor = {
+        "data_type": "DATA_TYPE_FLOAT32",
+        "shape": [1, 4],
+        "content": base64.b64encode(features.tobytes()).decode(),
+    }
+    predicted = call(
+        "forwardpass.v1.InferenceService",
+        "Predict",
+        {"model": {"name": "emb"}, "inputs": {"features": tensor}},
+    )
+    contents = {"fp32_contents": features.ravel().tolist()}
+    inferred = call(
+        "inference.GRPCInferenceService",
+        "ModelInfer",
+        {
+            "model_name": "emb",
+            "inputs": [
+                {"name": "features", "datatype": "FP32", "shape": [1, 4], "contents": contents}
+            ],
+        },
+    )
+    for content in (
+        predicted["outputs"]["embedding"]["content"],
+        inferred["raw_output_contents"][0],
+    ):
+        answer = np.frombuffer(base64.b64decode(content), np.float32)
+        assert answer == pytest.approx(expected[0], abs=1e-5)
+
+
+def test_both_versions_of_reflection_answer_alike(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    running = start_server(reflection=True)
+    questions = [
+        reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString(),
+        reflection_pb2.ServerReflectionRequest(
+            file_containing_symbol="forwardpass.v1.InferenceService"
+        ).SerializeToString(),
+    ]
+
+    def ask(version: str) -> list[bytes]:
+        call: Any = running.channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+        )
+        return list(call(iter(questions)))
+
+    newer, older = ask("v1"), ask("v1alpha")
+    assert newer == older
+    assert len(newer) == 2
 
 
 def test_reflection_is_off_by_default(repository: Publisher, start_server: StartServer) -> None:
