@@ -8,13 +8,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from tiny_models import Publisher, busy, classifier, embedder
+from onnx import TensorProto, helper
+from tiny_models import Publisher, TinyModel, busy, classifier, embedder
 
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.inference_service_pb2_grpc import InferenceServiceStub
@@ -169,19 +171,46 @@ class Container:
         lines = (result.stdout + result.stderr).splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
-    def wait_ready(self) -> None:
+    def has_children(self) -> bool:
+        return any(path.read_text("ascii") for path in self.process.glob("task/*/children"))
+
+    def is_ready(self) -> bool:
+        try:
+            self.get("/readyz")
+        except (OSError, urllib.error.URLError):
+            return False
+        return True
+
+    def wait_until(self, true: Callable[[], bool]) -> None:
         for _ in range(600):
-            try:
-                self.get("/readyz")
-            except (OSError, urllib.error.URLError):
-                time.sleep(0.1)
-            else:
+            if true():
                 return
-        raise AssertionError(f"not ready: {self.log()}")
+            time.sleep(0.1)
+        raise AssertionError(f"waited in vain: {self.log()}")
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """Waits until it has logged an event, and returns the line."""
+        lines: list[dict[str, Any]] = []
+
+        def found() -> bool:
+            lines[:] = [line for line in self.log() if line["event"] == event]
+            return bool(lines)
+
+        self.wait_until(found)
+        return lines[0]
+
+    def terminate(self) -> None:
+        self.engine("podman", "kill", "--signal=TERM", self.name)
+
+    def wait(self) -> int:
+        """Waits for its end, and returns its exit code."""
+        return int(self.engine("podman", "wait", self.name))
 
 
 @contextmanager
-def running(engine: Engine, models: Path, *, cpus: float) -> Iterator[Container]:
+def running(
+    engine: Engine, models: Path, *, cpus: float = 1, ready: bool = True, drain_seconds: int = 30
+) -> Iterator[Container]:
     container = Container(engine, f"server-{free_port()}", free_port(), free_port())
     engine(
         *("podman", "run", "--detach", "--name", container.name, "--read-only"),
@@ -191,10 +220,12 @@ def running(engine: Engine, models: Path, *, cpus: float) -> Iterator[Container]
         *(f"--cpus={cpus}", "--memory=512m", f"--volume={models}:/models:ro"),
         f"--env=FORWARDPASS_PORT={container.port}",
         f"--env=FORWARDPASS_METRICS_PORT={container.metrics_port}",
+        f"--env=FORWARDPASS_DRAIN_SECONDS={drain_seconds}",
         IMAGE,
     )
     try:
-        container.wait_ready()
+        if ready:
+            container.wait_until(container.is_ready)
         yield container
     finally:
         engine("podman", "rm", "--force", container.name)
@@ -227,7 +258,7 @@ def check_classifier(port: int) -> None:
 
 def test_it_answers_confined(built: Engine, repository: Publisher) -> None:
     repository("clf", classifier())
-    with running(built, readable(repository), cpus=1) as container:
+    with running(built, readable(repository)) as container:
         check_classifier(container.port)
         status = container.status()
         assert status["Uid"].split() == ["10001"] * 4
@@ -272,27 +303,81 @@ def test_threads_follow_the_cpu_quota(built: Engine, repository: Publisher) -> N
     assert threads[0.5] == threads[1] == threads[2] - 2, threads
 
 
+@contextmanager
+def under_way(container: Container, steps: int) -> Iterator[Any]:
+    """Gives a call that the container's server works on."""
+    with grpc.insecure_channel(f"127.0.0.1:{container.port}") as channel:
+        request = PredictRequest(
+            model=ModelReference(name="busy"), inputs={"steps": to_tensor(np.int64(steps))}
+        )
+        call: Any = InferenceServiceStub(channel).Predict.future(request, timeout=100)
+        in_flight = "\nforwardpass_calls_in_flight 1.0"
+        container.wait_until(lambda: in_flight in container.get("/metrics"))
+        yield call
+
+
+# In a container the server is the first process, for which a signal without a handler does nothing
+# and which is the parent of whatever loses its own.
+
+
+def test_sigterm_ends_it_when_idle(built: Engine, repository: Publisher) -> None:
+    repository("clf", classifier())
+    with running(built, readable(repository)) as container:
+        container.terminate()
+        assert container.wait() == 0
+        assert container.wait_for("stopped")["unfinished"] == 0
+
+
 def test_sigterm_finishes_what_was_accepted_and_exits_with_0(
     built: Engine, repository: Publisher
 ) -> None:
     repository("busy", busy())
-    with (
-        running(built, readable(repository), cpus=1) as container,
-        grpc.insecure_channel(f"127.0.0.1:{container.port}") as channel,
-    ):
-        request = PredictRequest(
-            model=ModelReference(name="busy"), inputs={"steps": to_tensor(np.int64(100_000))}
-        )
-        call = InferenceServiceStub(channel).Predict.future(request, timeout=100)
-        for _ in range(1000):
-            if "\nforwardpass_calls_in_flight 1.0" in container.get("/metrics"):
-                break
-        built("podman", "kill", "--signal=TERM", container.name)
+    with running(built, readable(repository)) as container, under_way(container, 100_000) as call:
+        container.terminate()
         assert from_tensor(call.result().outputs["size"]).tolist() == [64, 64]
-        assert built("podman", "wait", container.name).strip() == "0"
-        events = {line["event"]: line for line in container.log()}
-        assert events["draining"]["calls"] == 1
-        assert events["stopped"]["unfinished"] == 0
+        assert container.wait() == 0
+        assert container.wait_for("draining")["calls"] == 1
+        assert container.wait_for("stopped")["unfinished"] == 0
+
+
+def test_a_call_that_outlasts_the_drain_is_cut_off(built: Engine, repository: Publisher) -> None:
+    repository("busy", busy())
+    with (
+        running(built, readable(repository), drain_seconds=1) as container,
+        under_way(container, 100_000_000) as call,
+    ):
+        container.terminate()
+        assert call.exception() is not None
+        assert call.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+        assert container.wait() == 0
+        assert container.wait_for("stopped")["unfinished"] == 1
+
+
+def test_a_second_sigterm_ends_it_at_once(built: Engine, repository: Publisher) -> None:
+    repository("busy", busy())
+    with (
+        running(built, readable(repository)) as container,
+        under_way(container, 100_000_000) as call,
+    ):
+        container.terminate()
+        container.wait_for("draining")
+        container.terminate()
+        assert container.wait() == 128 + signal.SIGTERM
+        assert call.exception() is not None
+
+
+def test_sigterm_ends_it_while_a_graph_is_tried(built: Engine, repository: Publisher) -> None:
+    graph = busy().graph
+    del graph.graph.input[:]
+    graph.graph.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"]))
+    graph.graph.initializer.append(helper.make_tensor("steps", TensorProto.INT64, [], [2**60]))
+    repository("endless", TinyModel(graph))
+    with running(built, readable(repository), ready=False) as container:
+        container.wait_for("listening")
+        container.wait_until(container.has_children)
+        container.terminate()
+        assert container.wait() == 0
+        assert container.log()[-1]["event"] == "stopped"
 
 
 def test_the_deployment_runs_as_written(
@@ -328,7 +413,7 @@ def test_the_deployment_runs_as_written(
         names = built("podman", "ps", "--format", "{{.Names}}").split()
         (name,) = [name for name in names if name.endswith("-server")]
         container = Container(built, name, port, metrics_port)
-        container.wait_ready()
+        container.wait_until(container.is_ready)
         check_classifier(port)
         status = container.status()
         assert status["Uid"].split() == ["10001"] * 4
@@ -337,12 +422,7 @@ def test_the_deployment_runs_as_written(
         assert not container.runs("touch", "/x")
         assert not container.runs("touch", "/models/x")
         assert container.inspect("{{.HostConfig.Memory}}") == str(1 << 30)
-        built("podman", "kill", "--signal=TERM", name)
-        for _ in range(300):
-            if any(line["event"] == "stopped" for line in container.log()):
-                break
-            time.sleep(0.1)
-        else:
-            raise AssertionError(container.log())
+        container.terminate()
+        container.wait_for("stopped")
     finally:
         built("podman", "play", "kube", "--down", str(played))
