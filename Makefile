@@ -2,8 +2,8 @@
 #
 #   make demo       train four real models, serve them, call them
 #   make test       every test but the heavy ones
-#   make heavy      build the image and run it (takes podman, buildah, runc and mmdebstrap), and
-#                   call the server with the KServe SDK from an environment of its own
+#   make heavy      build the image and run it, and call the server with the KServe SDK and with
+#                   perf_analyzer (takes root, podman, buildah, runc and mmdebstrap)
 #   make lint       format, types, contract, layout
 #   make bench      measure, and print a table
 #   make protos     regenerate the protobuf modules after a change of a .proto file
