@@ -41,6 +41,7 @@ class Gate:
         jobs: The jobs that have entered a queue.
         runs: The session and the inputs of each run that has reached the gate.
         errors: Each is raised by one run instead of running.
+        broken: Sessions of which every run fails, also those that no call asked for.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +51,7 @@ class Gate:
         self.jobs: list[Job] = []
         self.runs: list[tuple[Session, Mapping[str, Array]]] = []
         self.errors: list[Exception] = []
+        self.broken: set[Session] = set()
         self._moved = threading.Condition()
         self._is_open, self._permits = True, 0
         run, submit, abandon = Session.run, Worker.submit, Job.abandon
@@ -66,6 +68,8 @@ class Gate:
                 self._pass()
                 if self.errors:
                     raise self.errors.pop()
+            if session in self.broken:
+                raise RuntimeError("broken")
             return run(session, outputs, inputs, on_begin)
 
         def submit_and_tell(worker: Worker, job: Job) -> None:

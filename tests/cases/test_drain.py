@@ -1,6 +1,16 @@
-"""T91 to T95: what a signal does to a server, in each state that it may be in."""
+"""T91 to T95: what a signal does to a server, in each state that it may be in, also as PID 1.
 
+The kernel gives the first process of a namespace no default action for a signal: what the server
+does not handle would not end it.
+"""
+
+import os
+import re
 import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,6 +36,40 @@ from .harness import (
 )
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+Serve = Callable[..., AbstractContextManager[ServerProcess]]
+# Begins a namespace of processes, whose first is the server, as in a container.
+UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+@pytest.fixture(scope="module")
+def as_pid_1() -> list[str]:
+    """The command that makes what it starts PID 1; skips where that is not permitted."""
+    rights = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    command = [*UNSHARE, *rights]
+    try:
+        tried = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no server can be PID 1 here: there is no unshare")
+    if tried.returncode:
+        pytest.skip(f"no server can be PID 1 here: {tried.stderr.strip()}")
+    return command
+
+
+@pytest.fixture(params=["child", "pid-1"])
+def serve(request: pytest.FixtureRequest) -> Serve:
+    """Starts a server: one process among others, or the first of its own namespace."""
+    if request.param == "child":
+        return serving
+    wrapper = request.getfixturevalue("as_pid_1")
+
+    @contextmanager
+    def serve_first(repository: Path, *flags: str) -> Iterator[ServerProcess]:
+        with serving(repository, *flags, wrapper=wrapper) as server:
+            status = Path(f"/proc/{server.pid}/status").read_text(encoding="ascii")
+            assert re.search(r"^NSpid:.*\t1$", status, re.MULTILINE)
+            yield server
+
+    return serve_first
 
 
 def endless() -> TinyModel:
@@ -47,15 +91,15 @@ def assert_clean(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_t91_a_signal_when_idle_ends_the_server_with_0(
-    repository: Publisher, number: signal.Signals
+    repository: Publisher, serve: Serve, number: signal.Signals
 ) -> None:
     repository("pick", picker())
-    with serving(repository.root) as server:
+    with serve(repository.root) as server:
         server.wait_for("ready")
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             stub = InferenceServiceStub(channel)
             assert picked(stub.Predict(pick(1), timeout=PATIENCE)) == [1]
-            server.process.send_signal(number)
+            server.signal(number)
             assert server.finish() == 0
             with pytest.raises(grpc.RpcError) as caught:
                 stub.Predict(pick(1), timeout=PATIENCE)
@@ -66,11 +110,11 @@ def test_t91_a_signal_when_idle_ends_the_server_with_0(
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_t92_t93_forty_accepted_calls_are_answered_after_a_signal(
-    repository: Publisher, number: signal.Signals
+    repository: Publisher, serve: Serve, number: signal.Signals
 ) -> None:
     repository("busy", busy())
     with (
-        serving(repository.root) as server,
+        serve(repository.root) as server,
         grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         server.wait_for("ready")
@@ -82,7 +126,7 @@ def test_t92_t93_forty_accepted_calls_are_answered_after_a_signal(
         for number_sent in range(2, 42):
             calls.append(stub.Predict.future(steps(10), timeout=PATIENCE))
             wait_until_in_flight(server.lines[0]["metrics"], number_sent)
-        server.process.send_signal(number)
+        server.signal(number)
         server.wait_for("draining")
         first.cancel()
         for call in calls:
@@ -92,28 +136,32 @@ def test_t92_t93_forty_accepted_calls_are_answered_after_a_signal(
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_t93_a_second_signal_ends_it_at_once(repository: Publisher, number: signal.Signals) -> None:
+def test_t93_a_second_signal_ends_it_at_once(
+    repository: Publisher, serve: Serve, number: signal.Signals
+) -> None:
     """Ruled: the second signal forces, not the third."""
     repository("busy", busy())
     with (
-        serving(repository.root) as server,
+        serve(repository.root) as server,
         grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         server.wait_for("ready")
         stub: Any = InferenceServiceStub(channel)
         call = stub.Predict.future(steps(100_000_000), timeout=PATIENCE)
         wait_until_in_flight(server.lines[0]["metrics"], 1)
-        server.process.send_signal(signal.SIGTERM)
+        server.signal(signal.SIGTERM)
         server.wait_for("draining")
-        server.process.send_signal(number)
+        server.signal(number)
         assert server.process.wait(PATIENCE) == 128 + number
         assert call.exception() is not None
 
 
-def test_t94_watches_end_and_an_endless_call_is_cut_off(repository: Publisher) -> None:
+def test_t94_watches_end_and_an_endless_call_is_cut_off(
+    repository: Publisher, serve: Serve
+) -> None:
     repository("busy", busy())
     with (
-        serving(repository.root, "--drain-seconds", "1") as server,
+        serve(repository.root, "--drain-seconds", "1") as server,
         grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         server.wait_for("ready")
@@ -127,7 +175,7 @@ def test_t94_watches_end_and_an_endless_call_is_cut_off(repository: Publisher) -
         stub: Any = InferenceServiceStub(channel)
         call = stub.Predict.future(steps(100_000_000), timeout=PATIENCE)
         wait_until_in_flight(server.lines[0]["metrics"], 1)
-        server.process.send_signal(signal.SIGTERM)
+        server.signal(signal.SIGTERM)
         for watch in watches:
             assert [one.status for one in watch] == [NOT_SERVING]
         assert list(unknown) == []
@@ -139,26 +187,28 @@ def test_t94_watches_end_and_an_endless_call_is_cut_off(repository: Publisher) -
     assert_clean(server)
 
 
-def test_t95_a_signal_while_models_load_ends_the_server(repository: Publisher) -> None:
+def test_t95_a_signal_while_models_load_ends_the_server(
+    repository: Publisher, serve: Serve
+) -> None:
     """Also while a graph is tried that never ends."""
     repository("endless", endless())
-    with serving(repository.root) as server:
+    with serve(repository.root) as server:
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             request = predict("endless", {"x": np.ones(1, np.float32)})
             with pytest.raises(grpc.RpcError) as caught:
                 InferenceServiceStub(channel).Predict(request, timeout=PATIENCE)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        server.process.send_signal(signal.SIGTERM)
+        server.signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
         assert server.finish() == 0
     assert_clean(server)
 
 
 def test_t95_a_signal_while_a_watched_version_is_tried_ends_the_server(
-    repository: Publisher,
+    repository: Publisher, serve: Serve
 ) -> None:
     repository("pick", picker())
-    with serving(repository.root, "--watch") as server:
+    with serve(repository.root, "--watch") as server:
         server.wait_for("ready")
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)
@@ -166,7 +216,7 @@ def test_t95_a_signal_while_a_watched_version_is_tried_ends_the_server(
             assert next(watch).status == SERVICE_UNKNOWN
             repository("endless", endless())
             assert next(watch).status == NOT_SERVING
-            server.process.send_signal(signal.SIGTERM)
+            server.signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
         assert server.finish() == 0
     assert_clean(server)

@@ -36,6 +36,7 @@ from forwardpass.artefact import (
     verify_manifest,
     write_manifest,
 )
+from forwardpass.server.runtime.model import Model
 from forwardpass.server.runtime.version import Version
 from forwardpass.v1.model_service_pb2 import (
     MODEL_STATE_FAILED,
@@ -227,18 +228,49 @@ def test_t77_a_folder_that_goes_while_it_is_looked_at_is_no_failure(
     assert ("gone", 1) not in summaries(running)
 
 
+class TellingLock:
+    """A lock that tells when somebody has to wait for it."""
+
+    def __init__(self, waits: threading.Event) -> None:
+        self._lock = threading.Lock()
+        self._waits = waits
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self._waits.set()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 def test_t77_two_that_load_at_a_time_load_one_model(
-    repository: Publisher, start_server: StartServer
+    repository: Publisher, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that is found by two at once is one model: what either loads, serves."""
+    """A model that is found by two at once is one model: what either loads, serves.
+
+    The first to find it is held until the other has come as far as it can: to where the first is,
+    if nothing stops it.
+    """
     publish(repository, 1)
     running = start_server(management_port=0)
-    for index in range(20):
-        repository(f"pick{index}", picker())
-        with manage(running) as stub:
-            together(8, lambda _, name=f"pick{index}": load(stub, name, 1))  # type: ignore[misc]
-        request = predict(f"pick{index}", {"index": np.array([1])})
-        assert picked(running.inference.Predict(request)) == [1]
+    other_came = threading.Event()
+    made: list[str] = []
+    monkeypatch.setattr(running.server._repository, "_scanning", TellingLock(other_came))
+
+    def hold_and_make(folder: Path, *arguments: Any) -> Model:
+        made.append(folder.name)
+        if len(made) == 1:
+            assert other_came.wait(PATIENCE)
+        other_came.set()
+        return Model(folder, *arguments)
+
+    monkeypatch.setattr("forwardpass.server.runtime.repository.Model", hold_and_make)
+    repository("pick", picker())
+    with manage(running) as stub:
+        together(2, lambda _: load(stub, "pick", 1))
+    assert made == ["pick"]
+    assert picked(running.inference.Predict(pick(1))) == [1]
 
 
 def test_t78_a_pinned_version_answers_until_it_is_retired(

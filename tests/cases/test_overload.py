@@ -1,5 +1,6 @@
 """T05, T46 to T56, T60: overload, deadlines, cancelled calls, failures, batches."""
 
+import queue
 import random
 import signal
 import subprocess
@@ -11,8 +12,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import StartServer
+from conftest import Running, StartServer
 from failures import failure_of, read_failure
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import TensorProto, helper
 from tiny_models import (
     EMBEDDER_WEIGHTS,
@@ -26,10 +28,21 @@ from tiny_models import (
     picker,
 )
 
+from forwardpass.server.scheduling import faults
 from forwardpass.v1.inference_service_pb2 import PredictResponse
+from forwardpass.v1.model_service_pb2 import (
+    MODEL_STATE_READY,
+    LoadModelRequest,
+    ModelReference,
+    UnloadModelRequest,
+)
+from forwardpass.v1.model_service_pb2_grpc import ModelServiceStub
 from forwardpass.wire import Reason, from_tensor
+from forwardpass.wire.open_inference import SERVICE as OPEN_INFERENCE
+from forwardpass.wire.open_inference import message_class
 
 from .harness import (
+    NOT_SERVING,
     PATIENCE,
     SERVING,
     Gate,
@@ -45,6 +58,7 @@ from .harness import (
     send,
     steps,
     stub_of,
+    summaries,
     together,
 )
 
@@ -470,6 +484,188 @@ def test_t56_a_run_that_fails_fails_its_own_requests_and_no_others(
     response = running.inference.Predict(predict("emb", {"features": features}))
     answer = from_tensor(response.outputs["embedding"])
     assert answer == pytest.approx(features @ EMBEDDER_WEIGHTS, abs=1e-5)
+    assert_idle(running)
+
+
+def failing(running: Running, name: str) -> bool:
+    """Whether a model is said to fail, as every way to ask tells it."""
+    said = check_health(running, name) == NOT_SERVING
+    call: Any = running.channel.unary_unary(
+        f"/{OPEN_INFERENCE}/ModelReady",
+        response_deserializer=message_class("ModelReadyResponse").FromString,
+    )
+    request: Any = message_class("ModelReadyRequest")(name=name)
+    assert call(request.SerializeToString(), timeout=PATIENCE).ready is not said
+    summary = summaries(running)[name, 1]
+    assert summary.state == MODEL_STATE_READY
+    assert bool(summary.state_reason) is said
+    assert metric(running, "forwardpass_model_failing", model=name) == said
+    return said
+
+
+def fail(running: Running, count: int) -> None:
+    for _ in range(count):
+        assert failure_of(running.inference.Predict, pick(0)).reason is Reason.INTERNAL
+
+
+def watch(running: Running, service: str) -> Any:
+    stub: Any = health_pb2_grpc.HealthStub(running.channel)
+    return stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
+
+
+def broken(gate: Gate, repository: Publisher, start_server: StartServer) -> Running:
+    """Returns a server of two models, the picker one failed run before it is said to fail."""
+    repository("pick", picker())
+    repository("emb", embedder())
+    running = start_server()
+    assert picked(running.inference.Predict(pick(1))) == [1]
+    gate.broken.add(gate.runs[-1][0])
+    fail(running, faults.IN_A_ROW - 1)
+    assert not failing(running, "pick")
+    return running
+
+
+def test_t56_a_model_of_which_every_run_fails_is_not_serving_until_one_answers(
+    gate: Gate,
+    repository: Publisher,
+    start_server: StartServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(faults, "PAUSE", 2 * PATIENCE)
+    running = broken(gate, repository, start_server)
+    model, whole = watch(running, "pick"), watch(running, "")
+    assert next(model).status == next(whole).status == SERVING
+    fail(running, 1)
+    assert next(model).status == next(whole).status == NOT_SERVING
+    assert failing(running, "pick")
+    assert (get(running, "/readyz")[0], get(running, "/livez")[0]) == (503, 200)
+    # The others serve.
+    assert not failing(running, "emb")
+    assert running.inference.Predict(
+        predict("emb", {"features": np.ones((1, 4), np.float32)}), timeout=PATIENCE
+    ).outputs
+    # Calls still reach it, and the first that it answers says that it serves again.
+    fail(running, 2 * faults.IN_A_ROW)
+    assert failing(running, "pick")
+    gate.broken.clear()
+    assert picked(running.inference.Predict(pick(2))) == [2]
+    assert next(model).status == next(whole).status == SERVING
+    assert not failing(running, "pick")
+    assert get(running, "/readyz")[0] == 200
+    # It may fail again.
+    gate.broken.add(gate.runs[-1][0])
+    fail(running, faults.IN_A_ROW)
+    assert next(model).status == NOT_SERVING
+    assert_idle(running)
+
+
+def test_t56_a_model_that_nobody_calls_any_more_serves_again_once_it_can(
+    gate: Gate,
+    repository: Publisher,
+    start_server: StartServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(faults, "PAUSE", 0.05)
+    running = broken(gate, repository, start_server)
+    statuses = watch(running, "pick")
+    assert next(statuses).status == SERVING
+    fail(running, 1)
+    assert next(statuses).status == NOT_SERVING
+    runs = len(gate.runs)
+    gate.broken.clear()
+    assert next(statuses).status == SERVING
+    assert len(gate.runs) == runs
+    assert not failing(running, "pick")
+
+
+def test_t56_a_failing_version_can_be_unloaded_and_loaded_again(
+    gate: Gate,
+    repository: Publisher,
+    start_server: StartServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(faults, "PAUSE", 2 * PATIENCE)
+    repository("pick", picker())
+    running = start_server(management_port=0)
+    assert picked(running.inference.Predict(pick(1))) == [1]
+    gate.broken.add(gate.runs[-1][0])
+    statuses = watch(running, "pick")
+    assert next(statuses).status == SERVING
+    fail(running, faults.IN_A_ROW)
+    assert next(statuses).status == NOT_SERVING
+    with grpc.insecure_channel(f"127.0.0.1:{running.server.management_port}") as channel:
+        manage: Any = ModelServiceStub(channel)
+        reference = ModelReference(name="pick")
+        manage.UnloadModel(UnloadModelRequest(model=reference), timeout=PATIENCE)
+        manage.LoadModel(LoadModelRequest(model=reference), timeout=PATIENCE)
+    assert not failing(running, "pick")
+    assert picked(running.inference.Predict(pick(1))) == [1]
+
+
+def test_t56_callers_cannot_make_a_model_fail_that_works(
+    gate: Gate,
+    repository: Publisher,
+    start_server: StartServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Values at which ONNX Runtime fails, and not as it does at values that are wrong."""
+    tried: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    works = faults.Faults._works
+
+    def works_and_tell(judged: faults.Faults) -> bool:
+        told = works(judged)
+        tried.put(told)
+        return told
+
+    monkeypatch.setattr(faults.Faults, "_works", works_and_tell)
+    repository("maker", maker())
+    running = start_server()
+    statuses = watch(running, "maker")
+    assert next(statuses).status == SERVING
+    request = predict("maker", {"shape": np.array([-1])})
+    for _ in range(3):
+        # Those that fail while it is tried are not counted: a few more than enough may be needed.
+        for _ in range(100 * faults.IN_A_ROW):
+            assert failure_of(running.inference.Predict, request).reason is Reason.INTERNAL
+            if not tried.empty():
+                break
+        assert tried.get(timeout=PATIENCE)
+    assert not failing(running, "maker")
+    running.server.readiness.drain()
+    # Between the two nothing was told.
+    assert [one.status for one in statuses] == [NOT_SERVING]
+
+
+def test_t56_calls_that_end_early_and_wrong_requests_are_no_faults(
+    gate: Gate,
+    repository: Publisher,
+    start_server: StartServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[faults.Faults] = []
+
+    def find(judged: faults.Faults) -> None:
+        found.append(judged)
+
+    monkeypatch.setattr(faults.Faults, "failed", find)
+    repository("pick", picker())
+    repository("busy", busy())
+    running = start_server()
+    for _ in range(faults.IN_A_ROW):
+        assert failure_of(running.inference.Predict, pick(99)).reason is Reason.INVALID_INPUT
+        gate.wait_started()
+        gate.wait_submitted()
+        call = send(running, steps(100_000_000))
+        gate.wait_started()
+        gate.wait_submitted()
+        call.cancel()
+        gate.wait_abandoned(gate.jobs[-1])
+    assert running.inference.Predict(steps(1), timeout=PATIENCE).outputs
+    assert found == []
+    # Nor is it that nothing would be: this is one.
+    gate.errors = [RuntimeError("broken")]
+    assert failure_of(running.inference.Predict, pick(0)).reason is Reason.INTERNAL
+    assert len(found) == 1
     assert_idle(running)
 
 

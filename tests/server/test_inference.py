@@ -94,7 +94,7 @@ def test_embed_answers_vectors_and_their_space(running: Running) -> None:
     assert np.linalg.norm(vectors.astype(np.float32), axis=1) == pytest.approx(1, abs=1e-3)
 
 
-def test_the_zero_vector_stays_zero_when_normalized(running: Running) -> None:
+def test_t29_the_zero_vector_stays_zero_when_normalized(running: Running) -> None:
     zeros = to_tensor(np.zeros((1, 4), np.float32))
     request = EmbedRequest(model=EMBEDDER, inputs={"features": zeros}, normalize=True)
     assert from_tensor(running.inference.Embed(request).embeddings).tolist() == [[0, 0, 0]]

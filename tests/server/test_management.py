@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 from conftest import Running, StartServer
 from failures import failure_of
-from onnx import TensorProto, helper
-from tiny_models import Publisher, TinyModel, busy, classifier, echo, model
+from onnx import TensorProto
+from tiny_models import Publisher, classifier, echo
 
 from forwardpass.artefact import MANIFEST_FILE
 from forwardpass.server.app import Server
-from forwardpass.server.runtime import canary
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.model_service_pb2 import (
@@ -226,74 +225,6 @@ def test_a_copy_in_a_watched_repository_is_never_served_half(
         assert predict(running) == 1
         (half / "model.onnx").write_bytes(data)
         wait_until(lambda: predict(running) == 2)
-
-
-def wide(size: int) -> TinyModel:
-    """Makes an array of so many floats when it runs."""
-    return TinyModel(
-        model(
-            [
-                helper.make_node(
-                    "ConstantOfShape",
-                    ["shape"],
-                    ["ones"],
-                    value=helper.make_tensor("v", TensorProto.FLOAT, [1], [1]),
-                ),
-                helper.make_node("ReduceSum", ["ones"], ["sum"], keepdims=0),
-                helper.make_node("Add", ["x", "sum"], ["y"]),
-            ],
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
-            {"shape": np.array([size], np.int64)},
-        )
-    )
-
-
-def test_a_graph_that_takes_too_much_memory_is_refused_before_it_is_loaded(
-    repository: Publisher, start_server: StartServer
-) -> None:
-    repository("wide", wide(3 << 30))
-    repository("clf", classifier())
-    running = start_server(canary=True, canary_bytes=0)
-    assert predict(running) == 1
-    model = running.models.GetModel(GetModelRequest(model=ModelReference(name="wide"))).model
-    assert model.summary.state == MODEL_STATE_FAILED
-    assert "took more than 4096 MiB" in model.summary.state_reason
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed with SIGSEGV"),
-        ("import threading; threading.Event().wait()", "took more than 3 s"),
-    ],
-)
-def test_a_graph_that_would_kill_the_server_is_refused(
-    repository: Publisher,
-    start_server: StartServer,
-    monkeypatch: pytest.MonkeyPatch,
-    code: str,
-    reason: str,
-) -> None:
-    """The process of the canary is another here; what becomes of it is real."""
-    monkeypatch.setattr(canary, "_COMMAND", [sys.executable, "-c", code])
-    repository("clf", classifier())
-    running = start_server(canary=True, canary_seconds=3)
-    assert states(running) == {1: MODEL_STATE_FAILED}
-    model = running.models.GetModel(GetModelRequest(model=ModelReference(name="clf"))).model
-    assert reason in model.summary.state_reason
-    assert running.models.ListModels(ListModelsRequest()).models
-
-
-def test_an_endless_graph_is_refused(repository: Publisher, start_server: StartServer) -> None:
-    endless = busy()
-    steps = np.array(2**60, np.int64)
-    del endless.graph.graph.input[:]
-    endless.graph.graph.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"]))
-    endless.graph.graph.initializer.append(helper.make_tensor("steps", 7, [], [int(steps)]))
-    repository("endless", endless)
-    running = start_server(canary=True, canary_seconds=2)
-    assert states(running, "endless") == {1: MODEL_STATE_FAILED}
 
 
 def check(root: Path) -> tuple[int, list[dict[str, Any]]]:

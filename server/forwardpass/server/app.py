@@ -228,11 +228,12 @@ class Server:
         self._loader.join()
         return self._repository.reconcile(settle=True)
 
-    def _loaded_models(self) -> Iterator[tuple[str, str, str, ModelCounters]]:
+    def _loaded_models(self) -> Iterator[tuple[str, str, str, bool, ModelCounters]]:
         for model in self._repository.models.values():
             for version in model.versions:
                 if (loaded := version.loaded) is not None:
-                    yield loaded.name, str(loaded.number), loaded.digest, loaded.counters
+                    number = str(loaded.number)
+                    yield loaded.name, number, loaded.digest, version.failing, loaded.counters
 
     def _in_flight(self) -> tuple[int, int]:
         return self._admission.calls, self._admission.bytes

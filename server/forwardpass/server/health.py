@@ -9,8 +9,8 @@ from forwardpass.server.runtime.repository import Repository
 class Readiness:
     """Answers for the server, and for each model by its name.
 
-    The server is ready when there are models, each has a version that passed its checks, and it
-    is not draining.
+    A model is ready when it has a version that passed its checks and has not come to fail. The
+    server is ready when there are models, each of them is, and it is not draining.
 
     Args:
         repository: The models.
@@ -57,7 +57,7 @@ class Readiness:
 
     def _model_ready(self, name: str) -> bool:
         model = self._repository.models.get(name)
-        return not self._draining and model is not None and model.ready
+        return not self._draining and model is not None and model.ready and not model.failing
 
     def _forget(self, watcher: Callable[[], None]) -> None:
         with self._lock:

@@ -196,14 +196,15 @@ class ServerCollector(Collector):
 
     Args:
         methods: Counters by path, such as "/forwardpass.v1.InferenceService/Predict".
-        models: Gives (name, version, digest, counters) of every loaded version.
+        models: Gives (name, version, digest, whether it has come to fail, counters) of every loaded
+            version.
         in_flight: Gives the calls and the bytes that are in flight.
     """
 
     def __init__(
         self,
         methods: dict[str, MethodCounters],
-        models: Callable[[], Iterable[tuple[str, str, str, ModelCounters]]],
+        models: Callable[[], Iterable[tuple[str, str, str, bool, ModelCounters]]],
         in_flight: Callable[[], tuple[int, int]],
     ) -> None:
         self._methods = methods
@@ -241,6 +242,9 @@ class ServerCollector(Collector):
         info = GaugeMetricFamily(
             "forwardpass_model_info", "1 for each loaded version.", labels=[*labels, "digest"]
         )
+        failing = GaugeMetricFamily(
+            "forwardpass_model_failing", "1 while its runs fail, else 0.", labels=labels
+        )
         phases = HistogramMetricFamily(
             "forwardpass_phase_seconds", "Time by phase of a request.", labels=[*labels, "phase"]
         )
@@ -252,9 +256,10 @@ class ServerCollector(Collector):
             "forwardpass_jobs_dropped", "Jobs not run, by why.", labels=[*labels, "reason"]
         )
         triton = {name: UnknownMetricFamily(name, text, labels=labels) for name, text in _TRITON}
-        for name, version, digest, counters in self._models():
+        for name, version, digest, fails, counters in self._models():
             values = [name, version]
             info.add_metric([*values, digest], 1)
+            failing.add_metric(values, fails)
             for phase, histogram in counters.phases.items():
                 buckets, total = histogram.cumulative()
                 phases.add_metric([*values, phase], buckets, total)
@@ -265,7 +270,7 @@ class ServerCollector(Collector):
                 dropped.add_metric([*values, reason], number.value)
             for metric, value in _triton_values(counters).items():
                 triton[metric].add_metric(values, value)
-        yield from (info, phases, batches, pending, dropped, *triton.values())
+        yield from (info, failing, phases, batches, pending, dropped, *triton.values())
 
 
 # Triton's names and units, so that its dashboards and autoscaling rules work unchanged. They are

@@ -39,6 +39,7 @@ from forwardpass.server.runtime.signature import (
     graph_signature,
 )
 from forwardpass.server.runtime.source import Source, SourceError, read_source
+from forwardpass.server.scheduling.faults import Faults
 from forwardpass.server.scheduling.queue import Gathering
 from forwardpass.server.scheduling.worker import Worker
 from forwardpass.v1 import model_card_pb2, model_service_pb2
@@ -88,6 +89,7 @@ def load(
     *,
     options: LoadOptions,
     moved: Callable[["model_service_pb2.ModelState.ValueType"], None],
+    judged: Callable[[], None],
 ) -> Loaded:
     """Loads a version, which must pass every check.
 
@@ -99,6 +101,7 @@ def load(
         counters: What is counted for it.
         options: What the server decides.
         moved: Is told each state as it is entered.
+        judged: Called when the runs of the loaded version begin to fail, and when that is over.
 
     Raises:
         OSError: A file cannot be read.
@@ -127,7 +130,8 @@ def load(
             config.max_queue_delay,
         ),
         counters,
-        config.instances,
+        faults=Faults(_probe(session, signature, source), judged),
+        instances=config.instances,
     )
     return Loaded(
         name=name,
@@ -210,6 +214,26 @@ def _measure(
         reason = f"{CONFIG_FILE} asks for dynamic_batching"
         return curve, Batching(enabled=True, max_rows=most, reason=reason)
     return curve, decide(curve, most)
+
+
+def _probe(session: Session, signature: Signature, source: Source) -> Callable[[], object]:
+    """Returns what runs the model on its golden data, else on values that most graphs take.
+
+    A graph without golden data that does not take those fails every probe.
+    """
+    random = np.random.default_rng(0)
+    if signature.batched:
+        inputs = example_inputs(signature, source.golden)(1)
+    elif source.golden is not None:
+        inputs = source.golden.inputs
+    else:
+        inputs = {
+            name: _warm_array(
+                spec.type.dtype, tuple(max(1, extent) for extent in spec.shape), "random", random
+            )
+            for name, spec in signature.inputs.items()
+        }
+    return lambda: session.run(list(signature.outputs), inputs)
 
 
 def _warm(session: Session, signature: Signature, warmup: Warmup) -> None:

@@ -55,6 +55,12 @@ class Model:
         return any(version.ready for version in self.versions)
 
     @property
+    def failing(self) -> bool:
+        """Whether the version that answers where none is named has come to fail."""
+        version = self.newest_ready
+        return version is not None and version.failing
+
+    @property
     def newest_ready(self) -> Version | None:
         """The newest version that answers."""
         return next((version for version in self.versions if version.ready), None)

@@ -17,6 +17,7 @@ from forwardpass.v1 import model_service_pb2
 # then twice as many, and so on up to the last.
 _FIRST_RETRY = 30.0
 _LAST_RETRY = 600.0
+_FAILING = "its last runs failed, and so does an input that it took when it was loaded"
 _log = structlog.get_logger()
 
 
@@ -57,6 +58,12 @@ class Version:
         return self.state == State.MODEL_STATE_FAILED
 
     @property
+    def failing(self) -> bool:
+        """Whether it is ready, but its runs have come to fail; calls are still tried."""
+        loaded = self.loaded
+        return self.ready and loaded is not None and loaded.worker.faults.failing
+
+    @property
     def worth_loading(self) -> bool:
         """Whether to try: not while the files that failed are the same, but for now and then."""
         if not self.failed:
@@ -83,6 +90,7 @@ class Version:
                 self.counters,
                 options=options,
                 moved=self._move,
+                judged=self._judged,
             )
         except LOAD_ERRORS as error:
             self.fail(str(error), files)
@@ -125,6 +133,16 @@ class Version:
         self.loaded = None
         self._move(State.MODEL_STATE_UNLOADED)
         _log.info("model_unloaded", model=self.name, version=self.number)
+
+    def _judged(self) -> None:
+        """Says that its runs have come to fail, or answer again."""
+        if self.failing:
+            self.state_reason = _FAILING
+            _log.error("model_failing", model=self.name, version=self.number, reason=_FAILING)
+        else:
+            self.state_reason = ""
+            _log.info("model_recovered", model=self.name, version=self.number)
+        self._changed()
 
     def _move(self, state: "model_service_pb2.ModelState.ValueType", reason: str = "") -> None:
         self.state_reason = reason

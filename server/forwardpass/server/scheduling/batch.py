@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from forwardpass.server.errors import CallError
 from forwardpass.server.metrics import ModelCounters
 from forwardpass.server.scheduling.collate import collate, split
+from forwardpass.server.scheduling.faults import Faults
 from forwardpass.server.scheduling.job import Answer, Job, Stop
 from forwardpass.wire import Array
 
@@ -22,23 +24,27 @@ class Run(Protocol):
         """Returns the outputs named; before it begins, tells `on_begin` how to stop it."""
 
 
-def run_batch(run: Run, jobs: Sequence[Job], counters: ModelCounters) -> None:
+def run_batch(run: Run, jobs: Sequence[Job], counters: ModelCounters, faults: Faults) -> None:
     """Answers every job.
 
-    Where the run fails, each job is run alone: one that makes a batch fail, fails alone.
+    Where the run fails, each job is run alone: one that makes a batch fail, fails alone. It is told
+    to `faults` unless the request is to blame, or nobody waited for it any more.
     """
     try:
         answers = _answers(run, jobs, counters)
     except Exception as error:  # noqa: BLE001  # handed to the job's own call
         if len(jobs) == 1:
+            if not isinstance(error, CallError) and not jobs[0].gone:
+                faults.failed()
             jobs[0].failed(error)
             return
         for job in jobs:
             if job.gone:
                 job.failed(error)
             else:
-                run_batch(run, [job], counters)
+                run_batch(run, [job], counters, faults)
     else:
+        faults.succeeded()
         for job, answer in zip(jobs, answers, strict=True):
             job.answered(answer)
 

@@ -4,6 +4,7 @@ import threading
 
 from forwardpass.server.metrics import ModelCounters
 from forwardpass.server.scheduling.batch import Run, run_batch
+from forwardpass.server.scheduling.faults import Faults
 from forwardpass.server.scheduling.job import Job
 from forwardpass.server.scheduling.queue import Gathering, JobQueue
 
@@ -16,6 +17,7 @@ class Worker:
         run: Runs the model.
         gathering: How jobs are gathered into one run.
         counters: What is counted.
+        faults: Judges the model by its runs.
         instances: How many runs may be under way at a time.
     """
 
@@ -25,10 +27,13 @@ class Worker:
         run: Run,
         gathering: Gathering,
         counters: ModelCounters,
+        *,
+        faults: Faults,
         instances: int = 1,
     ) -> None:
         self._run = run
         self._counters = counters
+        self.faults = faults
         self._queue = JobQueue(gathering, counters)
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{name}-{index}", daemon=True)
@@ -50,7 +55,8 @@ class Worker:
         self._queue.close()
         for thread in self._threads:
             thread.join()
+        self.faults.close()
 
     def _work(self) -> None:
         while jobs := self._queue.take():
-            run_batch(self._run, jobs, self._counters)
+            run_batch(self._run, jobs, self._counters, self.faults)

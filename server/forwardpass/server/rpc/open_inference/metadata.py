@@ -61,7 +61,7 @@ class Metadata:
         """Answers a ModelReadyRequest; NOT_FOUND where there is no such model or version."""
         request = read(kind("ModelReadyRequest"), message)
         found = self._repository.describe(reference(request.name, request.version))
-        ready = found.ready and not self._readiness.draining
+        ready = found.ready and not found.failing and not self._readiness.draining
         call.reply(_ModelReadyResponse(ready=ready).SerializeToString())
 
     def model_metadata(self, call: Call, message: bytes) -> None:

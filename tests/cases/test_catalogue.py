@@ -1,0 +1,34 @@
+"""Every case that must be there is there, and `pytest -k` finds it by its number."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+REQUIRED = {
+    *range(1, 31),  # readiness, structure of a request
+    *range(46, 69),  # overload, names
+    *range(76, 86),  # metrics, versions
+    *range(87, 96),  # hostile graphs, drain
+    100,  # retries
+}
+# A number that begins a word: the t16 of uint16 is none.
+NUMBER = re.compile(r"(?<![^\W_])t(\d{2,3})(?!\d)", re.IGNORECASE)
+
+
+def test_every_case_is_found_by_its_number() -> None:
+    folders = [TESTS / name for name in ("cases", "open_inference", "server")]
+    listed = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *map(str, folders)],
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    named: set[int] = set()
+    for line in listed.stdout.splitlines():
+        _, found, name = line.partition("::")
+        if found:
+            named.update(int(number) for number in NUMBER.findall(name))
+    assert sorted(REQUIRED - named) == []
