@@ -26,8 +26,10 @@ from tiny_models import (
     picker,
 )
 
-from forwardpass.v1.inference_service_pb2 import PredictResponse
+from forwardpass.v1.inference_service_pb2 import PredictRequest, PredictResponse
+from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Reason, from_tensor
+from forwardpass.wire.open_inference import message_class
 
 from .harness import (
     PATIENCE,
@@ -108,6 +110,35 @@ def test_t46_a_queue_holds_so_many_and_the_rest_is_refused_at_once(
         if call not in failed:
             assert picked(call.result()) == [max(0, number - 1) % 4]
     assert picked(running.inference.Predict(pick(3))) == [3]
+    assert_idle(running)
+
+
+def test_t46_what_a_full_queue_refuses_is_not_read_before(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    """Decoding pictures only to refuse them would take the time of those that are accepted."""
+    repository("clf", classifier())
+    running = start_server(max_queued=1)
+    image = np.zeros((1, 4, 4, 1), np.uint8)
+    no_picture = PredictRequest(model=ModelReference(name="clf"), images=[b"no picture"])
+    no_tensor = message_class("ModelInferRequest")(model_name="clf").SerializeToString()
+    infer: Any = running.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+    def reasons() -> list[Reason]:
+        failures = failure_of(running.inference.Predict, no_picture), failure_of(infer, no_tensor)
+        return [failure.reason for failure in failures]
+
+    gate.shut()
+    calls = [send(running, predict("clf", {"image": image}))]
+    gate.wait_started()
+    gate.wait_submitted()
+    calls.append(send(running, predict("clf", {"image": image})))
+    gate.wait_submitted()
+    assert reasons() == [Reason.QUEUE_FULL] * 2
+    gate.open()
+    for call in calls:
+        call.result()
+    assert reasons() == [Reason.INVALID_INPUT] * 2
     assert_idle(running)
 
 
