@@ -5,7 +5,8 @@
 #   make heavy      build the image and run it, and call the server with the KServe SDK and with
 #                   perf_analyzer (takes root, podman, buildah, runc and mmdebstrap)
 #   make lint       format, types, contract, layout
-#   make bench      measure, and print a table
+#   make bench      measure, and write docs/performance.md (takes h2load); BENCH="--only rates"
+#                   measures one thing and writes nothing
 #   make protos     regenerate the protobuf modules after a change of a .proto file
 #   make clean      remove what was built; trained models stay
 
@@ -15,6 +16,8 @@ BIN := $(VENV)/bin
 # Where pip also looks for torch. The public Linux default brings CUDA, several gigabytes; for the
 # CPU build: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
+# What `make bench` passes on: --only NAME, --rounds N.
+BENCH ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES := pyproject.toml hatch_build.py $(shell find protos -name '*.proto')
 
@@ -56,7 +59,7 @@ format: $(VENV)/tools
 
 bench: $(VENV)/product
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh train
-	$(BIN)/python benchmarks/bench.py demo/models
+	$(BIN)/python -m benchmarks demo/models $(BENCH)
 
 protos:
 	rm -f $(VENV)/product

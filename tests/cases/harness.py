@@ -1,10 +1,15 @@
 """What the cases share: requests with known answers, a gate before the models, gauges."""
 
+import ctypes
+import gc
+import os
 import queue
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,7 +24,14 @@ from forwardpass.server.scheduling.job import Job
 from forwardpass.server.scheduling.worker import Worker
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.inference_service_pb2_grpc import InferenceServiceStub
-from forwardpass.v1.model_service_pb2 import ListModelsRequest, ModelReference, ModelSummary
+from forwardpass.v1.model_service_pb2 import (
+    ListModelsRequest,
+    LoadModelRequest,
+    ModelReference,
+    ModelSummary,
+    UnloadModelRequest,
+)
+from forwardpass.v1.model_service_pb2_grpc import ModelServiceStub
 from forwardpass.wire import Array, from_tensor, to_tensor
 
 # No case waits this long; one that would is broken, and says so here.
@@ -27,6 +39,7 @@ PATIENCE = 60
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Gate:
@@ -139,9 +152,9 @@ def picked(response: Any) -> list[float]:
     return values
 
 
-def steps(count: int) -> PredictRequest:
+def steps(count: int, **fields: Any) -> PredictRequest:
     """Returns a request to the busy model."""
-    return predict("busy", {"steps": np.array(count, np.int64)})
+    return predict("busy", {"steps": np.array(count, np.int64)}, **fields)
 
 
 def batching(rows: int, **delay: int) -> str:
@@ -233,3 +246,29 @@ def together(count: int, work: Callable[[int], None]) -> None:
         assert not thread.is_alive()
     if errors:
         raise errors[0]
+
+
+def resident() -> int:
+    """Returns the bytes of memory that this process, client and server, has in use."""
+    gc.collect()
+    # Gives back what is free already, of which the C library keeps now more and now less.
+    ctypes.CDLL(None).malloc_trim(0)
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+
+
+@contextmanager
+def manage(running: Running) -> Iterator[Any]:
+    """Gives the stub of management calls."""
+    address = f"127.0.0.1:{running.server.management_port}"
+    with grpc.insecure_channel(address) as channel:
+        yield ModelServiceStub(channel)
+
+
+def load(stub: Any, name: str, version: int) -> Any:
+    reference = ModelReference(name=name, version=version)
+    return stub.LoadModel(LoadModelRequest(model=reference), timeout=PATIENCE)
+
+
+def unload(stub: Any, name: str, version: int) -> None:
+    reference = ModelReference(name=name, version=version)
+    stub.UnloadModel(UnloadModelRequest(model=reference), timeout=PATIENCE)

@@ -5,17 +5,15 @@ import os
 import random
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import onnx
 import pytest
-from conftest import Running, StartServer
-from failures import failure_of, read_failure
+from conftest import StartServer
+from failures import failure_of
 from onnx import TensorProto, helper
 from tiny_models import (
     CLASSIFIER_WEIGHTS,
@@ -41,46 +39,25 @@ from forwardpass.server.runtime.version import Version
 from forwardpass.v1.model_service_pb2 import (
     MODEL_STATE_FAILED,
     MODEL_STATE_READY,
-    LoadModelRequest,
-    ModelReference,
-    UnloadModelRequest,
 )
-from forwardpass.v1.model_service_pb2_grpc import ModelServiceStub
 from forwardpass.wire import Array, Reason, from_tensor
 
 from .harness import (
     PATIENCE,
     assert_idle,
     connect,
-    get,
-    metric,
+    load,
+    manage,
     pick,
     picked,
     predict,
     stub_of,
     summaries,
     together,
+    unload,
 )
 
 IMAGES = np.random.default_rng(8).integers(0, 256, (2, 4, 4, 1), np.uint8)
-
-
-@contextmanager
-def manage(running: Running) -> Iterator[Any]:
-    """Gives the stub of management calls."""
-    address = f"127.0.0.1:{running.server.management_port}"
-    with grpc.insecure_channel(address) as channel:
-        yield ModelServiceStub(channel)
-
-
-def load(stub: Any, name: str, version: int) -> Any:
-    reference = ModelReference(name=name, version=version)
-    return stub.LoadModel(LoadModelRequest(model=reference), timeout=PATIENCE)
-
-
-def unload(stub: Any, name: str, version: int) -> None:
-    reference = ModelReference(name=name, version=version)
-    stub.UnloadModel(UnloadModelRequest(model=reference), timeout=PATIENCE)
 
 
 def expected(version: int) -> Array:
@@ -623,71 +600,3 @@ def test_t89_a_file_that_changes_after_it_was_verified_is_not_loaded(
     bad = summaries(start_server())["lin", 1]
     assert bad.state == MODEL_STATE_FAILED
     assert bad.state_reason == f"{name} changed while it was being read"
-
-
-def outcome(call: Any, wanted: int | None) -> str:
-    """Returns how a call ended: one to the picker for `wanted`, or one to the classifier."""
-    try:
-        response = call.result()
-    except grpc.FutureCancelledError:
-        return "cancelled"
-    except grpc.RpcError as error:
-        # Only the model that is unloaded may be away, and says so.
-        away = read_failure(error).reason in {Reason.MODEL_NOT_FOUND, Reason.MODEL_LOADING}
-        return "away" if away and wanted is not None else str(error)
-    if wanted is None:
-        right_version(response)
-    else:
-        assert picked(response) == [wanted]
-    return "right"
-
-
-def test_swap_storm(repository: Publisher, start_server: StartServer) -> None:
-    """32 connections; versions come and go, a model comes and goes, a third is cancelled."""
-    publish(repository, 1)
-    repository("pick", picker())
-    running = start_server(management_port=0)
-    done = threading.Event()
-    both = threading.Barrier(2, done.set)
-    outcomes: list[str] = []
-
-    def ask(index: int) -> None:
-        chance = random.Random(index)
-        with connect(running) as channel:
-            stub = stub_of(channel)
-            while not done.is_set():
-                wanted = chance.randrange(4)
-                name = chance.choice(("clf", "pick"))
-                request = CLASSIFY if name == "clf" else pick(wanted)
-                call = stub.Predict.future(request, timeout=PATIENCE)
-                if chance.random() < 1 / 3:
-                    call.cancel()
-                outcomes.append(outcome(call, wanted if name == "pick" else None))
-
-    def swap() -> None:
-        try:
-            with manage(running) as stub:
-                for version in range(2, 22):
-                    publish(repository, version)
-                    load(stub, "clf", version)
-                    unload(stub, "clf", version - 1)
-        finally:
-            both.wait(PATIENCE)
-
-    def come_and_go() -> None:
-        try:
-            with manage(running) as stub:
-                for _ in range(50):
-                    unload(stub, "pick", 1)
-                    load(stub, "pick", 1)
-        finally:
-            both.wait(PATIENCE)
-
-    managers = {32: swap, 33: come_and_go}
-    together(34, lambda index: managers[index]() if index in managers else ask(index))
-    assert set(outcomes) == {"right", "cancelled", "away"}
-    assert right_version(running.inference.Predict(CLASSIFY)) == 21
-    assert picked(running.inference.Predict(pick(3))) == [3]
-    assert get(running, "/readyz")[0] == 200
-    assert metric(running, "grpc_server_handled_total", grpc_code="INTERNAL") == 0
-    assert_idle(running)

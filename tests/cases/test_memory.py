@@ -1,7 +1,5 @@
 """T57 to T59, small: what many calls and many loads leave behind."""
 
-import gc
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,15 +18,7 @@ from forwardpass.v1.model_service_pb2 import (
 from forwardpass.v1.model_service_pb2_grpc import ModelServiceStub
 from forwardpass.wire import Reason
 
-from .harness import PATIENCE, assert_idle, connect, pick, picked, stub_of, together
-
-PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def resident() -> int:
-    """Returns the bytes of memory that this process, client and server, has."""
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE
+from .harness import PATIENCE, assert_idle, connect, pick, picked, resident, stub_of, together
 
 
 def descriptors() -> int:

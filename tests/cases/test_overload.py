@@ -29,7 +29,7 @@ from tiny_models import (
 )
 
 from forwardpass.server.scheduling import faults
-from forwardpass.v1.inference_service_pb2 import PredictResponse
+from forwardpass.v1.inference_service_pb2 import PredictRequest, PredictResponse
 from forwardpass.v1.model_service_pb2 import (
     MODEL_STATE_READY,
     LoadModelRequest,
@@ -122,6 +122,35 @@ def test_t46_a_queue_holds_so_many_and_the_rest_is_refused_at_once(
         if call not in failed:
             assert picked(call.result()) == [max(0, number - 1) % 4]
     assert picked(running.inference.Predict(pick(3))) == [3]
+    assert_idle(running)
+
+
+def test_t46_what_a_full_queue_refuses_is_not_read_before(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    """Decoding pictures only to refuse them would take the time of those that are accepted."""
+    repository("clf", classifier())
+    running = start_server(max_queued=1)
+    image = np.zeros((1, 4, 4, 1), np.uint8)
+    no_picture = PredictRequest(model=ModelReference(name="clf"), images=[b"no picture"])
+    no_tensor = message_class("ModelInferRequest")(model_name="clf").SerializeToString()
+    infer: Any = running.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+    def reasons() -> list[Reason]:
+        failures = failure_of(running.inference.Predict, no_picture), failure_of(infer, no_tensor)
+        return [failure.reason for failure in failures]
+
+    gate.shut()
+    calls = [send(running, predict("clf", {"image": image}))]
+    gate.wait_started()
+    gate.wait_submitted()
+    calls.append(send(running, predict("clf", {"image": image})))
+    gate.wait_submitted()
+    assert reasons() == [Reason.QUEUE_FULL] * 2
+    gate.open()
+    for call in calls:
+        call.result()
+    assert reasons() == [Reason.INVALID_INPUT] * 2
     assert_idle(running)
 
 
@@ -708,36 +737,49 @@ def test_t60_a_request_is_answered_alike_alone_and_among_others(
             assert one == pytest.approx(features[row] @ EMBEDDER_WEIGHTS, abs=1e-5)
 
 
-def test_overload_keeps_health(repository: Publisher, start_server: StartServer) -> None:
-    """Ten times as many callers as the model and its queue hold, who never let go."""
+def slow_steps(running: Running) -> int:
+    """Returns how many steps keep the busy model for 50 ms at least."""
+    count = 1_000
+    while True:
+        timing = running.inference.Predict(steps(count, timing=True), timeout=PATIENCE).timing
+        if timing.compute.ToTimedelta().total_seconds() >= 0.05:
+            return count
+        count *= 2
+
+
+def test_t05_health_is_answered_at_ten_times_what_a_model_can_answer(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    """Fifty callers, ten times as many as the model and its queue hold, who never let go."""
     repository("busy", busy())
     running = start_server(max_queued=4)
-    running.inference.Predict(steps(1))
+    request = steps(slow_steps(running))
     probed = threading.Event()
-    accepted, refused = threading.Semaphore(0), threading.Semaphore(0)
+    answered = threading.Semaphore(0)
+    ends: list[Reason | None] = []
 
     def press(_: int) -> None:
         with connect(running) as channel:
             stub = stub_of(channel)
             while not probed.is_set():
                 try:
-                    response = stub.Predict(steps(2_000), timeout=PATIENCE)
+                    response = stub.Predict(request, timeout=PATIENCE)
                 except grpc.RpcError as error:
                     failure = read_failure(error)
                     assert failure.reason is Reason.QUEUE_FULL
                     assert failure.retry_after is not None
-                    refused.release()
+                    ends.append(failure.reason)
                     probed.wait(failure.retry_after)
                 else:
                     assert from_tensor(response.outputs["size"]).tolist() == [64, 64]
-                    accepted.release()
+                    ends.append(None)
+                    answered.release()
 
     def probe() -> None:
         try:
-            for semaphore in (accepted, refused):
-                for _ in range(5):
-                    assert semaphore.acquire(timeout=PATIENCE)
             for _ in range(20):
+                # An answer between any two probes: the model is never idle.
+                assert answered.acquire(timeout=PATIENCE)
                 assert check_health(running) == SERVING
                 assert get(running, "/readyz")[0] == 200
                 assert metric(running, "forwardpass_queue_jobs", model="busy") <= 4
@@ -745,6 +787,8 @@ def test_overload_keeps_health(repository: Publisher, start_server: StartServer)
             probed.set()
 
     together(51, lambda index: press(index) if index else probe())
+    # It was an overload of ten: of ten that came, nine at least had to be refused.
+    assert ends.count(Reason.QUEUE_FULL) >= 9 * ends.count(None)
     assert running.inference.Predict(steps(1)).outputs
     assert_idle(running)
 

@@ -38,6 +38,9 @@ class Execution:
         call: Who asks.
         loaded: The model, on the lease that `Repository.find` took; it ends with the call.
         timed: Whether the answer tells where the time went.
+
+    Raises:
+        CallError: The model's queue is full: inputs that would be read in vain are not read.
     """
 
     def __init__(self, call: Call, loaded: Loaded, *, timed: bool) -> None:
@@ -46,6 +49,7 @@ class Execution:
         self._timed = timed
         self._decode_seconds = 0.0
         call.on_end(self._end)
+        loaded.worker.check_room()
 
     def run(
         self,

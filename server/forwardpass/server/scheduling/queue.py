@@ -40,6 +40,15 @@ class JobQueue:
         self._closed = False
         self._count = 0
 
+    def check_room(self) -> None:
+        """Refuses what `put` would refuse, before the work of making a job of it is done.
+
+        Raises:
+            CallError: QUEUE_FULL.
+        """
+        with self._arrived:
+            self._require_room()
+
     def put(self, job: Job) -> None:
         """Adds a job.
 
@@ -51,20 +60,23 @@ class JobQueue:
                 raise CallError(
                     Reason.MODEL_NOT_FOUND, "the version is not served any more", field="model"
                 )
-            if self._count >= self._gathering.max_jobs:
-                self._sweep()
-            if self._count >= self._gathering.max_jobs:
-                raise CallError(
-                    Reason.QUEUE_FULL,
-                    f"{self._count} requests wait for the model, the most its queue holds; "
-                    f"try again in {RETRY_AFTER} s",
-                    retry_after=RETRY_AFTER,
-                    facts={"waiting": self._count},
-                )
+            self._require_room()
             self._levels[min(job.priority, len(self._levels) - 1)].append(job)
             self._count += 1
             self._counters.pending.add(1)
             self._arrived.notify()
+
+    def _require_room(self) -> None:
+        if self._count >= self._gathering.max_jobs:
+            self._sweep()
+        if self._count >= self._gathering.max_jobs:
+            raise CallError(
+                Reason.QUEUE_FULL,
+                f"{self._count} requests wait for the model, the most its queue holds; "
+                f"try again in {RETRY_AFTER} s",
+                retry_after=RETRY_AFTER,
+                facts={"waiting": self._count},
+            )
 
     def _sweep(self) -> None:
         """Makes room: drops the jobs whose caller has gone."""

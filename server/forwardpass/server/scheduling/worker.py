@@ -42,6 +42,14 @@ class Worker:
         for thread in self._threads:
             thread.start()
 
+    def check_room(self) -> None:
+        """Refuses a request before its inputs are read, where its job would be refused.
+
+        Raises:
+            CallError: The queue is full.
+        """
+        self._queue.check_room()
+
     def submit(self, job: Job) -> None:
         """Puts a job in the queue.
 

@@ -33,6 +33,7 @@ class Inference:
             loaded.leases.leave()
 
         call.on_end(ended)
+        loaded.worker.check_room()
         request = compare(sent, loaded, self._reader)
         decode_seconds = call.elapsed
 

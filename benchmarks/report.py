@@ -1,0 +1,99 @@
+"""Tables, as a terminal and as docs/performance.md show them, and the machine they are from."""
+
+import datetime as dt
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import rich.table
+from rich.console import Console
+
+_BEGIN = "<!-- make bench writes from here -->"
+_END = "<!-- to here -->"
+_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures, with how they were measured.
+
+    Attributes:
+        title: What the table tells.
+        how: How it was measured.
+        columns: Their headings.
+        rows: A text for each column.
+    """
+
+    title: str
+    how: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Returns the median of the rounds' ratios, and what 95 % of resamplings give as the median.
+
+    The percentile bootstrap: Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13.
+
+    Args:
+        ours: A figure of each round.
+        theirs: What it is divided by, of the same rounds.
+    """
+    ratios = np.array(ours) / np.array(theirs)
+    random = np.random.default_rng(0)
+    medians = np.median(random.choice(ratios, (_RESAMPLES, len(ratios))), axis=1)
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return f"{np.median(ratios):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def machine() -> str:
+    """Describes where this runs, in one paragraph."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    facts = dict(line.split("\t:", 1) for line in lines if "\t:" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = facts.get("flags", "").split()
+    known = [flag for flag in ("avx2", "avx512f", "avx_vnni", "avx512_vnni") if flag in flags]
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("onnxruntime", "grpcio", "protobuf")
+    )
+    return (
+        f"{facts.get('model name', platform.machine())} ({' '.join(known) or 'no AVX2'}), "
+        f"{len(os.sched_getaffinity(0))} cores, {platform.system()}, "
+        f"Python {platform.python_version()}, {packages}; "
+        f"{dt.datetime.now(dt.UTC).date()}, load average at the start "
+        f"{os.getloadavg()[0]:.1f}."
+    )
+
+
+def show(tables: Sequence[Table]) -> None:
+    """Prints tables."""
+    console = Console()
+    for table in tables:
+        drawn = rich.table.Table(*table.columns, title=table.title, caption=table.how)
+        for row in table.rows:
+            drawn.add_row(*row)
+        console.print(drawn)
+
+
+def write(path: Path, about: str, tables: Sequence[Table]) -> None:
+    """Puts tables between the markers of a Markdown file, instead of what was there.
+
+    Args:
+        path: The file.
+        about: A paragraph that comes first.
+        tables: What follows.
+    """
+    before, rest = path.read_text(encoding="utf-8").split(_BEGIN)
+    after = rest.split(_END)[1]
+    parts = [_BEGIN, about, *map(_markdown, tables), _END]
+    path.write_text(before + "\n\n".join(parts) + after, encoding="utf-8")
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+    drawn = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"### {table.title}\n\n{table.how}\n\n{drawn}"

@@ -1,0 +1,114 @@
+"""Server processes, ours and others: started, pinned to cores, looked at and stopped."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from prometheus_client.parser import text_string_to_metric_families
+
+# What this process may run on. Servers that are compared get the first core, and everything that
+# calls them the last.
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORES, CLIENT_CORES = CORES[:1], CORES[-1:]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A server process that is ready.
+
+    Attributes:
+        process: The process.
+        address: Where it answers gRPC, "host:port".
+        metrics: Where it answers /metrics and /readyz; empty where it does not.
+        seconds_to_ready: From the start of the process.
+    """
+
+    process: subprocess.Popen[str]
+    address: str
+    metrics: str
+    seconds_to_ready: float
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Drains it and waits for its end."""
+        self.process.terminate()
+        self.process.communicate()
+
+    def rss_megabytes(self) -> float:
+        """Resident memory now, in 10**6 bytes."""
+        return self._status("VmRSS")
+
+    def most_rss_megabytes(self) -> float:
+        """The most resident memory that it has had, in 10**6 bytes."""
+        return self._status("VmHWM")
+
+    def get(self, path: str) -> str:
+        """Returns a page of the port of the metrics.
+
+        Raises:
+            OSError: It is not answered within a second, or not with 200.
+        """
+        with urllib.request.urlopen(f"http://{self.metrics}{path}", timeout=1) as response:
+            text: str = response.read().decode()
+            return text
+
+    def handled(self) -> dict[str, float]:
+        """Returns how many calls have ended, by the name of their status."""
+        counts: dict[str, float] = {}
+        for family in text_string_to_metric_families(self.get("/metrics")):
+            for sample in family.samples:
+                if sample.name == "grpc_server_handled_total":
+                    code = sample.labels["grpc_code"]
+                    counts[code] = counts.get(code, 0) + sample.value
+        return counts
+
+    def _status(self, name: str) -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        line = next(line for line in status.splitlines() if line.startswith(name))
+        return int(line.split()[1]) * 1024 / 1e6
+
+
+def serve(models: Path, *flags: str, cores: Sequence[int] = SERVER_CORES) -> Serving:
+    """Starts our server on free ports and waits until it is ready."""
+    program = str(Path(sys.executable).with_name("forwardpass-serve"))
+    ports = ("--port", "0", "--metrics-port", "0", "--log-format", "json")
+    return start([program, str(models), *ports, *flags], cores)
+
+
+def start(command: Sequence[str], cores: Sequence[int]) -> Serving:
+    """Starts a server and waits until a line of its log has the event "ready".
+
+    That line, or one before it, has the address.
+
+    Raises:
+        SystemExit: The server does not get ready.
+    """
+    if len(CORES) < 2:
+        raise SystemExit("the benchmarks take two cores: one for the server, one for its callers")
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        ["taskset", "--cpu-list", ",".join(map(str, cores)), *command],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said: dict[str, str] = {}
+    assert process.stderr is not None
+    for text in process.stderr:
+        line = json.loads(text)
+        said |= {key: line[key] for key in ("address", "metrics") if key in line}
+        if line["event"] == "ready":
+            seconds = time.perf_counter() - started
+            return Serving(process, said["address"], said.get("metrics", ""), seconds)
+        if line["event"] == "not_ready" or line.get("level") == "error":
+            process.terminate()
+            raise SystemExit(f"the server is not ready: {text}")
+    raise SystemExit(f"the server ended with {process.wait()}")
