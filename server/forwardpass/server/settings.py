@@ -100,6 +100,15 @@ class Settings(BaseSettings):
     cuda_ordered_copies: bool = Field(
         default=True, description="Copy in the stream that computes; without it copies may race."
     )
+    cuda_tf32: bool = Field(
+        default=False,
+        description="Round float32 to TF32 in products, which keeps 3 digits: faster.",
+    )
+    cuda_graph: bool = Field(
+        default=False,
+        description="Capture runs in CUDA graphs when a model is loaded, and replay them; every "
+        "operator must run on the GPU, and runs of all models take turns.",
+    )
     verify: Literal["auto", "require"] = Field(
         "auto",
         description="auto: a manifest that is there is enforced. require: every version needs one.",
