@@ -87,6 +87,15 @@ def test_an_unknown_provider_names_the_nearest(given: str, message: str) -> None
         load(["models", "--providers", given])
 
 
+def test_a_setting_for_gpus_without_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(["models", "--providers", "cuda", "--cuda-graph"]).cuda_graph
+    with pytest.raises(SettingsError, match=r"setting 'cuda_graph' is for GPUs, but .* are cpu"):
+        load(["models", "--cuda-graph"])
+    monkeypatch.setenv("FORWARDPASS_CUDA_DEVICE", "1")
+    with pytest.raises(SettingsError, match="setting 'cuda_device' is for GPUs"):
+        load(["models"])
+
+
 @without_cuda
 @pytest.mark.parametrize("command", [[], ["check"]])
 def test_a_missing_provider_stops_the_start_and_names_the_package(

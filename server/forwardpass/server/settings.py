@@ -216,9 +216,11 @@ def load(arguments: Sequence[str]) -> Settings:
     table = _read_table(Path(config)) if config else {}
     try:
         flags = source(args=list(arguments))
-        return Settings(_cli_settings_source=flags, **table)
+        settings = Settings(_cli_settings_source=flags, **table)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+    _check_cuda(settings)
+    return settings
 
 
 def _read_table(path: Path) -> dict[str, Any]:
@@ -241,6 +243,15 @@ def _check_environment(environment: Mapping[str, str]) -> None:
     for name in environment:
         if name.startswith(PREFIX) and name not in known | _OTHERS:
             raise SettingsError(f"unknown environment variable {name}{nearest(name, known)}")
+
+
+def _check_cuda(settings: Settings) -> None:
+    given = sorted(name for name in settings.model_fields_set if name.startswith("cuda_"))
+    if given and "cuda" not in settings.providers:
+        raise SettingsError(
+            f"setting {given[0]!r} is for GPUs, but the providers are "
+            f"{','.join(settings.providers)}: add --providers cuda,cpu, or leave it out"
+        )
 
 
 def _explain(error: ValidationError) -> str:

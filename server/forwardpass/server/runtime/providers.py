@@ -121,7 +121,7 @@ def check_taken(providers: Sequence[Provider], in_use: Mapping[str, Mapping[str,
     if list(in_use)[: len(names)] != names:
         raise ProviderError(
             f"asked for {', '.join(names)}, but ONNX Runtime took {', '.join(in_use)}: its log "
-            "says which library of CUDA or cuDNN it could not load"
+            "says which library of CUDA, cuDNN or the driver (libcuda) it could not load"
         )
     for provider in providers:
         taken = in_use[provider.name]
