@@ -4,7 +4,7 @@
 #   make test       every test but the heavy ones and those that take a GPU
 #   make heavy      build the image and run it (takes podman, buildah, runc and mmdebstrap), and
 #                   call the server with the KServe SDK from an environment of its own
-#   make gpu        run models on a GPU and compare (takes an NVIDIA driver; downloads 1.5 GB of CUDA)
+#   make gpu        run models on a GPU and compare (takes an NVIDIA driver; downloads 1.6 GB)
 #   make lint       format, types, contract, layout
 #   make bench      measure, and print a table
 #   make protos     regenerate the protobuf modules after a change of a .proto file
