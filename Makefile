@@ -1,9 +1,10 @@
 # Every target makes its own environment in .venv; nothing else on the machine is touched.
 #
 #   make demo       train four real models, serve them, call them
-#   make test       every test but the heavy ones
+#   make test       every test but the heavy ones and those that take a GPU
 #   make heavy      build the image and run it, and call the server with the KServe SDK and with
 #                   perf_analyzer (takes root, podman, buildah, runc and mmdebstrap)
+#   make gpu        run models on a GPU and compare (takes an NVIDIA driver; downloads 1.6 GB)
 #   make lint       format, types, contract, layout
 #   make bench      measure, and write docs/performance.md (takes h2load); BENCH="--only rates"
 #                   measures one thing and writes nothing
@@ -13,6 +14,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Its own: onnxruntime and onnxruntime-gpu cannot share an environment.
+GPU_VENV := .venv-gpu
 # Where pip also looks for torch. The public Linux default brings CUDA, several gigabytes; for the
 # CPU build: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
@@ -21,7 +24,7 @@ BENCH ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES := pyproject.toml hatch_build.py $(shell find protos -name '*.proto')
 
-.PHONY: demo test heavy lint format bench protos clean
+.PHONY: demo test heavy gpu lint format bench protos clean
 .DELETE_ON_ERROR:
 
 $(VENV)/product: $(SOURCES)
@@ -43,6 +46,15 @@ test: $(VENV)/tools
 
 heavy: $(VENV)/tools
 	$(BIN)/python -m pytest -m heavy
+
+$(GPU_VENV)/tools: $(SOURCES)
+	test -x $(GPU_VENV)/bin/python || $(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(GPU_VENV)/bin/python -m pip install --quiet --editable '.[server-cuda]' --group gpu
+	touch $@
+
+gpu: $(GPU_VENV)/tools
+	$(GPU_VENV)/bin/python -m pytest -m gpu -rs tests/gpu
 
 lint: $(VENV)/tools
 	$(BIN)/ruff format --check
@@ -66,6 +78,6 @@ protos:
 	$(MAKE) $(VENV)/product
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GPU_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find protos -name '*_pb2*.py*' -delete -o -name '*.binpb' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,7 +24,15 @@ from forwardpass.server.runtime.session import check_providers
 from forwardpass.server.settings import Settings, SettingsError, load
 from forwardpass.v1.model_service_pb2 import GetModelRequest, ModelReference
 
-OPTIONS = CudaOptions(1, 1 << 30, "kSameAsRequested", "HEURISTIC", do_copy_in_default_stream=True)
+OPTIONS = CudaOptions(
+    1,
+    1 << 30,
+    "kSameAsRequested",
+    "HEURISTIC",
+    do_copy_in_default_stream=True,
+    use_tf32=False,
+    enable_cuda_graph=True,
+)
 without_cuda = pytest.mark.skipif(
     CUDA in ort.get_available_providers(), reason="ONNX Runtime has CUDA here"
 )
@@ -48,7 +56,11 @@ def test_the_order_is_kept_and_options_have_onnx_runtime_s_form() -> None:
         "arena_extend_strategy": "kSameAsRequested",
         "cudnn_conv_algo_search": "HEURISTIC",
         "do_copy_in_default_stream": "1",
+        "use_tf32": "0",
+        "enable_cuda_graph": "1",
     }
+    assert cuda.device == ("cuda", 1)
+    assert cuda.captures
 
 
 @pytest.mark.parametrize(
@@ -73,6 +85,15 @@ def test_the_setting_is_a_list(arguments: list[str], monkeypatch: pytest.MonkeyP
 def test_an_unknown_provider_names_the_nearest(given: str, message: str) -> None:
     with pytest.raises(SettingsError, match=f"setting 'providers': {message}"):
         load(["models", "--providers", given])
+
+
+def test_a_setting_for_gpus_without_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(["models", "--providers", "cuda", "--cuda-graph"]).cuda_graph
+    with pytest.raises(SettingsError, match=r"setting 'cuda_graph' is for GPUs, but .* are cpu"):
+        load(["models", "--cuda-graph"])
+    monkeypatch.setenv("FORWARDPASS_CUDA_DEVICE", "1")
+    with pytest.raises(SettingsError, match="setting 'cuda_device' is for GPUs"):
+        load(["models"])
 
 
 @without_cuda
@@ -112,7 +133,7 @@ def test_two_packages_of_onnx_runtime_are_an_error(
 
 def test_what_a_session_took_up_is_compared_with_what_was_asked_for() -> None:
     asked = choose(("cuda", "cpu"), OPTIONS)
-    taken = {CUDA: {**asked[0].options, "use_tf32": "1"}, CPU: {}}
+    taken = {CUDA: {**asked[0].options, "prefer_nhwc": "0"}, CPU: {}}
     check_taken(asked, taken)
     check_taken(asked[:1], taken)
     with pytest.raises(ProviderError, match=f"but ONNX Runtime took {CPU}: its log"):

@@ -254,6 +254,8 @@ def open_repository(settings: Settings) -> Repository:
             settings.cuda_arena,
             settings.cuda_convolutions,
             settings.cuda_ordered_copies,
+            settings.cuda_tf32,
+            settings.cuda_graph,
         ),
     )
     check_providers(providers)

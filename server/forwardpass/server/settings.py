@@ -100,6 +100,15 @@ class Settings(BaseSettings):
     cuda_ordered_copies: bool = Field(
         default=True, description="Copy in the stream that computes; without it copies may race."
     )
+    cuda_tf32: bool = Field(
+        default=False,
+        description="Round float32 to TF32 in products, which keeps 3 digits: faster.",
+    )
+    cuda_graph: bool = Field(
+        default=False,
+        description="Capture runs in CUDA graphs when a model is loaded, and replay them; every "
+        "operator must run on the GPU, and runs of all models take turns.",
+    )
     verify: Literal["auto", "require"] = Field(
         "auto",
         description="auto: a manifest that is there is enforced. require: every version needs one.",
@@ -207,9 +216,11 @@ def load(arguments: Sequence[str]) -> Settings:
     table = _read_table(Path(config)) if config else {}
     try:
         flags = source(args=list(arguments))
-        return Settings(_cli_settings_source=flags, **table)
+        settings = Settings(_cli_settings_source=flags, **table)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+    _check_cuda(settings)
+    return settings
 
 
 def _read_table(path: Path) -> dict[str, Any]:
@@ -232,6 +243,15 @@ def _check_environment(environment: Mapping[str, str]) -> None:
     for name in environment:
         if name.startswith(PREFIX) and name not in known | _OTHERS:
             raise SettingsError(f"unknown environment variable {name}{nearest(name, known)}")
+
+
+def _check_cuda(settings: Settings) -> None:
+    given = sorted(name for name in settings.model_fields_set if name.startswith("cuda_"))
+    if given and "cuda" not in settings.providers:
+        raise SettingsError(
+            f"setting {given[0]!r} is for GPUs, but the providers are "
+            f"{','.join(settings.providers)}: add --providers cuda,cpu, or leave it out"
+        )
 
 
 def _explain(error: ValidationError) -> str:

@@ -15,7 +15,7 @@ from forwardpass.wire.dtypes import STRING
 
 # The most rows that are gathered where neither card nor configuration states a number.
 DEFAULT_MAX_ROWS = 64
-# Seconds after which no larger run is measured; sizes 1 and 2 always are.
+# Seconds of measured runs after which no larger run is; sizes 1 and 2 always are.
 _BUDGET = 0.1
 _RUNS = 5
 # A row among others must cost at least a tenth less than a row alone, or gathering is not worth it.
@@ -73,21 +73,24 @@ def example_inputs(signature: Signature, golden: Golden | None) -> Example:
 
 
 def measure_curve(session: Session, example: Example, most: int) -> list[CurvePoint]:
-    """Times runs of 1, 2, 4 … `most` rows; each size's first run warms it up and is not counted."""
+    """Times runs of 1, 2, 4 … `most` rows, captured where the session captures.
+
+    Each size's first run warms it up and is not counted: a GPU takes long over it.
+    """
     points: list[CurvePoint] = []
     names = [output.name for output in session.outputs]
-    begun = time.perf_counter()
+    spent = 0.0
     rows = 1
-    while rows <= most and (rows <= 2 or time.perf_counter() - begun < _BUDGET):
+    while rows <= most and (rows <= 2 or spent < _BUDGET):
         inputs = example(rows)
+        session.capture(inputs)
         session.run(names, inputs)
-        times = []
-        for _ in range(_RUNS):
+        times: list[float] = []
+        while len(times) < _RUNS and (not times or spent < _BUDGET):
             started = time.perf_counter()
             session.run(names, inputs)
             times.append(time.perf_counter() - started)
-            if time.perf_counter() - begun >= _BUDGET:
-                break
+            spent += times[-1]
         points.append(CurvePoint(rows, median(times)))
         rows *= 2
     return points

@@ -107,3 +107,4 @@ class Loaded:
         """Waits for the last call, answers what was submitted, and ends the worker."""
         self.leases.close()
         self.worker.close()
+        self.session.close()

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from forwardpass.server.runtime.curve import (
 )
 from forwardpass.server.runtime.golden import GoldenError, GoldenResult, replay
 from forwardpass.server.runtime.loaded import Loaded
+from forwardpass.server.runtime.padding import padded
 from forwardpass.server.runtime.providers import CPU_ONLY, Provider
 from forwardpass.server.runtime.session import Session, SessionError
 from forwardpass.server.runtime.signature import (
@@ -114,15 +116,20 @@ def load(
     if options.canary is not None:
         options.canary.check(folder, source)
     session = Session(source.model, source.weights, options.threads, options.providers)
-    card, signature = _describe(session, config, source)
-    moved(State.MODEL_STATE_WARMING)
-    golden = _replay(session, source, card, signature)
-    for warmup in config.warmups:
-        _warm(session, signature, warmup)
-    curve, batching = _measure(session, signature, source, config)
+    with ExitStack() as on_failure:
+        on_failure.callback(session.close)
+        card, signature = _describe(session, config, source)
+        moved(State.MODEL_STATE_WARMING)
+        golden = _replay(session, source, card, signature)
+        for warmup in config.warmups:
+            _warm(session, signature, warmup)
+        curve, batching = _measure(session, signature, source, config)
+        on_failure.pop_all()
+    # Only the sizes that were measured are captured.
+    sizes = [point.rows for point in curve]
     worker = Worker(
         f"{name}-{number}",
-        session.run,
+        padded(session.run, sizes) if session.captures and sizes else session.run,
         Gathering(
             batching.max_rows,
             config.max_queue_size or options.max_queued,
@@ -254,6 +261,7 @@ def _warm(session: Session, signature: Signature, warmup: Warmup) -> None:
         signature.check(inputs)
     except Exception as error:
         raise ConfigError(f"{CONFIG_FILE}: the warm-up does not fit: {error}") from error
+    session.capture(inputs)
     for _ in range(warmup.count):
         session.run(list(signature.outputs), inputs)
 

@@ -27,10 +27,14 @@ class Provider:
     Attributes:
         name: ONNX Runtime's name for it.
         options: Its options, as ONNX Runtime writes them.
+        device: The type and the number of what it computes on, in ONNX Runtime's names.
+        captures: Whether runs of known shapes are captured, to be replayed.
     """
 
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
+    device: tuple[str, int] = ("cpu", 0)
+    captures: bool = False
 
 
 CPU_ONLY = (Provider(CPU),)
@@ -47,6 +51,8 @@ class CudaOptions:
         arena_extend_strategy: How the arena grows.
         cudnn_conv_algo_search: How cuDNN's algorithm for a convolution is found.
         do_copy_in_default_stream: Whether copies wait for the computation before them.
+        use_tf32: Whether float32 is rounded to 10 bits of fraction in products.
+        enable_cuda_graph: Whether runs are captured in CUDA graphs.
     """
 
     device_id: int
@@ -54,6 +60,8 @@ class CudaOptions:
     arena_extend_strategy: str
     cudnn_conv_algo_search: str
     do_copy_in_default_stream: bool
+    use_tf32: bool
+    enable_cuda_graph: bool
 
     def as_provider(self) -> Provider:
         """Returns the provider with these options."""
@@ -62,10 +70,12 @@ class CudaOptions:
             "arena_extend_strategy": self.arena_extend_strategy,
             "cudnn_conv_algo_search": self.cudnn_conv_algo_search,
             "do_copy_in_default_stream": str(int(self.do_copy_in_default_stream)),
+            "use_tf32": str(int(self.use_tf32)),
+            "enable_cuda_graph": str(int(self.enable_cuda_graph)),
         }
         if self.gpu_mem_limit:
             options["gpu_mem_limit"] = str(self.gpu_mem_limit)
-        return Provider(CUDA, options)
+        return Provider(CUDA, options, ("cuda", self.device_id), self.enable_cuda_graph)
 
 
 def choose(names: Sequence[str], cuda: CudaOptions) -> tuple[Provider, ...]:
@@ -111,7 +121,7 @@ def check_taken(providers: Sequence[Provider], in_use: Mapping[str, Mapping[str,
     if list(in_use)[: len(names)] != names:
         raise ProviderError(
             f"asked for {', '.join(names)}, but ONNX Runtime took {', '.join(in_use)}: its log "
-            "says which library of CUDA or cuDNN it could not load"
+            "says which library of CUDA, cuDNN or the driver (libcuda) it could not load"
         )
     for provider in providers:
         taken = in_use[provider.name]

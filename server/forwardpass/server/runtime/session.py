@@ -3,12 +3,14 @@
 import ctypes
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from forwardpass.server.errors import InvalidInput
+from forwardpass.server.runtime.bound import BoundRun, Shapes, shapes_of
 from forwardpass.server.runtime.providers import (
     CPU,
     CPU_ONLY,
@@ -31,6 +33,12 @@ _STRING_TENSOR = "tensor(string)"
 # Nothing: what goes wrong is raised, and logged as we log. Its own lines are not JSON, and callers
 # could fill the log with them.
 _QUIET = 4
+# ONNX Runtime keeps a captured graph for the thread that captured it, and what another thread does
+# with the GPU meanwhile (allocate, copy) fails and spoils the capture. So where runs are captured,
+# one thread does all that there is to do with the GPU: for every model, loading included.
+_CAPTURING = ThreadPoolExecutor(1, "capturing")
+# Which captured graph a run replays: 0 is ONNX Runtime's own, this is none.
+_GRAPH_ID, _NO_GRAPH = "gpu_graph_id", "-1"
 # A model that gives its input back: one float, opset 13.
 _PROBE = (
     b'\x08\x07:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01pZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12'
@@ -45,14 +53,18 @@ class SessionError(Exception):
 class Session:
     """A graph that ONNX Runtime has loaded and optimised. `run` may be called from many threads.
 
+    Attributes:
+        providers: The execution providers in use, in order.
+
     Args:
         model: The bytes of the ONNX file.
         weights: The bytes of each file that it refers to, by the name that it uses.
         threads: Threads for one run.
         providers: What runs it, in order. Operators that none of them has make the graph fail.
+            Where the first one captures, runs take turns, with those of all such sessions.
 
     Raises:
-        SessionError: ONNX Runtime refuses the graph.
+        SessionError: ONNX Runtime refuses the graph, or it cannot be captured.
     """
 
     def __init__(
@@ -75,17 +87,25 @@ class Session:
             options.add_external_initializers_from_files_in_memory(
                 list(weights), buffers, [len(buffer) for buffer in buffers]
             )
-        try:
-            self._session = ort.InferenceSession(
+        # By their shapes; None where runs are not captured.
+        self._bound: dict[Shapes, BoundRun] | None = {} if providers[0].captures else None
+        self._device = providers[0].device
+
+        def make() -> Any:
+            return ort.InferenceSession(
                 model,
                 options,
                 providers=[(provider.name, dict(provider.options)) for provider in providers],
                 # Else ONNX Runtime tries again without the provider that failed.
                 enable_fallback=0,
             )
+
+        try:
+            self._session = make() if self._bound is None else _CAPTURING.submit(make).result()
             check_taken(providers, self._session.get_provider_options())
         except Exception as error:
             raise SessionError(str(error)) from error
+        self.providers: Sequence[str] = self._session.get_providers()
         # ONNX Runtime's Python interface has no numpy type for these; they take a way of their own.
         self._bfloat16_in = any(node.type == _BFLOAT16_TENSOR for node in self.inputs)
         self._bfloat16_out = {node.name for node in self.outputs if node.type == _BFLOAT16_TENSOR}
@@ -94,18 +114,14 @@ class Session:
                 f"it takes text and gives {min(self._bfloat16_out)!r} as bfloat16, which ONNX "
                 "Runtime's Python interface cannot do together: cast the output to float32"
             )
+        if self._bound is not None:
+            self._check_capturable()
 
     @property
     def metadata(self) -> Mapping[str, str]:
         """What the ONNX file says of itself."""
         metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         return metadata
-
-    @property
-    def providers(self) -> Sequence[str]:
-        """The execution providers in use, in order."""
-        providers: Sequence[str] = self._session.get_providers()
-        return providers
 
     @property
     def inputs(self) -> Sequence[Any]:
@@ -118,6 +134,32 @@ class Session:
         """The graph's outputs, as `inputs`."""
         outputs: Sequence[Any] = self._session.get_outputs()
         return outputs
+
+    @property
+    def captures(self) -> bool:
+        """Whether runs of the shapes given to `capture` are captured."""
+        return self._bound is not None
+
+    def capture(self, inputs: Mapping[str, Array]) -> None:
+        """Keeps buffers for runs of these shapes, and captures one; nothing where none is.
+
+        Args:
+            inputs: An array for each input.
+
+        Raises:
+            SessionError: A run of these shapes cannot be captured.
+        """
+        if self._bound is None or shapes_of(inputs) in self._bound:
+            return
+        try:
+            _CAPTURING.submit(self._capture, inputs).result()
+        except Exception as error:
+            raise SessionError(f"a run of it cannot be captured: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        """Frees what the GPU holds, where that takes a thread of its own; no run may follow."""
+        if self._bound is not None:
+            _CAPTURING.submit(self._let_go).result()
 
     def run(
         self,
@@ -135,11 +177,12 @@ class Session:
         Raises:
             InvalidInput: The graph refuses the values, such as an index out of range.
         """
-        options = ort.RunOptions()
-        options.log_severity_level = _QUIET
+        options = _quiet_options()
         if on_begin is not None:
             on_begin(lambda: setattr(options, "terminate", True))
         try:
+            if self._bound is not None:
+                return _CAPTURING.submit(self._run_bound, outputs, inputs, options).result()
             if not self._bfloat16_out.isdisjoint(outputs):
                 return self._run_to_bfloat16(outputs, inputs, options)
             feeds = _with_bfloat16(inputs) if self._bfloat16_in else dict(inputs)
@@ -162,6 +205,61 @@ class Session:
         values = self._session.run_with_ort_values(list(outputs), feeds, options)
         return [_from_ort_value(value) for value in values]
 
+    def _run_bound(
+        self, outputs: Sequence[str], inputs: Mapping[str, Array], options: Any
+    ) -> list[Array]:
+        """Runs in the buffers for the inputs' shapes; where there are none, without capturing."""
+        assert self._bound is not None
+        bound = self._bound.get(shapes_of(inputs))
+        if bound is None:
+            return self._run_uncaptured(outputs, inputs, options)
+        options.add_run_config_entry(_GRAPH_ID, str(bound.graph))
+        try:
+            return bound(
+                lambda binding: self._session.run_with_iobinding(binding, options), outputs, inputs
+            )
+        except RuntimeError as error:
+            if not options.terminate:
+                # Such a run does not tell errors of different kinds apart; this one raises its own.
+                self._run_uncaptured(outputs, inputs, _quiet_options())
+            raise RuntimeError("ONNX Runtime failed") from error
+
+    def _run_uncaptured(
+        self, outputs: Sequence[str], inputs: Mapping[str, Array], options: Any
+    ) -> list[Array]:
+        options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH)
+        values: list[Array] = self._session.run(list(outputs), dict(inputs), options)
+        return values
+
+    def _capture(self, inputs: Mapping[str, Array]) -> None:
+        assert self._bound is not None
+        values = {
+            name: ort.OrtValue.ortvalue_from_numpy(np.array(array, order="C"), *self._device)
+            for name, array in inputs.items()
+        }
+        options = _quiet_options()
+        options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH)
+        bound = BoundRun(self._session, values, self._device, options, len(self._bound) + 1)
+        options = _quiet_options()
+        options.add_run_config_entry(_GRAPH_ID, str(bound.graph))
+        # The first run with a graph's number captures it.
+        bound(lambda binding: self._session.run_with_iobinding(binding, options), (), inputs)
+        self._bound[shapes_of(inputs)] = bound
+
+    def _let_go(self) -> None:
+        assert self._bound is not None
+        self._bound.clear()
+        del self._session
+
+    def _check_capturable(self) -> None:
+        for node in (*self.inputs, *self.outputs):
+            if node.type in {_STRING_TENSOR, _BFLOAT16_TENSOR}:
+                self.close()
+                raise SessionError(
+                    f"{node.name!r} is {node.type}, which runs that are captured cannot take or "
+                    "give; without cuda_graph it serves"
+                )
+
 
 def check_providers(providers: Sequence[Provider]) -> None:
     """Tries the providers on a graph of one operator, which tells wrong options at the start.
@@ -179,6 +277,12 @@ def check_providers(providers: Sequence[Provider]) -> None:
     except SessionError as error:
         raise ProviderError(str(error)) from error
     session.run(["y"], {"x": np.zeros(1, np.float32)})
+
+
+def _quiet_options() -> Any:
+    options = ort.RunOptions()
+    options.log_severity_level = _QUIET
+    return options
 
 
 def _with_bfloat16(inputs: Mapping[str, Array]) -> dict[str, Any]:
