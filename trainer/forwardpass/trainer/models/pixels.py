@@ -28,8 +28,9 @@ class Normalize(nn.Module):
 class NormalizeChannels(nn.Module):
     """Does what `Normalize` does, with a mean and a deviation for each channel.
 
-    As a batch normalisation of known statistics: ONNX Runtime spends 30 times as long on arithmetic
-    that broadcasts three numbers along the last axis, where its optimiser moves the channels.
+    As a batch normalisation of known statistics. ONNX Runtime's optimiser moves the channels to the
+    last axis before plain arithmetic, where numbers for three channels are slow to apply: ResNet-18
+    in int8 answers a fifth more images this way.
 
     Args:
         mean: Of each channel of the training set's pixels, in [0, 1].
