@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from training import Publish
 
 from forwardpass.trainer.recipes import RECIPES
 
@@ -52,11 +54,17 @@ def test_list_as_json() -> None:
         (["run", "mnist-cn"], "there is no recipe 'mnist-cn'; did you mean 'mnist-cnn'?"),
         (["run", "xor", "sed=1"], "there is no setting 'sed'; did you mean 'seed'?"),
         (["run", "xor", "seed=one"], "seed=one: give a whole number"),
+        (["quantize", "digits-mpl"], "there is no model 'digits-mpl'; did you mean 'digits-mlp'?"),
+        (["quantize", "digits-mlp", "--version", "2"], "there is no version of digits-mlp '2'; "),
         (["fetch", "mnits"], "there is no data set 'mnits'; did you mean 'mnist'?"),
     ],
 )
-def test_a_name_or_value_that_cannot_be_exits_with_2(arguments: list[str], message: str) -> None:
-    done = train(*arguments)
+def test_a_name_or_value_that_cannot_be_exits_with_2(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "models" / "digits-mlp" / "1").mkdir(parents=True)
+
+    done = train(*arguments, cwd=tmp_path)
 
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {message}")
@@ -84,6 +92,25 @@ def test_run_prints_its_result_for_programs_and_progress_beside(tmp_path: Path) 
     assert "epoch 1/1" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["list", "run", "fetch"])
+def test_quantize_prints_both_versions_metrics_for_programs(
+    publish_once: Publish, tmp_path: Path
+) -> None:
+    shutil.copytree(publish_once("digits-mlp").folder, tmp_path / "models" / "digits-mlp" / "1")
+
+    done = train("quantize", "digits-mlp", "--max-loss", "0.05", "--json", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert (tmp_path / facts["model"]).stat().st_size == facts["bytes"]
+    assert (facts["version"], facts["parent_version"]) == (2, 1)
+    assert facts["metrics"].keys() == facts["parent_metrics"].keys() == {"accuracy"}
+    again = train("quantize", "digits-mlp", cwd=tmp_path)
+    assert again.returncode == 1
+    assert again.stderr.startswith("error: models/digits-mlp/2 is int8 already")
+    table = train("quantize", "digits-mlp", "--version", "1", "--max-loss", "0.05", cwd=tmp_path)
+    assert f"accuracy {facts['metrics']['accuracy']:.4f}" in table.stdout
+
+
+@pytest.mark.parametrize("command", ["list", "run", "quantize", "fetch"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: forwardpass-train {command}" in train(command, "--help").stdout

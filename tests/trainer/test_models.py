@@ -1,12 +1,19 @@
 """Architectures against the numbers their papers and the course give."""
 
+import pytest
 import torch
 
 from forwardpass.trainer.models.dcgan import Sampler, discriminator, generator
 from forwardpass.trainer.models.lenet import LeNet
 from forwardpass.trainer.models.mlp import mlp
-from forwardpass.trainer.models.pixels import Normalize
-from forwardpass.trainer.models.resnet import BasicBlock, ResNet
+from forwardpass.trainer.models.pixels import Normalize, NormalizeChannels
+from forwardpass.trainer.models.resnet import (
+    LogitsAndEmbedding,
+    basic_block,
+    bottleneck_block,
+    imagenet_resnet,
+    mnist_resnet,
+)
 
 
 def count(module: torch.nn.Module) -> int:
@@ -33,7 +40,36 @@ def test_parameter_counts() -> None:
     assert count(mlp([2, 2, 1])) == 9
     assert count(mlp([64, 128, 10], dropout=0.5)) == 64 * 128 + 128 + 128 * 10 + 10
     assert count(LeNet(0.13, 0.31)) == 61_706
-    assert count(ResNet(0.13, 0.31)) == 77_754
+    assert count(mnist_resnet(0.13, 0.31)) == 77_754
+
+
+@pytest.mark.parametrize(
+    ("depth", "parameters", "width"),
+    [
+        (18, 11_689_512, 512),
+        (34, 21_797_672, 512),
+        (50, 25_557_032, 2048),
+        (101, 44_549_160, 2048),
+        (152, 60_192_808, 2048),
+    ],
+)
+def test_imagenet_resnets_are_torchvisions_in_size(depth: int, parameters: int, width: int) -> None:
+    with torch.device("meta"):  # shapes without memory or arithmetic
+        network = imagenet_resnet(depth)
+        logits, embedding = LogitsAndEmbedding(network)(
+            torch.empty(2, 224, 224, 3, dtype=torch.uint8)
+        )
+
+    assert count(network) == parameters
+    assert logits.shape == (2, 1000)
+    assert embedding.shape == (2, width)
+    assert network.embed(torch.empty(1, 64, 96, 3, device="meta")).shape == (1, width)
+
+
+def test_a_bottlenecks_stride_is_its_middle_convolutions() -> None:
+    strides = [m.stride for m in bottleneck_block(64, 256, 2).modules() if hasattr(m, "stride")]
+
+    assert strides == [(1, 1), (2, 2), (1, 1), (2, 2)]  # the last is the shortcut's
 
 
 def test_an_mlp_ends_in_a_linear_layer_with_and_without_dropout() -> None:
@@ -52,13 +88,24 @@ def test_normalize_shifts_and_scales_raw_pixels() -> None:
     torch.testing.assert_close(normal.flatten(), torch.tensor([-0.4, 0.0, 1.6]))
 
 
+def test_channels_are_normalized_each_by_its_own() -> None:
+    image = torch.randint(0, 256, (2, 5, 4, 3), dtype=torch.uint8)
+    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+    normal = NormalizeChannels(mean, deviation)(image)
+
+    for channel in range(3):
+        alone = Normalize(mean[channel], deviation[channel])(image[..., channel : channel + 1])
+        torch.testing.assert_close(normal[:, channel : channel + 1], alone)
+
+
 def test_a_block_without_residual_is_its_shortcut() -> None:
-    block = BasicBlock(4, 4, stride=1).eval()
+    block = basic_block(4, 4, stride=1).eval()
     torch.nn.init.zeros_(block.residual.get_parameter("3.weight"))
     x = torch.randn(2, 4, 6, 6)
 
     assert block(x).equal(x.relu())
-    assert BasicBlock(4, 8, stride=2)(x).shape == (2, 8, 3, 3)
+    assert basic_block(4, 8, stride=2)(x).shape == (2, 8, 3, 3)
 
 
 def test_images_of_a_generator_fit_its_discriminator() -> None:

@@ -15,7 +15,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forwardpass.client.card import Card, DataSource, ImageInput, TensorSpec
+    from forwardpass.client.card import (
+        Card,
+        DataSource,
+        ImageInput,
+        OutputDifference,
+        Quantization,
+        TensorSpec,
+    )
     from forwardpass.client.channel import Tls
     from forwardpass.client.client import Client
     from forwardpass.client.errors import (
@@ -47,7 +54,14 @@ if TYPE_CHECKING:
 # Where each public name lives. It is loaded when it is first asked for, so that the command line,
 # which lies in this package, can print its help without loading grpc and numpy.
 _HOMES = {
-    "card": ("Card", "DataSource", "ImageInput", "TensorSpec"),
+    "card": (
+        "Card",
+        "DataSource",
+        "ImageInput",
+        "OutputDifference",
+        "Quantization",
+        "TensorSpec",
+    ),
     "channel": ("Tls",),
     "client": ("Client",),
     "errors": (
@@ -99,8 +113,10 @@ __all__ = [
     "ModelNotFound",
     "ModelState",
     "ModelSummary",
+    "OutputDifference",
     "Overloaded",
     "Prediction",
+    "Quantization",
     "ServerError",
     "Signature",
     "TensorSpec",

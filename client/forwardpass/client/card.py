@@ -63,6 +63,42 @@ class DataSource:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputDifference:
+    """How near one output of an int8 model is to its parent's, on the test rows.
+
+    Attributes:
+        max_absolute: The greatest difference of any element.
+        mean_cosine: The mean cosine between a row and the parent's.
+        same_class: The share of rows whose greatest score is the same; None for other outputs.
+    """
+
+    max_absolute: float
+    mean_cosine: float
+    same_class: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """What an int8 model was made from.
+
+    Attributes:
+        parent_sha256: Of the parent's model.onnx, in hexadecimal.
+        parent_version: The parent's version.
+        parent_metrics: The parent's, measured on the same test rows.
+        calibration_rows: Training rows that set the ranges of the integers.
+        max_loss: How much any metric was allowed to fall.
+        differences: How near each output is, by name.
+    """
+
+    parent_sha256: str
+    parent_version: int
+    parent_metrics: Mapping[str, float]
+    calibration_rows: int
+    max_loss: float
+    differences: Mapping[str, OutputDifference]
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """What a model is.
 
@@ -76,10 +112,12 @@ class Card:
         parameters: The number of trained numbers.
         data: What it was trained and tested on; None where not told.
         seed: The seed that made the run repeatable.
-        tolerance: (relative, absolute): how far answers may be from torch's.
-        parity_error: The greatest difference from torch that export measured.
+        tolerance: (relative, absolute): how far answers may be from the golden ones.
+        parity_error: The greatest difference that export measured: from torch, or of an int8 model
+            between integer arithmetic and float.
         versions: The software that made it, such as "torch": "2.13.0".
         reference: The paper or book that the architecture is from.
+        quantization: What an int8 model was made from; None for any other.
     """
 
     description: str
@@ -95,6 +133,7 @@ class Card:
     parity_error: float
     versions: Mapping[str, str]
     reference: str
+    quantization: Quantization | None
 
 
 def to_card(message: pb.ModelCard) -> Card:
@@ -123,6 +162,27 @@ def to_card(message: pb.ModelCard) -> Card:
         parity_error=message.parity_error,
         versions=dict(message.versions),
         reference=message.reference,
+        quantization=(
+            _to_quantization(message.quantization) if message.HasField("quantization") else None
+        ),
+    )
+
+
+def _to_quantization(message: pb.Quantization) -> Quantization:
+    return Quantization(
+        parent_sha256=message.parent_sha256,
+        parent_version=message.parent_version,
+        parent_metrics=dict(message.parent_metrics),
+        calibration_rows=message.calibration_rows,
+        max_loss=message.max_loss,
+        differences={
+            name: OutputDifference(
+                output.max_absolute,
+                output.mean_cosine,
+                output.same_class if output.HasField("same_class") else None,
+            )
+            for name, output in message.differences.items()
+        },
     )
 
 

@@ -77,7 +77,7 @@ class GoldenResult:
     Attributes:
         rows: How many examples; 0 where the model came with none.
         passed: Whether every output agreed within the card's tolerance.
-        max_absolute_error: The greatest difference from torch's answers.
+        max_absolute_error: The greatest difference from the golden answers.
     """
 
     rows: int

@@ -1,4 +1,4 @@
-"""Golden inputs and torch's own outputs for them, as a .npz without pickles."""
+"""Golden inputs and the outputs that they must give, as a .npz without pickles."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -7,6 +7,7 @@ TrainerError
 ├── RunError            a run folder that is in use, or that other code wrote
 ├── DivergedError       a loss that is no longer a number
 ├── ParityError         ONNX Runtime answers otherwise than torch
+├── QuantizeError       a version that cannot be made int8, or loses too much by it
 └── PublishError        the artefact could not be written
 """
 
@@ -52,6 +53,10 @@ class DivergedError(TrainerError):
 
 class ParityError(TrainerError):
     """The exported graph's answers differ from torch's by more than the tolerance."""
+
+
+class QuantizeError(TrainerError):
+    """A version that has no int8 form, or one that loses more than was allowed."""
 
 
 class PublishError(TrainerError):

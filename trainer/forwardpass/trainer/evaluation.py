@@ -1,9 +1,15 @@
-"""What a trained module answers for many rows."""
+"""What a model answers for many rows, and how often it is right."""
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import nn
 
 from forwardpass.wire import Array
+
+# From inputs (n, ...) to each output, (n, ...), of a module or of a published model.
+Answer = Callable[[Array], list[Array]]
 
 
 @torch.inference_mode()
@@ -22,3 +28,13 @@ def predict(module: nn.Module, inputs: Array, rows: int = 1000) -> list[Array]:
         answers = module(batch.to(device))
         parts.append((answers,) if isinstance(answers, torch.Tensor) else answers)
     return [torch.cat(output).cpu().numpy() for output in zip(*parts, strict=True)]
+
+
+def accuracy(scores: Array, targets: Array) -> float:
+    """Returns the share of rows whose greatest score is the target's.
+
+    Args:
+        scores: (n, classes).
+        targets: Classes, (n).
+    """
+    return float(np.mean(scores.argmax(axis=1) == targets))

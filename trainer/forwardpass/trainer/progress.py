@@ -1,10 +1,13 @@
 """What a person sees while a recipe runs: a bar on a terminal, a line an epoch anywhere."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
 
 
 class EpochBar:
@@ -45,6 +48,16 @@ class Reporter:
         """Says what is going on, in one line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def items(self, items: Sequence[T], text: str) -> Iterator[T]:
+        """Yields the items, while a bar shows how many are done.
+
+        Args:
+            items: Such as batches.
+            text: What is being done with them, in two or three words.
+        """
+        with self._bar(TextColumn("{task.description}")) as bar:
+            yield from bar.track(items, description=text)
+
     @contextmanager
     def epochs(
         self, epochs: int, steps: int, start: int, unit: str = "epoch"
@@ -57,15 +70,18 @@ class Reporter:
             start: Epochs that were done before.
             unit: What an epoch is called.
         """
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[facts]}"),
-        )
-        # Where nobody watches, a bar would only leave blank lines in a log.
-        with Progress(
-            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
-        ) as bar:
+        columns = TextColumn("{task.description}"), TextColumn("{task.fields[facts]}")
+        with self._bar(*columns) as bar:
             yield EpochBar(bar, unit, epochs, steps, start)
+
+    def _bar(self, before: TextColumn, *after: TextColumn) -> Progress:
+        counted = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        # Where nobody watches, a bar would only leave blank lines in a log.
+        return Progress(
+            before,
+            *counted,
+            *after,
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )

@@ -9,12 +9,12 @@ from forwardpass.v1 import model_card_pb2
 
 
 class GoldenError(Exception):
-    """Answers that are not torch's; the message says which output, and how far off."""
+    """Answers that are not the golden ones; the message says which output, and how far off."""
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenResult:
-    """How many rows agreed, and the greatest absolute difference from torch's answers."""
+    """How many rows agreed, and the greatest absolute difference from the golden answers."""
 
     rows: int
     max_absolute_error: float
@@ -26,7 +26,7 @@ def replay(
     """Runs the golden inputs, all together and, for a batched model, each row alone.
 
     Raises:
-        GoldenError: An output differs from torch's by more than the tolerance.
+        GoldenError: An output differs from the golden one by more than the tolerance.
     """
     names = list(golden.outputs)
     cuts = [slice(None)]
@@ -40,7 +40,7 @@ def replay(
             error = max_absolute_error(answer, reference)
             if not within(answer, reference, tolerance):
                 raise GoldenError(
-                    f"golden check: output {quote(name)} is {error:.3g} off torch's answer; the "
+                    f"golden check: output {quote(name)} is {error:.3g} off the golden answer; the "
                     f"card allows {tolerance.absolute:g} + {tolerance.relative:g} x |answer|"
                 )
             worst = max(worst, error)

@@ -49,12 +49,12 @@ def export_graph(
     if program is None:
         raise TrainerError("the exporter gave no graph")
     model = program.model_proto
-    _forget_origins(model)
+    forget_origins(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _forget_origins(message: Any) -> None:
+def forget_origins(message: Any) -> None:
     """Clears notes (doc strings and metadata) from a protobuf message and all within it."""
     for name in ("metadata_props", "doc_string"):
         if name in message.DESCRIPTOR.fields_by_name:
@@ -62,7 +62,7 @@ def _forget_origins(message: Any) -> None:
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in value if field.is_repeated else [value]:
-                _forget_origins(part)
+                forget_origins(part)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Whether ONNX Runtime answers as torch does."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,14 +25,20 @@ def answer(module: nn.Module, inputs: Mapping[str, Array], outputs: Sequence[str
     return Golden(inputs, dict(zip(outputs, arrays, strict=True)))
 
 
-def open_session(model: bytes) -> "onnxruntime.InferenceSession":
-    """Returns ONNX Runtime's session of a model on one thread of the CPU, without telemetry."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+def open_session(model: bytes, *, optimize: bool = True) -> "onnxruntime.InferenceSession":
+    """Returns ONNX Runtime's session of a model on one thread of the CPU.
+
+    Args:
+        model: The ONNX file.
+        optimize: Whether operators may be fused; else each runs as the file states it.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

@@ -1,4 +1,4 @@
-"""The last step of every recipe: export, compare, describe, publish."""
+"""The last step of every recipe, and of quantising: export, compare, describe, publish."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +10,21 @@ from typing import TypeAlias
 import onnx
 from torch import nn
 
-from forwardpass.artefact import CARD_KEY, card_to_json
+from forwardpass.artefact import (
+    CARD_KEY,
+    MODEL_FILE,
+    CardError,
+    ManifestError,
+    card_from_json,
+    card_to_json,
+    file_digest,
+    verify_manifest,
+)
+from forwardpass.trainer.errors import QuantizeError, UnknownNameError
 from forwardpass.trainer.export.graph import export_graph
+from forwardpass.trainer.export.int8 import Int8
 from forwardpass.trainer.export.parity import answer, measure_parity
-from forwardpass.trainer.export.publish import publish
+from forwardpass.trainer.export.publish import newest_version, publish
 from forwardpass.trainer.settings import Settings
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
@@ -28,7 +39,7 @@ class Trained:
     """All that a version is made of.
 
     Attributes:
-        recipe: Its name, which is the model's too.
+        recipe: Its name, which is the model's too; empty where none trained it.
         description: One sentence on what the model does.
         reference: The paper or book that the architecture is from.
         settings: Of the run.
@@ -37,10 +48,11 @@ class Trained:
         outputs: What each output means, in forward's order.
         golden_inputs: At least two real examples of each input.
         metrics: Measured on the test rows, by name, in [0, 1].
-        source: What it learned from.
+        source: What it learned from; None for nothing.
         tolerance: How far ONNX Runtime's answers may be from torch's.
         plots: PNG files by name.
         labels: The name of each class, where there are any.
+        name: The model's, where no recipe gives it one.
     """
 
     recipe: str
@@ -52,10 +64,11 @@ class Trained:
     outputs: Roles
     golden_inputs: Mapping[str, Array]
     metrics: Mapping[str, float]
-    source: model_card_pb2.DataSource
+    source: model_card_pb2.DataSource | None
     tolerance: model_card_pb2.Tolerance
     plots: Mapping[str, bytes]
     labels: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +104,95 @@ def release(trained: Trained, workspace: Workspace) -> Published:
     model = export_graph(module, trained.golden_inputs, list(trained.outputs))
     error = measure_parity(_bytes(model), golden, trained.tolerance)
     card = _card(trained, model, error)
-    onnx.helper.set_model_props(model, {CARD_KEY: card_to_json(card)})
-    folder = publish(workspace.models, trained.recipe, _bytes(model), golden, trained.plots)
+    name = trained.name or trained.recipe
+    folder = publish(workspace.models, name, _with_card(model, card), golden, trained.plots)
     return Published(folder, card)
+
+
+def find_published(models: Path, name: str, version: int | None) -> Published:
+    """Returns a version of a model that was published with a card.
+
+    Args:
+        models: The repository.
+        name: The model's.
+        version: Which; None for the newest whole one.
+
+    Raises:
+        UnknownNameError: There is no such model, or version of it.
+        QuantizeError: The version is not whole, or has no card.
+    """
+    found = {path.parent.name for path in models.glob("*/*") if path.name.isdecimal()}
+    if not found:
+        raise QuantizeError(
+            f"there is no model in {models}; train one, such as by: forwardpass-train run "
+            f"mnist-cnn --models {models}"
+        )
+    if name not in found:
+        raise UnknownNameError("model", name, found)
+    if version is None:
+        folder = newest_version(models, name)
+        if folder is None:
+            raise QuantizeError(f"no version in {models / name} is whole; train one anew")
+    else:
+        folder = models / name / str(version)
+        if not folder.exists():
+            versions = [path.name for path in folder.parent.iterdir() if path.name.isdecimal()]
+            raise UnknownNameError(f"version of {name}", str(version), versions)
+    return Published(folder, _read_card(folder))
+
+
+def _read_card(folder: Path) -> model_card_pb2.ModelCard:
+    try:
+        verify_manifest(folder)
+        properties = {p.key: p.value for p in onnx.load(folder / MODEL_FILE).metadata_props}
+        return card_from_json(properties[CARD_KEY])
+    except (ManifestError, FileNotFoundError, CardError) as error:
+        raise QuantizeError(f"{folder} cannot be used: {error}") from None
+    except KeyError:
+        raise QuantizeError(
+            f"{folder} has no card, so nothing tells what data to calibrate by or which accuracy "
+            "to keep; models that recipes published have one"
+        ) from None
+
+
+def release_int8(
+    parent: Published,
+    int8: Int8,
+    metrics: Mapping[str, float],
+    quantization: model_card_pb2.Quantization,
+    workspace: Workspace,
+) -> Published:
+    """Publishes an int8 version beside its parent, whose card it has but for what it changes.
+
+    Args:
+        parent: In MODELS/<name>/<n>.
+        int8: Made from it.
+        metrics: Of the int8 version, as in `Trained`.
+        quantization: What the card says of the parent, but for its version and digest.
+        workspace: Whose models the parent is among.
+
+    Raises:
+        PublishError: The version could not be written.
+    """
+    card = model_card_pb2.ModelCard()
+    card.CopyFrom(parent.card)
+    for field in ("schema_version", "metrics", "versions"):
+        card.ClearField(field)
+    card.metrics.update(metrics)
+    card.versions.update(software())
+    card.tolerance.CopyFrom(int8.tolerance)
+    card.parity_error = int8.drift
+    card.quantization.CopyFrom(quantization)
+    card.quantization.parent_version = int(parent.folder.name)
+    card.quantization.parent_sha256 = file_digest(parent.folder / MODEL_FILE)
+    name = parent.folder.parent.name
+    folder = publish(workspace.models, name, _with_card(int8.graph, card), int8.golden, plots={})
+    return Published(folder, card)
+
+
+def _with_card(model: onnx.ModelProto, card: model_card_pb2.ModelCard) -> bytes:
+    onnx.helper.set_model_props(model, {CARD_KEY: card_to_json(card)})
+    return _bytes(model)
 
 
 def _bytes(model: onnx.ModelProto) -> bytes:

@@ -1,6 +1,8 @@
 """The recipes, listed without importing torch.
 
-To add one: a file here with `Settings` and `run(settings, workspace)`, and an entry below.
+To add one: a file here with `Settings` and `run(settings, workspace)`, and an entry below. With
+`load(settings, workspace)`, which gives a Dataset, and `measure(answer, data)`, which gives metrics
+of which greater is better, what it publishes can be quantised.
 """
 
 from collections.abc import Callable
@@ -39,6 +41,23 @@ class Recipe:
     def run(self) -> Callable[..., Any]:
         """Trains and publishes: from settings and a workspace to what was published."""
         function: Callable[..., Any] = self._module().run
+        return function
+
+    @property
+    def quantizable(self) -> bool:
+        """Whether it has `load` and `measure`; importing it imports torch."""
+        return hasattr(self._module(), "measure")
+
+    @property
+    def load(self) -> Callable[..., Any]:
+        """From settings and a workspace to the Dataset of a run; where it is quantizable."""
+        function: Callable[..., Any] = self._module().load
+        return function
+
+    @property
+    def measure(self) -> Callable[..., Any]:
+        """From an `Answer` and a Dataset to metrics on its test rows; where it is quantizable."""
+        function: Callable[..., Any] = self._module().measure
         return function
 
     def _module(self) -> Any:

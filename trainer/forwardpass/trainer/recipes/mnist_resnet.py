@@ -11,10 +11,10 @@ from torchmetrics.classification import MulticlassAccuracy
 from forwardpass.trainer.data import mnist
 from forwardpass.trainer.data.augment import jitter
 from forwardpass.trainer.data.dataset import Dataset
-from forwardpass.trainer.evaluation import predict
+from forwardpass.trainer.evaluation import Answer, accuracy, predict
 from forwardpass.trainer.export.release import Published, Trained, release, software
 from forwardpass.trainer.fit import Task, fit
-from forwardpass.trainer.models.resnet import LogitsAndEmbedding, ResNet
+from forwardpass.trainer.models.resnet import LogitsAndEmbedding, mnist_resnet
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.embedding import embedding_map
@@ -44,12 +44,31 @@ class Settings(BaseSettings):
     patience: int = 0  # epochs without a better validation accuracy before stopping; 0 for never
 
 
+def load(settings: Settings, workspace: Workspace) -> Dataset:
+    """Returns what a run of these settings learns from and is measured on."""
+    return mnist.load(workspace.cache, workspace.reporter, settings.limit)
+
+
+def measure(answer: Answer, data: Dataset) -> dict[str, float]:
+    """Returns the accuracy on the test rows, and the share of them whose five nearest training
+    embeddings elect their class.
+    """
+    known = data.train.head(_KNN_ROWS)
+    _, known_embeddings = answer(known.inputs)
+    logits, embeddings = answer(data.test.inputs)
+    neighbours = KNeighborsClassifier(_NEIGHBOURS).fit(known_embeddings, known.targets)
+    return {
+        "accuracy": accuracy(logits, data.test.targets),
+        "knn_accuracy": float(neighbours.score(embeddings, data.test.targets)),
+    }
+
+
 def run(settings: Settings, workspace: Workspace) -> Published:
     """Trains it and publishes the next version of mnist-resnet."""
-    data = mnist.load(workspace.cache, workspace.reporter, settings.limit)
+    data = load(settings, workspace)
 
     seed_everything(settings.seed, "weights")
-    network = ResNet(mnist.MEAN, mnist.DEVIATION)
+    network = mnist_resnet(mnist.MEAN, mnist.DEVIATION)
 
     key = fingerprint("mnist-resnet", settings, data.digest(), software())
     with open_run(workspace.runs / "mnist-resnet" / key) as folder:
@@ -93,10 +112,7 @@ def run(settings: Settings, workspace: Workspace) -> Published:
                     "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
                 },
                 golden_inputs={"image": data.test.inputs[:8]},
-                metrics={
-                    "accuracy": float((predicted == data.test.targets).mean()),
-                    "knn_accuracy": _knn_accuracy(published, data),
-                },
+                metrics=measure(partial(predict, published), data),
                 source=data.source(),
                 tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-4),
                 plots={
@@ -112,12 +128,3 @@ def run(settings: Settings, workspace: Workspace) -> Published:
             ),
             workspace,
         )
-
-
-def _knn_accuracy(module: LogitsAndEmbedding, data: Dataset) -> float:
-    """Returns the share of test images whose five nearest training embeddings elect their class."""
-    known = data.train.head(_KNN_ROWS)
-    _, known_embeddings = predict(module, known.inputs)
-    _, embeddings = predict(module, data.test.inputs)
-    neighbours = KNeighborsClassifier(_NEIGHBOURS).fit(known_embeddings, known.targets)
-    return float(neighbours.score(embeddings, data.test.targets))
