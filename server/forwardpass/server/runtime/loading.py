@@ -25,6 +25,7 @@ from forwardpass.server.runtime.curve import (
     CurvePoint,
     decide,
     example_inputs,
+    inline_rows,
     measure_curve,
     rows_are_independent,
 )
@@ -39,8 +40,11 @@ from forwardpass.server.runtime.signature import (
     graph_signature,
 )
 from forwardpass.server.runtime.source import Source, SourceError, read_source
+from forwardpass.server.runtime.threads import available_cores
+from forwardpass.server.scheduling.inline import InlineWorker
 from forwardpass.server.scheduling.queue import Gathering
 from forwardpass.server.scheduling.worker import Worker
+from forwardpass.server.transport.turn import Turn
 from forwardpass.v1 import model_card_pb2, model_service_pb2
 from forwardpass.wire import Array
 from forwardpass.wire.dtypes import STRING
@@ -70,6 +74,7 @@ class LoadOptions:
         manifest_required: Whether a version without a manifest is refused.
         canary: The process that tries a graph first; None for no such process.
         providers: What runs the models, in order.
+        turn: Where runs of cheap models are put off to; None where each call has a thread.
     """
 
     threads: int
@@ -77,6 +82,7 @@ class LoadOptions:
     manifest_required: bool
     canary: Canary | None
     providers: Sequence[Provider] = CPU_ONLY
+    turn: Turn | None = None
 
 
 def load(
@@ -117,18 +123,24 @@ def load(
     for warmup in config.warmups:
         _warm(session, signature, warmup)
     curve, batching = _measure(session, signature, source, config)
-    worker = Worker(
-        f"{name}-{number}",
-        session.run,
-        Gathering(
-            batching.max_rows,
-            config.max_queue_size or options.max_queued,
-            max(1, config.priorities),
-            config.max_queue_delay,
-        ),
-        counters,
-        config.instances,
+    gathering = Gathering(
+        batching.max_rows,
+        config.max_queue_size or options.max_queued,
+        max(1, config.priorities),
+        config.max_queue_delay,
     )
+    worker: Worker | InlineWorker = Worker(
+        f"{name}-{number}", session.run, gathering, counters, config.instances
+    )
+    rows = inline_rows(curve, batching, signature, available_cores())
+    if options.turn is not None and rows and config.instances == 1 and not config.max_queue_delay:
+        worker = InlineWorker(
+            options.turn,
+            session.run,
+            dataclasses.replace(gathering, max_rows=rows),
+            counters,
+            worker,
+        )
     return Loaded(
         name=name,
         number=number,
