@@ -40,11 +40,13 @@ class Health:
 
         def tell() -> None:
             nonlocal told
+            # Asked before the status, which then tells of the drain too.
+            draining = self._readiness.draining
             status = _status(self._readiness.of(request.service))
             if status != told:
                 told = status
                 call.send(_Response(status=status).SerializeToString())
-            if self._readiness.draining:
+            if draining:
                 call.finish()
 
         forget = self._readiness.watch(lambda: call.resume(tell))

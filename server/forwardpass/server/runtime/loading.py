@@ -129,18 +129,12 @@ def load(
         max(1, config.priorities),
         config.max_queue_delay,
     )
-    worker: Worker | InlineWorker = Worker(
-        f"{name}-{number}", session.run, gathering, counters, config.instances
-    )
+    threaded = Worker(f"{name}-{number}", session.run, gathering, counters, config.instances)
+    worker: Worker | InlineWorker = threaded
     rows = inline_rows(curve, batching, signature, available_cores())
     if options.turn is not None and rows and config.instances == 1 and not config.max_queue_delay:
-        worker = InlineWorker(
-            options.turn,
-            session.run,
-            dataclasses.replace(gathering, max_rows=rows),
-            counters,
-            worker,
-        )
+        gathering = dataclasses.replace(gathering, max_rows=rows)
+        worker = InlineWorker(options.turn, session.run, gathering, counters, threaded)
     return Loaded(
         name=name,
         number=number,

@@ -100,7 +100,8 @@ class Call(ABC):
     def resume(self, step: Callable[[], None]) -> None:
         """Runs a step on the call's own thread, once what was sent before has been written.
 
-        A worker hands an answer back with it, and is free for the next job.
+        Not after the call has ended. A worker hands an answer back with it, and is free for the
+        next job.
         """
 
     @abstractmethod

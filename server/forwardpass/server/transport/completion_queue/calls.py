@@ -151,7 +151,7 @@ class QueueCall(Call):
             self._post(lambda: self.resume(step))
         elif self._outbox or self._is_writing:
             self._put(step)
-        else:
+        elif self._code is None:
             self.guard(step)
 
     def offload(self, step: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from typing import Any
 
 import grpc
 
@@ -65,11 +66,12 @@ _ROUTES = {
 
 
 def _try_unary(channel: grpc.Channel) -> None:
-    answer = channel.unary_unary("/trial/Answer")
-    if answer(_MESSAGE, timeout=_PATIENCE, metadata=[("trial", "yes")]) != _MESSAGE:
+    answer: Any = channel.unary_unary("/trial/Answer")
+    if answer(_MESSAGE, timeout=_PATIENCE, metadata=(("trial", "yes"),)) != _MESSAGE:
         raise ValueError("a message came back altered")
+    nothing: Any = channel.unary_unary("/trial/None")
     try:
-        channel.unary_unary("/trial/None")(b"", timeout=_PATIENCE)
+        nothing(b"", timeout=_PATIENCE)
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
             raise
@@ -78,6 +80,6 @@ def _try_unary(channel: grpc.Channel) -> None:
 
 
 def _try_stream(channel: grpc.Channel) -> None:
-    echo = channel.stream_stream("/trial/Echo")
+    echo: Any = channel.stream_stream("/trial/Echo")
     if list(echo(iter([_MESSAGE] * 3), timeout=_PATIENCE)) != [_MESSAGE] * 3:
         raise ValueError("a stream came back altered")

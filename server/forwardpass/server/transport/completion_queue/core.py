@@ -9,14 +9,14 @@
   of a batch has `batch_operations`, in our order.
 - `Call.start_server_batch(operations, tag)`, from any thread. A batch without operations comes back
   as an event at once, which is how another thread wakes ours. `Call.peer()`.
+- `server_credentials_ssl(authority, pairs, force_client_certificates)`, `SslPemKeyCertPair`.
 - Operations: send initial metadata, message and status; receive message and close. Those that send
   the same at every call hold nothing of a call, and are made once.
 """
 
 from typing import Any, Protocol, TypeAlias
 
-import grpc
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no stubs
 
 from forwardpass.server.transport.listener import Listener
 
@@ -65,14 +65,10 @@ def create_server(listener: Listener) -> tuple[Any, Any, int]:
     Raises:
         OSError: The address cannot be bound.
     """
-    server = cygrpc.Server(listener.channel_arguments(), False)  # noqa: FBT003  # no xDS
+    server = cygrpc.Server(listener.channel_arguments(), False)  # no xDS
     queue = cygrpc.CompletionQueue()
     server.register_completion_queue(queue)
-    port = 0
-    try:
-        port = server.add_http2_port(listener.address.encode(), _credentials(listener))
-    except RuntimeError:
-        pass
+    port = server.add_http2_port(listener.address.encode(), _credentials(listener))
     if not port:
         server.destroy()
         raise OSError(f"cannot listen on {listener.address}: is another server there?")
@@ -84,8 +80,5 @@ def _credentials(listener: Listener) -> Any:
     if certificates is None:
         return None
     authority = certificates.client_authority
-    return grpc.ssl_server_credentials(
-        [(certificates.key, certificates.chain)],
-        authority,
-        require_client_auth=authority is not None,
-    )._credentials
+    pair = cygrpc.SslPemKeyCertPair(certificates.key, certificates.chain)
+    return cygrpc.server_credentials_ssl(authority, [pair], authority is not None)

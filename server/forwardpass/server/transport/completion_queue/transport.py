@@ -87,7 +87,7 @@ class CompletionQueueTransport(Transport):
                 if not turn.steps or taken >= _MOST_EVENTS:
                     taken = 0
                     self._end_turn()
-            except Exception:
+            except Exception:  # noqa: BLE001  # logged with its traceback
                 # One call must not take the others with it.
                 _log.exception("transport_failed")
 
