@@ -11,6 +11,7 @@ import pytest
 from tiny_models import Publisher
 
 from forwardpass.server.app import Server
+from forwardpass.server.runtime import loading
 from forwardpass.server.settings import Settings
 from forwardpass.v1 import inference_service_pb2_grpc, model_service_pb2_grpc
 
@@ -35,6 +36,8 @@ class Running:
 
 StartServer = Callable[..., Running]
 
+TRANSPORTS = ("completion_queue", "stock")
+
 # The fixtures that train.
 pytest_plugins = ["training"]
 
@@ -46,14 +49,27 @@ def repository(tmp_path: Path) -> Publisher:
     return Publisher(root)
 
 
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each of the transports: what a server does must not depend on it."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
-def start_server(repository: Publisher) -> Iterator[StartServer]:
+def no_inline_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has every model run on a thread of its own, where a run can be held up."""
+    monkeypatch.setattr(loading, "inline_rows", lambda *_: 0)
+
+
+@pytest.fixture
+def start_server(repository: Publisher, transport: str) -> Iterator[StartServer]:
     """Starts a server on the repository, on free ports, and waits until it has loaded."""
     with ExitStack() as stack:
 
         def start(*, wait: bool = True, **settings: Any) -> Running:
             # Most tests trust their graphs, and are the faster for it; the canary has its own.
-            chosen = {"canary": False, **settings}
+            chosen = {"canary": False, "transport": transport, **settings}
             server = Server(
                 Settings(models=repository.root, port=0, metrics_port=0, threads=1, **chosen)
             )

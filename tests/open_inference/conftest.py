@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import Running
+from conftest import TRANSPORTS, Running
 from onnx import TensorProto, helper
 from tiny_models import Publisher, TinyModel, classifier, echo, embedder, model, picker
 
@@ -34,8 +34,10 @@ def adder() -> TinyModel:
     )
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+@pytest.fixture(scope="module", params=TRANSPORTS)
+def running(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Running]:
     """One server for a module: its tests change nothing but counters."""
     repository = Publisher(tmp_path_factory.mktemp("models"))
     repository("clf", classifier())
@@ -46,7 +48,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     repository("half", echo(TensorProto.FLOAT16, ["n"]))
     repository("pick", picker())
     settings = Settings(
-        models=repository.root, port=0, metrics_port=0, threads=1, canary=False, watch=False
+        models=repository.root,
+        port=0,
+        metrics_port=0,
+        threads=1,
+        canary=False,
+        transport=request.param,
     )
     server = Server(settings)
     server.start()
@@ -86,7 +93,7 @@ class Hold:
 
 
 @pytest.fixture
-def hold(monkeypatch: pytest.MonkeyPatch) -> Hold:
+def hold(monkeypatch: pytest.MonkeyPatch, no_inline_runs: None) -> Hold:
     """To be asked for before the server, which keeps what it calls."""
     return Hold(monkeypatch)
 

@@ -341,10 +341,18 @@ class HeldCall(Call):
     """A call without a transport: steps run at once, and the end is kept."""
 
     def __init__(self) -> None:
-        super().__init__("/x", {}, "here", None)
+        super().__init__("/x", None)
         self.ended = threading.Event()
         self.failure: Failure | None = None
         self.answer: bytes | None = None
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def peer(self) -> str:
+        return "here"
 
     def reply(self, message: bytes) -> None:
         self.answer = message
@@ -357,10 +365,12 @@ class HeldCall(Call):
     def resume(self, step: Any) -> None:
         self.guard(step)
 
+    def offload(self, step: Any) -> None:
+        self.guard(step)
+
     def send(self, message: bytes) -> None: ...
     def finish(self) -> None: ...
     def read(self) -> None: ...
-    def on_gone(self, callback: Any) -> None: ...
     def on_end(self, callback: Any) -> None: ...
 
 

@@ -110,6 +110,7 @@ def test_generate_stream_sends_what_generate_sends(running: Running) -> None:
     assert (together == whole).all()
 
 
+@pytest.mark.usefixtures("no_inline_runs")
 def test_a_caller_that_is_too_fast_is_held_back(
     repository: Publisher, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

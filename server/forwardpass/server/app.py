@@ -32,7 +32,10 @@ from forwardpass.server.security.tls import read_certificates
 from forwardpass.server.security.tokens import authorized
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.transport.call import Kind, Route
-from forwardpass.server.transport.stock import Listener, StockTransport
+from forwardpass.server.transport.listener import Listener
+from forwardpass.server.transport.select import create_transport, turn_of
+from forwardpass.server.transport.stock import StockTransport
+from forwardpass.server.transport.turn import Turn
 from forwardpass.server.web import MetricsServer
 from forwardpass.wire.open_inference import SERVICE as OPEN_INFERENCE
 from forwardpass.wire.open_inference import pool as open_inference_pool
@@ -67,7 +70,8 @@ class Server:
         _require_fast_protobuf()
         self._settings = settings
         self._started = time.perf_counter()
-        self._repository = open_repository(settings)
+        turn = turn_of(settings.transport)
+        self._repository = open_repository(settings, turn)
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self.readiness = Readiness(self._repository, (INFERENCE, MODELS, OPEN_INFERENCE))
         shared = settings.management_port == settings.port != 0
@@ -83,7 +87,7 @@ class Server:
         certificates = read_certificates(
             settings.tls_certificate, settings.tls_key, settings.tls_client_ca
         )
-        self._transport = StockTransport(
+        self._transport = create_transport(
             Listener(
                 address=f"{settings.host}:{settings.port}",
                 max_message_bytes=settings.max_message_bytes,
@@ -91,6 +95,8 @@ class Server:
                 certificates=certificates,
             ),
             routes,
+            turn,
+            available_cores(),
         )
         self._management = None
         if settings.management_port is not None and not shared:
@@ -208,8 +214,8 @@ class Server:
     def _management_routes(self) -> dict[str, Route]:
         models = Models(self._repository)
         routes = {
-            f"/{MODELS}/LoadModel": Route(Kind.UNARY, models.load_model),
-            f"/{MODELS}/UnloadModel": Route(Kind.UNARY, models.unload_model),
+            f"/{MODELS}/LoadModel": Route(Kind.UNARY, models.load_model, blocks=True),
+            f"/{MODELS}/UnloadModel": Route(Kind.UNARY, models.unload_model, blocks=True),
             **self._protocol(self._reader()).management,
         }
         token = self._settings.management_token
@@ -239,8 +245,12 @@ class Server:
         return self._admission.calls, self._admission.bytes
 
 
-def open_repository(settings: Settings) -> Repository:
+def open_repository(settings: Settings, turn: Turn | None = None) -> Repository:
     """Returns the repository that the settings name, with nothing loaded yet.
+
+    Args:
+        settings: Where it is, and how it is loaded.
+        turn: Where runs of cheap models are put off to.
 
     Raises:
         RepositoryError: There is none.
@@ -270,6 +280,7 @@ def open_repository(settings: Settings) -> Repository:
             manifest_required=settings.verify == "require",
             canary=canary,
             providers=providers,
+            turn=turn,
         ),
     )
 

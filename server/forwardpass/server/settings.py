@@ -78,6 +78,11 @@ class Settings(BaseSettings):
     reject_nonfinite: bool = Field(
         default=False, description="Refuse inputs with NaN or infinities."
     )
+    transport: Literal["auto", "completion_queue", "stock"] = Field(
+        "auto",
+        description="completion_queue is the fast one; stock uses grpcio's public interface alone. "
+        "auto: the fast one where the installed grpcio passes its trial.",
+    )
     threads: int = Field(
         0, ge=0, le=1024, description="Threads for one run of a model; 0 takes the CPU quota."
     )

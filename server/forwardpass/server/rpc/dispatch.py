@@ -1,5 +1,7 @@
 """What happens to every call before its handler sees it: it is counted, and admitted or refused."""
 
+import dataclasses
+
 import structlog
 
 from forwardpass.server.metrics import MethodCounters
@@ -19,7 +21,7 @@ def counted(routes: Routes) -> tuple[dict[str, Route], dict[str, MethodCounters]
             call.on_end(lambda code: _log_end(call, code))
             return route.handle(call, message)
 
-        return Route(route.kind, handle)
+        return dataclasses.replace(route, handle=handle)
 
     return {method: wrap(method, route) for method, route in routes.items()}, counters
 
@@ -34,7 +36,7 @@ def admitted(routes: Routes, admission: Admission) -> dict[str, Route]:
             call.on_end(lambda _: admission.leave(size))
             return route.handle(call, message)
 
-        return Route(route.kind, handle)
+        return dataclasses.replace(route, handle=handle)
 
     return {method: wrap(route) for method, route in routes.items()}
 

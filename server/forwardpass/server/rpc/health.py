@@ -1,7 +1,5 @@
 """grpc.health.v1: Check and Watch, for the server and for each model by its name."""
 
-import threading
-
 from grpc_health.v1 import health_pb2
 
 from forwardpass.server.errors import CallError, quote
@@ -38,20 +36,20 @@ class Health:
     def watch(self, call: Call, message: bytes) -> None:
         """Answers a HealthCheckRequest now and after each change, until the server drains."""
         request = parse(health_pb2.HealthCheckRequest, message)
-        lock = threading.Lock()
         told: int | None = None
 
         def tell() -> None:
             nonlocal told
-            with lock:
-                status = _status(self._readiness.of(request.service))
-                if status != told:
-                    told = status
-                    call.send(_Response(status=status).SerializeToString())
-            if self._readiness.draining:
+            # Asked before the status, which then tells of the drain too.
+            draining = self._readiness.draining
+            status = _status(self._readiness.of(request.service))
+            if status != told:
+                told = status
+                call.send(_Response(status=status).SerializeToString())
+            if draining:
                 call.finish()
 
-        forget = self._readiness.watch(tell)
+        forget = self._readiness.watch(lambda: call.resume(tell))
         call.on_end(lambda _: forget())
         tell()
 

@@ -7,7 +7,7 @@ been answered, so a caller that sends faster than the models run, or does not re
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Generic, NoReturn, TypeVar
 
@@ -60,14 +60,28 @@ class StreamedCall(Call):
     """One request of a stream, which its handler answers as if it were a call of its own."""
 
     def __init__(self, stream: Call, ended: Callable[[], None]) -> None:
-        super().__init__(stream.method, stream.metadata, stream.peer, stream.deadline)
-        self.request_id = stream.request_id
+        super().__init__(stream.method, stream.deadline)
         self.answer: bytes | None = None
         self._stream = stream
         self._ended = ended
         self._end_callbacks: list[Callable[[int], None]] = []
         self._lock = threading.Lock()
         self._code: int | None = None
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """See `Call.metadata`."""
+        return self._stream.metadata
+
+    @property
+    def peer(self) -> str:
+        """See `Call.peer`."""
+        return self._stream.peer
+
+    @property
+    def request_id(self) -> str:
+        """See `Call.request_id`: the stream's."""
+        return self._stream.request_id
 
     def reply(self, message: bytes) -> None:
         """See `Call.reply`."""
@@ -85,6 +99,10 @@ class StreamedCall(Call):
     def resume(self, step: Callable[[], None]) -> None:
         """See `Call.resume`."""
         self._stream.resume(lambda: self.guard(step))
+
+    def offload(self, step: Callable[[], None]) -> None:
+        """See `Call.offload`."""
+        self._stream.offload(lambda: self.guard(step))
 
     def on_end(self, callback: Callable[[int], None]) -> None:
         """See `Call.on_end`."""
@@ -137,7 +155,7 @@ class _Stream(ABC, Generic[Request]):
 
         def look() -> None:
             if readiness.draining:
-                self._drain()
+                self._call.resume(self._drain)
 
         forget = readiness.watch(look)
         self._call.on_end(lambda _: forget())

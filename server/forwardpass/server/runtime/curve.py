@@ -21,6 +21,10 @@ _RUNS = 5
 # A row among others must cost at least a tenth less than a row alone, or gathering is not worth it.
 _WORTH = 0.9
 _TOLERANCE = 1e-5
+# The longest run on the transport's thread: where there is one core the hand-over buys nothing.
+_INLINE_SECONDS = 0.002
+_INLINE_SECONDS_BESIDE_OTHERS = 0.0002
+_INLINE_WORTH = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,27 @@ def decide(curve: Sequence[CurvePoint], most: int) -> Batching:
     # Sizes beyond the best that cost a row about as little: larger runs, fewer of them.
     worth = [p.rows for p in curve if p.seconds / p.rows <= 1.1 * best.seconds / best.rows]
     return Batching(enabled=True, max_rows=min(most, max(worth)), reason=told)
+
+
+def inline_rows(
+    curve: Sequence[CurvePoint], batching: Batching, signature: Signature, cores: int
+) -> int:
+    """Returns up to how many rows a run may be made on the transport's own thread; 0 for none.
+
+    A run there costs no hand-over, but holds up all other calls, and uses no second core. What a
+    run takes must be known: for texts and open extents it depends on the request.
+    """
+    for spec in signature.inputs.values():
+        if spec.type is STRING or not spec.ranked or -1 in spec.shape[1:]:
+            return 0
+    limit = _INLINE_SECONDS if cores == 1 else _INLINE_SECONDS_BESIDE_OTHERS
+    short = [point for point in curve if point.seconds <= limit]
+    if not short or not batching.enabled:
+        return 1 if short else 0
+    # Larger runs elsewhere may be so much cheaper that the hand-over is worth it.
+    best = min(point.seconds / point.rows for point in curve)
+    most = min(short[-1].rows, batching.max_rows)
+    return most if short[-1].seconds / short[-1].rows <= best / _INLINE_WORTH else 0
 
 
 def rows_are_independent(session: Session, signature: Signature) -> bool:

@@ -12,6 +12,7 @@ from forwardpass.server.runtime.curve import Batching, CurvePoint
 from forwardpass.server.runtime.golden import GoldenResult
 from forwardpass.server.runtime.session import Session
 from forwardpass.server.runtime.signature import Signature
+from forwardpass.server.scheduling.inline import InlineWorker
 from forwardpass.server.scheduling.worker import Worker
 from forwardpass.v1 import model_card_pb2
 
@@ -78,7 +79,7 @@ class Loaded:
     golden: GoldenResult | None
     curve: Sequence[CurvePoint]
     batching: Batching
-    worker: Worker
+    worker: Worker | InlineWorker
     seconds: float
     leases: Leases = field(default_factory=Leases)
 

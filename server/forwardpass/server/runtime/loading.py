@@ -26,6 +26,7 @@ from forwardpass.server.runtime.curve import (
     CurvePoint,
     decide,
     example_inputs,
+    inline_rows,
     measure_curve,
     rows_are_independent,
 )
@@ -41,9 +42,12 @@ from forwardpass.server.runtime.signature import (
     graph_signature,
 )
 from forwardpass.server.runtime.source import Source, SourceError, read_source
+from forwardpass.server.runtime.threads import available_cores
 from forwardpass.server.scheduling.faults import Faults
+from forwardpass.server.scheduling.inline import InlineWorker
 from forwardpass.server.scheduling.queue import Gathering
 from forwardpass.server.scheduling.worker import Worker
+from forwardpass.server.transport.turn import Turn
 from forwardpass.v1 import model_card_pb2, model_service_pb2
 from forwardpass.wire import Array
 from forwardpass.wire.dtypes import STRING
@@ -73,6 +77,7 @@ class LoadOptions:
         manifest_required: Whether a version without a manifest is refused.
         canary: The process that tries a graph first; None for no such process.
         providers: What runs the models, in order.
+        turn: Where runs of cheap models are put off to; None where each call has a thread.
     """
 
     threads: int
@@ -80,6 +85,7 @@ class LoadOptions:
     manifest_required: bool
     canary: Canary | None
     providers: Sequence[Provider] = CPU_ONLY
+    turn: Turn | None = None
 
 
 def load(
@@ -127,19 +133,27 @@ def load(
         on_failure.pop_all()
     # Only the sizes that were measured are captured.
     sizes = [point.rows for point in curve]
-    worker = Worker(
+    run = padded(session.run, sizes) if session.captures and sizes else session.run
+    gathering = Gathering(
+        batching.max_rows,
+        config.max_queue_size or options.max_queued,
+        max(1, config.priorities),
+        config.max_queue_delay,
+    )
+    threaded = Worker(
         f"{name}-{number}",
-        padded(session.run, sizes) if session.captures and sizes else session.run,
-        Gathering(
-            batching.max_rows,
-            config.max_queue_size or options.max_queued,
-            max(1, config.priorities),
-            config.max_queue_delay,
-        ),
+        run,
+        gathering,
         counters,
         faults=Faults(_probe(session, signature, source), judged),
         instances=config.instances,
     )
+    worker: Worker | InlineWorker = threaded
+    rows = inline_rows(curve, batching, signature, available_cores())
+    alone = config.instances == 1 and not config.max_queue_delay and not session.captures
+    if options.turn is not None and rows and alone:
+        gathering = dataclasses.replace(gathering, max_rows=rows)
+        worker = InlineWorker(options.turn, run, gathering, counters, threaded)
     return Loaded(
         name=name,
         number=number,

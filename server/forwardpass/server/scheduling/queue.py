@@ -29,16 +29,19 @@ class Gathering:
     delay: float = 0.0
 
 
-class JobQueue:
-    """First come, first served within a priority; lower numbers first."""
+class Lineup:
+    """The jobs that wait: first come, first served within a priority; lower numbers first.
+
+    For one thread at a time.
+    """
+
+    __slots__ = ("_counters", "_gathering", "_levels", "count")
 
     def __init__(self, gathering: Gathering, counters: ModelCounters) -> None:
         self._gathering = gathering
         self._counters = counters
         self._levels: list[deque[Job]] = [deque() for _ in range(gathering.priorities)]
-        self._arrived = threading.Condition()
-        self._closed = False
-        self._count = 0
+        self.count = 0
 
     def check_room(self) -> None:
         """Refuses what `put` would refuse, before the work of making a job of it is done.
@@ -46,92 +49,41 @@ class JobQueue:
         Raises:
             CallError: QUEUE_FULL.
         """
-        with self._arrived:
-            self._require_room()
+        if self.count >= self._gathering.max_jobs:
+            self._sweep()
+        if self.count >= self._gathering.max_jobs:
+            raise CallError(
+                Reason.QUEUE_FULL,
+                f"{self.count} requests wait for the model, the most its queue holds; "
+                f"try again in {RETRY_AFTER} s",
+                retry_after=RETRY_AFTER,
+                facts={"waiting": self.count},
+            )
 
     def put(self, job: Job) -> None:
         """Adds a job.
 
         Raises:
-            CallError: QUEUE_FULL, or MODEL_NOT_FOUND after `close`.
+            CallError: QUEUE_FULL.
         """
-        with self._arrived:
-            if self._closed:
-                raise CallError(
-                    Reason.MODEL_NOT_FOUND, "the version is not served any more", field="model"
-                )
-            self._require_room()
-            self._levels[min(job.priority, len(self._levels) - 1)].append(job)
-            self._count += 1
-            self._counters.pending.add(1)
-            self._arrived.notify()
+        self.check_room()
+        self._levels[min(job.priority, len(self._levels) - 1)].append(job)
+        self.count += 1
+        self._counters.pending.add(1)
 
-    def _require_room(self) -> None:
-        if self._count >= self._gathering.max_jobs:
-            self._sweep()
-        if self._count >= self._gathering.max_jobs:
-            raise CallError(
-                Reason.QUEUE_FULL,
-                f"{self._count} requests wait for the model, the most its queue holds; "
-                f"try again in {RETRY_AFTER} s",
-                retry_after=RETRY_AFTER,
-                facts={"waiting": self._count},
-            )
+    def oldest(self) -> Job:
+        """Returns the job at the head of the first priority that has one."""
+        return next(level[0] for level in self._levels if level)
 
-    def _sweep(self) -> None:
-        """Makes room: drops the jobs whose caller has gone."""
-        for level in self._levels:
-            if not any(job.gone for job in level):
-                continue
-            waiting = list(level)
-            level.clear()
-            for job in waiting:
-                if job.gone:
-                    self._count -= 1
-                    self._counters.pending.add(-1)
-                    self._drop(job, _why(job))
-                else:
-                    level.append(job)
-
-    def close(self) -> None:
-        """Takes no more jobs; those that wait can still be taken."""
-        with self._arrived:
-            self._closed = True
-            self._arrived.notify_all()
-
-    def take(self) -> list[Job]:
-        """Waits for jobs, and returns those that run together next; none after `close`.
-
-        Jobs whose caller has gone or whose deadline has passed are dropped here, one by one.
-        """
-        while True:
-            with self._arrived:
-                self._arrived.wait_for(lambda: self._count or self._closed)
-                if not self._count:
-                    return []
-                self._wait_for_more()
-                jobs, dropped = self._gather()
-            for job, reason in dropped:
-                self._drop(job, reason)
-            if jobs:
-                return jobs
-
-    def _wait_for_more(self) -> None:
-        """Waits until the oldest job has waited its delay, or a run is full."""
-        delay = self._gathering.delay
-        if not delay or self._closed:
-            return
-        oldest = next(level[0] for level in self._levels if level)
-        patience = oldest.submitted + delay - time.perf_counter()
-        if patience > 0:
-            self._arrived.wait_for(
-                lambda: self._closed or self._waiting_rows() >= self._gathering.max_rows, patience
-            )
-
-    def _waiting_rows(self) -> int:
+    def rows(self) -> int:
+        """Returns the rows of all jobs."""
         return sum(job.rows for level in self._levels for job in level)
 
-    def _gather(self) -> tuple[list[Job], list[tuple[Job, Reason]]]:
+    def gather(self) -> tuple[list[Job], list[tuple[Job, Reason]]]:
+        """Takes the jobs that run together next, and those to `drop`, with the reason.
+
+        Jobs whose caller has gone or whose deadline has passed are dropped one by one.
+        """
         jobs: list[Job] = []
         dropped: list[tuple[Job, Reason]] = []
         rows = 0
@@ -153,13 +105,90 @@ class JobQueue:
                         break
             level.extendleft(reversed(passed))
         taken = len(jobs) + len(dropped)
-        self._count -= taken
+        self.count -= taken
         self._counters.pending.add(-taken)
         return jobs, dropped
 
-    def _drop(self, job: Job, reason: Reason) -> None:
+    def drop(self, job: Job, reason: Reason) -> None:
+        """Fails a job that is not run, and counts it."""
         self._counters.dropped[_DROPPED[reason]].add(1)
         job.failed(CallError(reason, _DROPPED_TEXT[reason]))
+
+    def _sweep(self) -> None:
+        """Makes room: drops the jobs whose caller has gone."""
+        for level in self._levels:
+            if not any(job.gone for job in level):
+                continue
+            waiting = list(level)
+            level.clear()
+            for job in waiting:
+                if job.gone:
+                    self.count -= 1
+                    self._counters.pending.add(-1)
+                    self.drop(job, _why(job))
+                else:
+                    level.append(job)
+
+
+class JobQueue:
+    """A line of jobs between the threads that put and those that take."""
+
+    def __init__(self, gathering: Gathering, counters: ModelCounters) -> None:
+        self._gathering = gathering
+        self._lineup = Lineup(gathering, counters)
+        self._arrived = threading.Condition()
+        self._closed = False
+
+    def check_room(self) -> None:
+        """See `Lineup.check_room`."""
+        with self._arrived:
+            self._lineup.check_room()
+
+    def put(self, job: Job) -> None:
+        """Adds a job.
+
+        Raises:
+            CallError: QUEUE_FULL, or MODEL_NOT_FOUND after `close`.
+        """
+        with self._arrived:
+            if self._closed:
+                raise CallError(
+                    Reason.MODEL_NOT_FOUND, "the version is not served any more", field="model"
+                )
+            self._lineup.put(job)
+            self._arrived.notify()
+
+    def close(self) -> None:
+        """Takes no more jobs; those that wait can still be taken."""
+        with self._arrived:
+            self._closed = True
+            self._arrived.notify_all()
+
+    def take(self) -> list[Job]:
+        """Waits for jobs, and returns those that run together next; none after `close`."""
+        lineup = self._lineup
+        while True:
+            with self._arrived:
+                self._arrived.wait_for(lambda: lineup.count or self._closed)
+                if not lineup.count:
+                    return []
+                self._wait_for_more()
+                jobs, dropped = lineup.gather()
+            for job, reason in dropped:
+                lineup.drop(job, reason)
+            if jobs:
+                return jobs
+
+    def _wait_for_more(self) -> None:
+        """Waits until the oldest job has waited its delay, or a run is full."""
+        delay = self._gathering.delay
+        if not delay or self._closed:
+            return
+        patience = self._lineup.oldest().submitted + delay - time.perf_counter()
+        if patience > 0:
+            self._arrived.wait_for(
+                lambda: self._closed or self._lineup.rows() >= self._gathering.max_rows, patience
+            )
 
 
 def _why(job: Job) -> Reason:

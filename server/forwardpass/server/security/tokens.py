@@ -1,5 +1,6 @@
 """Who may make management calls: whoever has the token."""
 
+import dataclasses
 import hmac
 
 from forwardpass.server.errors import CallError
@@ -26,6 +27,6 @@ def authorized(routes: Routes, token: str) -> dict[str, Route]:
                 )
             return route.handle(call, message)
 
-        return Route(route.kind, handle)
+        return dataclasses.replace(route, handle=handle)
 
     return {method: wrap(route) for method, route in routes.items()}

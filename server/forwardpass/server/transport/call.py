@@ -29,27 +29,43 @@ class Call(ABC):
     """One call, from its arrival to its end.
 
     A handler ends a call exactly once: with `reply`, `finish` or `fail`. After the caller has gone
-    these do nothing. All methods may be called from any thread.
+    these do nothing. All methods may be called from any thread; what is called on the call's own
+    (where the handler and what is resumed run) may overtake what comes from another.
 
     Attributes:
         method: The path, such as "/forwardpass.v1.InferenceService/Predict".
-        metadata: What the caller sent beside its message; binary values are left out.
-        peer: The caller's address, as gRPC writes it.
         deadline: When the caller stops waiting, by `time.monotonic`; None for never.
-        request_id: The caller's own `x-request-id`, or one made here; it stands in every log line
-            and error of this call.
         started: When it arrived, by `time.perf_counter`.
     """
 
-    def __init__(
-        self, method: str, metadata: Mapping[str, str], peer: str, deadline: float | None
-    ) -> None:
+    __slots__ = ("_request_id", "deadline", "method", "started")
+
+    def __init__(self, method: str, deadline: float | None) -> None:
         self.method = method
-        self.metadata = metadata
-        self.peer = peer
         self.deadline = deadline
         self.started = time.perf_counter()
-        self.request_id = metadata.get(REQUEST_ID_KEY, "")[:_REQUEST_ID_LENGTH] or uuid.uuid4().hex
+        self._request_id = ""
+
+    @property
+    @abstractmethod
+    def metadata(self) -> Mapping[str, str]:
+        """What the caller sent beside its message; binary values are left out."""
+
+    @property
+    @abstractmethod
+    def peer(self) -> str:
+        """The caller's address, as gRPC writes it."""
+
+    @property
+    def request_id(self) -> str:
+        """The caller's own `x-request-id`, or one made here.
+
+        It stands in every log line and error of this call. Most calls never need it.
+        """
+        if not self._request_id:
+            given = self.metadata.get(REQUEST_ID_KEY, "")[:_REQUEST_ID_LENGTH]
+            self._request_id = given or uuid.uuid4().hex
+        return self._request_id
 
     @property
     def elapsed(self) -> float:
@@ -74,11 +90,23 @@ class Call(ABC):
 
     @abstractmethod
     def read(self) -> None:
-        """Asks for the next message of a stream; it goes to the receiver that the handler gave."""
+        """Asks for the next message of a stream; it goes to the receiver that the handler gave.
+
+        It is asked for once what was sent before has been written, so a caller that does not read
+        is not read from either.
+        """
 
     @abstractmethod
     def resume(self, step: Callable[[], None]) -> None:
-        """Runs a step on the call's own thread, which is soon, and not the calling thread."""
+        """Runs a step on the call's own thread, once what was sent before has been written.
+
+        Not after the call has ended. A worker hands an answer back with it, and is free for the
+        next job.
+        """
+
+    @abstractmethod
+    def offload(self, step: Callable[[], None]) -> None:
+        """Runs a step that takes long where it keeps no other call waiting."""
 
     @abstractmethod
     def on_end(self, callback: Callable[[int], None]) -> None:
@@ -95,14 +123,18 @@ class Call(ABC):
         except CallError as error:
             self.fail(error.failure)
         except Exception:  # noqa: BLE001  # whatever it is, the caller gets an answer
-            _log.exception("call_failed", method=self.method, request_id=self.request_id)
-            self.fail(
-                Failure(
-                    Reason.INTERNAL,
-                    f"internal error; the server's log has it under request id {self.request_id}",
-                    request_id=self.request_id,
-                )
+            self.fault()
+
+    def fault(self) -> None:
+        """Fails the call for the exception being handled, which is a fault of ours."""
+        _log.exception("call_failed", method=self.method, request_id=self.request_id)
+        self.fail(
+            Failure(
+                Reason.INTERNAL,
+                f"internal error; the server's log has it under request id {self.request_id}",
+                request_id=self.request_id,
             )
+        )
 
 
 # Takes each message of a stream, and None when the caller has sent its last.
@@ -117,10 +149,12 @@ class Route:
         kind: How many messages go each way.
         handle: Takes the call and its one message. For `BIDI_STREAM` there is no message yet (it
             is empty), and it returns the receiver; it asks for messages with `Call.read`.
+        blocks: Whether it waits for something, and must not be run where other calls are.
     """
 
     kind: Kind
     handle: Callable[[Call, bytes], Receiver | None]
+    blocks: bool = False
 
 
 Routes = Mapping[str, Route]

@@ -3,37 +3,21 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import cached_property
 from typing import NoReturn
 
 import grpc
 
-from forwardpass.server.security.tls import Certificates
 from forwardpass.server.transport.call import Call, Kind, Receiver, Route, Routes, Transport
-from forwardpass.wire import CODES, DETAILS_KEY, PUSHBACK_KEY, Failure, Reason
+from forwardpass.server.transport.listener import Listener
+from forwardpass.server.transport.trailers import trailing_metadata
+from forwardpass.wire import CODES, Failure, Reason
 
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 # Threads beyond the calls that may be in flight: they answer health checks and refusals.
 _SPARE_THREADS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Where to listen, and the limits of a connection.
-
-    Attributes:
-        address: "host:port"; port 0 takes a free one. "unix:PATH" for a socket.
-        max_message_bytes: The longest message, in either direction.
-        max_in_flight: The most calls that run at a time.
-        certificates: What to serve TLS with; None for no TLS.
-    """
-
-    address: str
-    max_message_bytes: int
-    max_in_flight: int
-    certificates: Certificates | None
 
 
 class StockTransport(Transport):
@@ -44,7 +28,7 @@ class StockTransport(Transport):
         self._server = grpc.server(
             ThreadPoolExecutor(listener.max_in_flight + _SPARE_THREADS, "call"),
             handlers=[_Handlers(routes)],
-            options=_options(listener),
+            options=listener.channel_arguments(),
         )
 
     def start(self) -> int:
@@ -69,28 +53,6 @@ class StockTransport(Transport):
     def stop(self, grace: float) -> None:
         """See `Transport.stop`."""
         self._server.stop(grace).wait()
-
-
-def _options(listener: Listener) -> list[tuple[str, int]]:
-    return [
-        # Without this a second server on the same port would silently take half the calls.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", listener.max_message_bytes),
-        ("grpc.max_send_message_length", listener.max_message_bytes),
-        ("grpc.max_concurrent_streams", 1024),
-        # New servers behind a load balancer get their share, and stalled calls come to an end.
-        ("grpc.max_connection_age_ms", 300_000),
-        ("grpc.max_connection_age_grace_ms", 30_000),
-        ("grpc.max_connection_idle_ms", 300_000),
-        # Dead peers are found within 80 s, and clients may ping every 30 s.
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.max_metadata_size", 8_192),
-        ("grpc.absolute_max_metadata_size", 16_384),
-        ("grpc.server_handshake_timeout_ms", 10_000),
-    ]
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -133,6 +95,10 @@ def _no_receiver(receiver: Receiver | None) -> None:
         raise TypeError("a handler of one message gave a receiver")
 
 
+class _Read:
+    """Asks for the next message of a stream, when what stands before it has been written."""
+
+
 class _End:
     """Follows the last message of a call that ended well, or whose caller has gone."""
 
@@ -144,13 +110,11 @@ class StockCall(Call):
         remaining = context.time_remaining()
         super().__init__(
             method,
-            {key: value for key, value in context.invocation_metadata() if isinstance(value, str)},
-            context.peer(),
             # grpcio gives a call without a deadline a remaining time of centuries, or None.
             None if remaining is None or remaining > 1e9 else time.monotonic() + remaining,
         )
         self._context = context
-        self._outbox: queue.SimpleQueue[bytes | Failure | _End | Callable[[], None]] = (
+        self._outbox: queue.SimpleQueue[bytes | Failure | _Read | _End | Callable[[], None]] = (
             queue.SimpleQueue()
         )
         self._permits = threading.Semaphore(0)
@@ -159,6 +123,18 @@ class StockCall(Call):
         self._end_callbacks: list[Callable[[int], None]] = []
         if not context.add_callback(self._on_context_end):
             self._on_context_end()
+
+    @cached_property
+    def metadata(self) -> Mapping[str, str]:
+        """See `Call.metadata`."""
+        pairs = self._context.invocation_metadata()
+        return {key: value for key, value in pairs if isinstance(value, str)}
+
+    @property
+    def peer(self) -> str:
+        """See `Call.peer`."""
+        peer: str = self._context.peer()
+        return peer
 
     def reply(self, message: bytes) -> None:
         """See `Call.reply`."""
@@ -179,11 +155,15 @@ class StockCall(Call):
 
     def read(self) -> None:
         """See `Call.read`."""
-        self._permits.release()
+        self._outbox.put(_Read())
 
     def resume(self, step: Callable[[], None]) -> None:
         """See `Call.resume`."""
         self._outbox.put(step)
+
+    def offload(self, step: Callable[[], None]) -> None:
+        """See `Call.offload`: the thread is the call's own."""
+        self.guard(step)
 
     def on_end(self, callback: Callable[[int], None]) -> None:
         """See `Call.on_end`."""
@@ -199,6 +179,8 @@ class StockCall(Call):
             item = self._outbox.get()
             if isinstance(item, bytes):
                 yield item
+            elif isinstance(item, _Read):
+                self._permits.release()
             elif isinstance(item, _End):
                 return
             elif isinstance(item, Failure):
@@ -225,10 +207,7 @@ class StockCall(Call):
         threading.Thread(target=deliver, name="stream-reader", daemon=True).start()
 
     def _abort(self, failure: Failure) -> NoReturn:
-        metadata: list[tuple[str, str | bytes]] = [(DETAILS_KEY, failure.to_details())]
-        if CODES[failure.reason] in _RETRIED:
-            metadata.append((PUSHBACK_KEY, _pushback(failure)))
-        self._context.set_trailing_metadata(tuple(metadata))
+        self._context.set_trailing_metadata(trailing_metadata(failure))
         self._context.abort(_STATUS_CODES[failure.code], failure.message)
 
     def _end(self, code: int, last: _End | Failure) -> None:
@@ -247,14 +226,3 @@ class StockCall(Call):
         reason = Reason.DEADLINE_EXCEEDED if expired else Reason.CANCELLED
         self._end(CODES[reason], _End())
         self._permits.release()
-
-
-def _pushback(failure: Failure) -> str:
-    """Milliseconds to wait, or -1 for never; not 0, on which grpcio 1.85 waits for its deadline."""
-    if failure.retry_after is None:
-        return "-1"
-    return str(max(1, round(failure.retry_after * 1000)))
-
-
-# The codes that clients retry: only these carry a pushback.
-_RETRIED = {CODES[Reason.QUEUE_FULL], CODES[Reason.SHUTTING_DOWN]}

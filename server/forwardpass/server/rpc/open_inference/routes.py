@@ -87,7 +87,10 @@ def routes(
     return RouteTables(
         {_path(name): route for name, route in work.items()},
         {_path(name): Route(Kind.UNARY, handle) for name, handle in facts.items()},
-        {_path(name): Route(Kind.UNARY, handle) for name, handle in management.items()},
+        {
+            _path(name): Route(Kind.UNARY, handle, blocks=True)
+            for name, handle in management.items()
+        },
     )
 
 

@@ -1,0 +1,85 @@
+"""Tries what the transport stands on, once at every start."""
+
+import os
+import threading
+from typing import Any
+
+import grpc
+
+from forwardpass.server.transport.call import Call, Kind, Receiver, Route
+from forwardpass.server.transport.completion_queue.transport import CompletionQueueTransport
+from forwardpass.server.transport.listener import Listener
+from forwardpass.server.transport.turn import Turn
+
+_PATIENCE = 5.0
+_MESSAGE = b"\x00\x01forwardpass"
+
+
+class ContractError(RuntimeError):
+    """The installed grpcio does not do what the transport needs."""
+
+
+def check_contract() -> None:
+    """Serves and calls a unary and a bidirectional method, both answered from another thread.
+
+    Raises:
+        ContractError: Something of it fails, and what.
+    """
+    address = f"unix-abstract:forwardpass-{os.getpid()}-{threading.get_ident()}"
+    try:
+        listener = Listener(address, 1 << 20, 1, None)
+        transport = CompletionQueueTransport(listener, _ROUTES, Turn(), helpers=1)
+        transport.start()
+        try:
+            with grpc.insecure_channel(address) as channel:
+                _try_unary(channel)
+                _try_stream(channel)
+        finally:
+            transport.stop(_PATIENCE)
+    except Exception as error:
+        raise ContractError(f"{type(error).__name__}: {error}") from error
+
+
+def _answer(call: Call, message: bytes) -> None:
+    if call.deadline is None or call.metadata.get("trial") != "yes":
+        raise ValueError("a call came without its deadline or its metadata")
+    call.offload(lambda: call.reply(message))
+
+
+def _echo(call: Call, message: bytes) -> Receiver:  # noqa: ARG001  # a stream begins empty
+    def receive(message: bytes | None) -> None:
+        # There is one helper, so these come one after another.
+        if message is None:
+            call.offload(call.finish)
+        else:
+            call.offload(lambda: call.send(message))
+            call.read()
+
+    call.read()
+    return receive
+
+
+_ROUTES = {
+    "/trial/Answer": Route(Kind.UNARY, _answer),
+    "/trial/Echo": Route(Kind.BIDI_STREAM, _echo),
+}
+
+
+def _try_unary(channel: grpc.Channel) -> None:
+    answer: Any = channel.unary_unary("/trial/Answer")
+    if answer(_MESSAGE, timeout=_PATIENCE, metadata=(("trial", "yes"),)) != _MESSAGE:
+        raise ValueError("a message came back altered")
+    nothing: Any = channel.unary_unary("/trial/None")
+    try:
+        nothing(b"", timeout=_PATIENCE)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+            raise
+    else:
+        raise ValueError("a method that is not there answered")
+
+
+def _try_stream(channel: grpc.Channel) -> None:
+    echo: Any = channel.stream_stream("/trial/Echo")
+    if list(echo(iter([_MESSAGE] * 3), timeout=_PATIENCE)) != [_MESSAGE] * 3:
+        raise ValueError("a stream came back altered")

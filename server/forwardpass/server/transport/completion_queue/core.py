@@ -1,0 +1,84 @@
+"""What is used of `grpc._cython.cygrpc`, with types.
+
+- `Server(arguments, xds)`, `register_completion_queue`, `add_http2_port` (0 when it cannot bind),
+  `start`, `request_call(call_queue, server_queue, tag)`, `shutdown(queue, tag)`,
+  `cancel_all_calls`, `destroy`.
+- `CompletionQueue.poll(deadline)`: the next event; at most until the deadline, by the wall clock.
+- Every event has `completion_type`, `success` and our `tag`. That of a requested call has `call`,
+  `call_details` (`method` as bytes, `deadline` by the wall clock) and `invocation_metadata`; that
+  of a batch has `batch_operations`, in our order.
+- `Call.start_server_batch(operations, tag)`, from any thread. A batch without operations comes back
+  as an event at once, which is how another thread wakes ours. `Call.peer()`.
+- `server_credentials_ssl(authority, pairs, force_client_certificates)`, `SslPemKeyCertPair`.
+- Operations: send initial metadata, message and status; receive message and close. Those that send
+  the same at every call hold nothing of a call, and are made once.
+"""
+
+from typing import Any, Protocol, TypeAlias
+
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no stubs
+
+from forwardpass.server.transport.listener import Listener
+
+# Called with the event that it was the tag of.
+Event: TypeAlias = Any
+
+
+class Tag(Protocol):
+    """What is to be done when an operation is complete."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Takes the event."""
+
+
+TIMEOUT = cygrpc.CompletionType.queue_timeout
+_NO_FLAGS = 0
+INITIAL_METADATA = cygrpc.SendInitialMetadataOperation((), _NO_FLAGS)
+STATUS_OK = cygrpc.SendStatusFromServerOperation((), 0, b"", _NO_FLAGS)
+# Where nobody asks whether the caller had gone.
+CLOSE = cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)
+
+
+def receive_message() -> Any:
+    """Returns the operation; its `message()` is None when there is none."""
+    return cygrpc.ReceiveMessageOperation(_NO_FLAGS)
+
+
+def receive_close() -> Any:
+    """Returns the operation; its `cancelled()` tells whether the caller has gone."""
+    return cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)
+
+
+def send_message(message: bytes) -> Any:
+    """Returns the operation."""
+    return cygrpc.SendMessageOperation(message, _NO_FLAGS)
+
+
+def send_status(code: int, details: str, trailing: tuple[tuple[str, str | bytes], ...]) -> Any:
+    """Returns the operation."""
+    return cygrpc.SendStatusFromServerOperation(trailing, code, details.encode(), _NO_FLAGS)
+
+
+def create_server(listener: Listener) -> tuple[Any, Any, int]:
+    """Returns a server that has not started, its completion queue, and the port it has bound.
+
+    Raises:
+        OSError: The address cannot be bound.
+    """
+    server = cygrpc.Server(listener.channel_arguments(), False)  # no xDS
+    queue = cygrpc.CompletionQueue()
+    server.register_completion_queue(queue)
+    port = server.add_http2_port(listener.address.encode(), _credentials(listener))
+    if not port:
+        server.destroy()
+        raise OSError(f"cannot listen on {listener.address}: is another server there?")
+    return server, queue, port
+
+
+def _credentials(listener: Listener) -> Any:
+    certificates = listener.certificates
+    if certificates is None:
+        return None
+    authority = certificates.client_authority
+    pair = cygrpc.SslPemKeyCertPair(certificates.key, certificates.chain)
+    return cygrpc.server_credentials_ssl(authority, [pair], authority is not None)

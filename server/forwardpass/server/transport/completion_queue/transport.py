@@ -1,0 +1,127 @@
+"""The loop: takes events from the queue, and ends a turn when no more are ready."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import structlog
+
+from forwardpass.server.errors import quote
+from forwardpass.server.transport.call import Call, Kind, Receiver, Route, Routes, Transport
+from forwardpass.server.transport.completion_queue.calls import Home, QueueCall
+from forwardpass.server.transport.completion_queue.core import TIMEOUT, Event, create_server
+from forwardpass.server.transport.listener import Listener
+from forwardpass.server.transport.turn import Turn
+from forwardpass.wire import Failure, Reason
+
+# Calls that core may hand us before we ask for more.
+_OUTSTANDING = 64
+# A turn ends after so many events even if more are ready, so that none waits for long.
+_MOST_EVENTS = 256
+_BLOCKING_CALLS = 16
+# How long cancelled calls may take to let go.
+_LETTING_GO_SECONDS = 5.0
+_PAST = 0.0
+_log = structlog.get_logger()
+
+
+class CompletionQueueTransport(Transport):
+    """One thread for all calls, and a pool for steps that take long.
+
+    Args:
+        listener: Where to listen, and the limits.
+        routes: What answers each method.
+        turn: What is put off until all that is ready has been taken in.
+        helpers: How many threads the pool has.
+    """
+
+    def __init__(self, listener: Listener, routes: Routes, turn: Turn, helpers: int) -> None:
+        self._listener = listener
+        self._routes = {method.encode(): (method, route) for method, route in routes.items()}
+        self._turn = turn
+        self._home = Home(
+            ThreadPoolExecutor(helpers, "offloaded"),
+            ThreadPoolExecutor(_BLOCKING_CALLS, "blocking"),
+        )
+        self._thread = threading.Thread(target=self._serve, name="transport", daemon=True)
+        self._server: Any = None
+        self._queue: Any = None
+        self._over = threading.Event()
+
+    def start(self) -> int:
+        """See `Transport.start`."""
+        self._server, self._queue, port = create_server(self._listener)
+        self._server.start()
+        self._thread.start()
+        return port
+
+    def stop(self, grace: float) -> None:
+        """See `Transport.stop`."""
+        if self._server is None:
+            return
+        self._server.shutdown(self._queue, self._on_shutdown)
+        if not self._over.wait(grace):
+            self._server.cancel_all_calls()
+            self._over.wait(_LETTING_GO_SECONDS)
+        if self._over.is_set():
+            self._thread.join()
+            self._server.destroy()
+        self._home.offloaded.shutdown(wait=False)
+        self._home.blocking.shutdown(wait=False)
+
+    def _serve(self) -> None:
+        self._home.thread = threading.get_ident()
+        for _ in range(_OUTSTANDING):
+            self._ask()
+        poll, turn, over = self._queue.poll, self._turn, self._over
+        taken = 0
+        while not over.is_set():
+            event = poll(_PAST) if turn.steps else poll()
+            try:
+                if event.completion_type == TIMEOUT:
+                    taken = 0
+                    self._end_turn()
+                    continue
+                event.tag(event)
+                taken += 1
+                if not turn.steps or taken >= _MOST_EVENTS:
+                    taken = 0
+                    self._end_turn()
+            except Exception:  # noqa: BLE001  # logged with its traceback
+                # One call must not take the others with it.
+                _log.exception("transport_failed")
+
+    def _end_turn(self) -> None:
+        turn, home = self._turn, self._home
+        if turn.steps:
+            turn.end()
+        if home.unwatched:
+            for call in home.unwatched:
+                call.watch()
+            home.unwatched.clear()
+
+    def _ask(self) -> None:
+        try:
+            self._server.request_call(self._queue, self._queue, self._on_call)
+        except ValueError:
+            # It is being shut down, on another thread.
+            return
+
+    def _on_call(self, event: Event) -> None:
+        if not event.success:
+            return
+        self._ask()
+        name = event.call_details.method
+        method, route = self._routes.get(name) or (name.decode(errors="replace"), _UNKNOWN)
+        QueueCall(self._home, method, route, event).begin()
+
+    def _on_shutdown(self, _: Event) -> None:
+        self._over.set()
+
+
+def _refuse(call: Call, message: bytes) -> Receiver | None:  # noqa: ARG001  # whatever it says
+    call.fail(Failure(Reason.UNIMPLEMENTED, f"this server has no method {quote(call.method)}"))
+    return None
+
+
+_UNKNOWN = Route(Kind.UNARY, _refuse)

@@ -1,0 +1,59 @@
+"""Chooses the transport."""
+
+from typing import Literal
+
+import structlog
+
+from forwardpass.server.transport.call import Routes, Transport
+from forwardpass.server.transport.listener import Listener
+from forwardpass.server.transport.stock import StockTransport
+from forwardpass.server.transport.turn import Turn
+
+Name = Literal["auto", "completion_queue", "stock"]
+_log = structlog.get_logger()
+
+
+class TransportError(RuntimeError):
+    """The transport that was asked for does not work here; the message says why."""
+
+
+def turn_of(name: Name) -> Turn | None:
+    """Returns the turn of the completion queue's one thread; None for the stock transport.
+
+    "auto" is the completion queue where the installed grpcio passes its trial.
+
+    Raises:
+        TransportError: The completion queue is asked for by name, and fails its trial.
+    """
+    if name == "stock":
+        return None
+    try:
+        # It reaches for private names of grpcio as it is imported.
+        from forwardpass.server.transport.completion_queue.contract import check_contract
+
+        check_contract()
+    except Exception as error:
+        reason = f"the completion queue failed its trial with the installed grpcio: {error}"
+        if name == "completion_queue":
+            raise TransportError(f"{reason}; try --transport auto") from error
+        _log.warning("stock_transport", reason=reason)
+        return None
+    return Turn()
+
+
+def create_transport(
+    listener: Listener, routes: Routes, turn: Turn | None, helpers: int
+) -> Transport:
+    """Returns the transport that a turn belongs to; the stock one where there is none.
+
+    Args:
+        listener: Where to listen, and the limits.
+        routes: What answers each method.
+        turn: As `turn_of` gives it.
+        helpers: Threads for steps that take long, where calls have none of their own.
+    """
+    if turn is None:
+        return StockTransport(listener, routes)
+    from forwardpass.server.transport.completion_queue.transport import CompletionQueueTransport
+
+    return CompletionQueueTransport(listener, routes, turn, helpers)
