@@ -82,9 +82,20 @@ class Execution:
         call.on_end(lambda _: job.abandon())
         self._loaded.worker.submit(job)
 
-    def reply(self, answer: Answer, encode: Callable[[], Response]) -> None:
+    def reply(
+        self, answer: Answer, encode: Callable[[], Response], *, takes_long: bool = False
+    ) -> None:
         """Ends the call with the message that `encode` makes, completed."""
-        self._call.reply(self.complete(answer, encode).SerializeToString())
+        call = self._call
+
+        def reply_later() -> None:
+            message = self.complete(answer, encode).SerializeToString()
+            call.resume(lambda: call.reply(message))
+
+        if takes_long:
+            call.offload(reply_later)
+        else:
+            call.reply(self.complete(answer, encode).SerializeToString())
 
     def complete(self, answer: Answer, encode: Callable[[], R]) -> R:
         """Returns the message that `encode` makes, with its model and its timing.

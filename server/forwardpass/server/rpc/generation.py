@@ -52,40 +52,74 @@ class Generation:
     def generate(self, call: Call, message: bytes) -> None:
         """Answers a GenerateRequest with all samples at once."""
         request = parse(GenerateRequest, message)
-        draw = self._draw(call, request)
         parts: dict[int, Answer] = {}
 
-        def collect(start: int, answer: Answer) -> None:
-            # This runs on the call's own thread, one part after another.
-            parts[start] = answer
-            if len(parts) == len(draw.chunks):
-                made = [parts[start].outputs[draw.output.name] for start in sorted(parts)]
-                samples = np.concatenate(made)[: draw.count]
-                draw.execution.reply(_total(parts.values()), lambda: draw.encode(samples))
+        def begin(draw: _Draw) -> None:
+            def collect(start: int, answer: Answer) -> None:
+                # This runs on the call's own thread, one part after another.
+                parts[start] = answer
+                if len(parts) == len(draw.chunks):
+                    made = [parts[start].outputs[draw.output.name] for start in sorted(parts)]
+                    samples = np.concatenate(made)[: draw.count]
+                    draw.execution.reply(
+                        _total(parts.values()),
+                        lambda: draw.encode(samples),
+                        takes_long=draw.as_png,
+                    )
 
-        draw.begin(collect)
+            draw.begin(collect)
+
+        self._prepare(call, request, begin)
 
     def generate_stream(self, call: Call, message: bytes) -> None:
         """Answers a GenerateStreamRequest with the samples of each run as soon as it is done."""
         request = parse(GenerateStreamRequest, message).request
-        draw = self._draw(call, request)
-        left = draw.count
+        ready: dict[int, tuple[bytes, int]] = {}
+        sent = 0
 
-        def send(start: int, answer: Answer) -> None:
-            nonlocal left
-            samples = answer.outputs[draw.output.name][: draw.count - start]
-            part = draw.execution.complete(answer, lambda: draw.encode(samples))
-            call.send(GenerateStreamResponse(part=part, index=start).SerializeToString())
-            left -= len(samples)
-            if left == 0:
-                call.finish()
+        def begin(draw: _Draw) -> None:
+            def encode(start: int, answer: Answer) -> None:
+                samples = answer.outputs[draw.output.name][: draw.count - start]
+                part = draw.execution.complete(answer, lambda: draw.encode(samples))
+                data = GenerateStreamResponse(part=part, index=start).SerializeToString()
+                call.resume(lambda: send(start, data, len(samples)))
 
-        draw.begin(send)
+            def send(start: int, data: bytes, count: int) -> None:
+                # Pictures are encoded side by side, but sent in order.
+                nonlocal sent
+                ready[start] = data, count
+                while sent in ready:
+                    data, count = ready.pop(sent)
+                    call.send(data)
+                    sent += count
+                if sent == draw.count:
+                    call.finish()
 
-    def _draw(self, call: Call, request: GenerateRequest) -> "_Draw":
-        """Checks a request, and returns what it takes to answer it."""
+            def made(start: int, answer: Answer) -> None:
+                if draw.as_png:
+                    call.offload(partial(encode, start, answer))
+                else:
+                    encode(start, answer)
+
+            draw.begin(made)
+
+        self._prepare(call, request, begin)
+
+    def _prepare(
+        self, call: Call, request: GenerateRequest, begin: Callable[["_Draw"], None]
+    ) -> None:
+        """Calls `begin` with what it takes to answer a request, on the call's own thread."""
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
+
+        def draw() -> None:
+            drawn = self._draw(loaded, execution, request)
+            call.resume(lambda: begin(drawn))
+
+        call.offload(draw)
+
+    def _draw(self, loaded: Loaded, execution: Execution, request: GenerateRequest) -> "_Draw":
+        """Checks a request, and draws its latents."""
         latent = _latent_input(loaded)
         _refuse_text_options(request)
         seed, latents = self._latents(request, latent)

@@ -1,5 +1,7 @@
 """Predict and Embed of InferenceService; `generation` has Generate."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from forwardpass.server.errors import CallError, InvalidInput, nearest, quote
@@ -18,7 +20,7 @@ from forwardpass.v1.inference_service_pb2 import (
     PredictRequest,
     PredictResponse,
 )
-from forwardpass.wire import Reason, to_tensor
+from forwardpass.wire import Array, Reason, to_tensor
 
 
 class Inference:
@@ -53,15 +55,12 @@ class Inference:
         """
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
-        inputs = self._reader.read(loaded, request.inputs, request.images, request.texts)
-        if memory is not None:
-            memory.recall(loaded.signature, inputs)
-        rows = loaded.signature.check(inputs)
         outputs = loaded.signature.select_outputs(request.outputs)
         ranked = answers.check_top_k(loaded, request.top_k)
         wanted = outputs if ranked is None else tuple(dict.fromkeys((*outputs, ranked.name)))
         if memory is not None:
             wanted = memory.add_outputs(loaded.signature, wanted)
+        as_png = answers.image_outputs(loaded, outputs) if request.png else []
 
         def encode(answer: Answer) -> PredictResponse:
             response = PredictResponse()
@@ -70,7 +69,6 @@ class Inference:
                 response.classifications.extend(
                     answers.classify(scores, ranked, loaded.labels, request.top_k)
                 )
-            as_png = answers.image_outputs(loaded, outputs) if request.png else []
             for name in outputs:
                 if name in as_png:
                     response.images.extend(answers.pictures(answer.outputs[name]))
@@ -81,17 +79,20 @@ class Inference:
         def answered(answer: Answer) -> None:
             if memory is not None:
                 memory.keep(loaded.signature, answer.outputs)
-            execution.reply(answer, lambda: encode(answer))
+            execution.reply(answer, lambda: encode(answer), takes_long=bool(as_png))
 
-        execution.run(inputs, rows, wanted, answered)
+        def run(inputs: dict[str, Array]) -> None:
+            if memory is not None:
+                memory.recall(loaded.signature, inputs)
+            execution.run(inputs, loaded.signature.check(inputs), wanted, answered)
+
+        self._read(call, loaded, request, run)
 
     def answer_embed(self, call: Call, request: EmbedRequest) -> None:
         """Answers a request."""
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
         output = _embedding_output(loaded, request.output)
-        inputs = self._reader.read(loaded, request.inputs, request.images, request.texts)
-        rows = loaded.signature.check(inputs)
 
         def encode(answer: Answer) -> EmbedResponse:
             vectors = answer.outputs[output].astype(np.float32, copy=False)
@@ -103,9 +104,36 @@ class Inference:
                 embeddings=to_tensor(vectors), space_id=loaded.embedding_spaces[output]
             )
 
-        execution.run(
-            inputs, rows, (output,), lambda answer: execution.reply(answer, lambda: encode(answer))
-        )
+        def run(inputs: dict[str, Array]) -> None:
+            execution.run(
+                inputs,
+                loaded.signature.check(inputs),
+                (output,),
+                lambda answer: execution.reply(answer, lambda: encode(answer)),
+            )
+
+        self._read(call, loaded, request, run)
+
+    def _read(
+        self,
+        call: Call,
+        loaded: Loaded,
+        request: PredictRequest | EmbedRequest,
+        run: Callable[[dict[str, Array]], None],
+    ) -> None:
+        """Calls `run` with the request's arrays, on the call's own thread."""
+
+        def read() -> dict[str, Array]:
+            return self._reader.read(loaded, request.inputs, request.images, request.texts)
+
+        def decode() -> None:
+            inputs = read()
+            call.resume(lambda: run(inputs))
+
+        if request.images:
+            call.offload(decode)
+        else:
+            run(read())
 
 
 def _embedding_output(loaded: Loaded, name: str) -> str:
