@@ -737,6 +737,32 @@ def test_t60_a_request_is_answered_alike_alone_and_among_others(
             assert one == pytest.approx(features[row] @ EMBEDDER_WEIGHTS, abs=1e-5)
 
 
+def test_t60_each_answer_has_its_request_s_id_whatever_order_they_end_in(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    repository("pick", picker())
+    (repository.root / "pick" / "config.pbtxt").write_text("instance_group { count: 4 }")
+    running = start_server()
+    infer: Any = running.channel.unary_unary(
+        f"/{OPEN_INFERENCE}/ModelInfer",
+        response_deserializer=message_class("ModelInferResponse").FromString,
+    )
+    gate.shut()
+    calls = {}
+    for index in range(4):
+        request: Any = message_class("ModelInferRequest")(model_name="pick", id=f"request {index}")
+        request.inputs.add(name="index", datatype="INT64", shape=[1])
+        request.raw_input_contents.append(np.array([index], np.int64).tobytes())
+        calls[index] = infer.future(request.SerializeToString(), timeout=PATIENCE)
+    # All four run at a time, and whichever thread wakes first ends first.
+    gate.wait_started(4)
+    gate.open()
+    for index, call in calls.items():
+        answer = call.result()
+        assert answer.id == f"request {index}"
+        assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == [index]
+
+
 def slow_steps(running: Running) -> int:
     """Returns how many steps keep the busy model for 50 ms at least."""
     count = 1_000

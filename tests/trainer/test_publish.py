@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from forwardpass.artefact import Golden, verify_manifest
 from forwardpass.trainer.errors import PublishError
 from forwardpass.trainer.export.publish import newest_version, publish
+from forwardpass.trainer.export.release import _with_card
+from forwardpass.v1 import model_card_pb2
 
 GOLDEN = Golden({"x": np.zeros((2, 1), np.float32)}, {"y": np.ones((2, 1), np.float32)})
 PLOTS = {"a.png": b"a picture"}
@@ -172,3 +175,13 @@ def test_a_full_disk_leaves_nothing_and_what_was_there(small_disk: Path) -> None
     assert versions(small_disk) == [1]
     assert not list(small_disk.glob("net/.tmp-*"))
     assert publish_small(small_disk).name == "2"
+
+
+def test_t90_a_graph_that_no_server_loads_is_not_published() -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    for operator, domain in (("Steal", "evil.ops"), ("EPContext", "com.microsoft")):
+        node = helper.make_node(operator, ["x"], ["y"], domain=domain)
+        graph = helper.make_graph([node], "net", [value], [])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid(domain, 1)])
+        with pytest.raises(PublishError, match=operator):
+            _with_card(model, model_card_pb2.ModelCard())

@@ -14,13 +14,15 @@ from forwardpass.artefact import (
     CARD_KEY,
     MODEL_FILE,
     CardError,
+    GraphError,
     ManifestError,
     card_from_json,
     card_to_json,
     file_digest,
+    read_graph,
     verify_manifest,
 )
-from forwardpass.trainer.errors import QuantizeError, UnknownNameError
+from forwardpass.trainer.errors import PublishError, QuantizeError, UnknownNameError
 from forwardpass.trainer.export.graph import export_graph
 from forwardpass.trainer.export.int8 import Int8
 from forwardpass.trainer.export.parity import answer, measure_parity
@@ -95,7 +97,7 @@ def release(trained: Trained, workspace: Workspace) -> Published:
 
     Raises:
         ParityError: It does not.
-        PublishError: The version could not be written.
+        PublishError: The version could not be written, or no server would load it.
         TrainerError: The module cannot be expressed in ONNX.
     """
     workspace.reporter.note("exporting to ONNX, and comparing ONNX Runtime with torch")
@@ -191,8 +193,14 @@ def release_int8(
 
 
 def _with_card(model: onnx.ModelProto, card: model_card_pb2.ModelCard) -> bytes:
+    """Returns the file to publish, which must be one that servers load."""
     onnx.helper.set_model_props(model, {CARD_KEY: card_to_json(card)})
-    return _bytes(model)
+    data = _bytes(model)
+    try:
+        read_graph(data)
+    except GraphError as error:
+        raise PublishError(f"no server would load the model: {error}") from error
+    return data
 
 
 def _bytes(model: onnx.ModelProto) -> bytes:
