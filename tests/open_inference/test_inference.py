@@ -195,6 +195,7 @@ def test_newest_version_answers_unless_a_number_or_a_label_says_otherwise(
     assert calls("ModelMetadata", name="emb", version="stable").versions == ["1"]
 
 
+@pytest.mark.usefixtures("no_inline_runs")
 def test_priority_and_timeout_go_with_the_job(
     repository: Publisher, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

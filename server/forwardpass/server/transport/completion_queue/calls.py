@@ -119,6 +119,8 @@ class QueueCall(Call):
             return
         if self._code is not None:
             return
+        # First, so that who has the answer finds it counted.
+        self._end(0)
         answer = send_message(message)
         self._core.start_server_batch(
             (INITIAL_METADATA, answer, STATUS_OK)
@@ -126,7 +128,6 @@ class QueueCall(Call):
             else (INITIAL_METADATA, answer, STATUS_OK, CLOSE),
             _done,
         )
-        self._end(0)
 
     def send(self, message: bytes) -> None:
         """See `Call.send`."""
