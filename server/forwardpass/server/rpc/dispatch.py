@@ -1,6 +1,7 @@
 """What happens to every call before its handler sees it: it is counted, and admitted or refused."""
 
 import dataclasses
+import logging
 
 import structlog
 
@@ -14,11 +15,14 @@ _log = structlog.get_logger()
 def counted(routes: Routes) -> tuple[dict[str, Route], dict[str, MethodCounters]]:
     """Returns the routes with every call counted and logged, and the counters by method."""
     counters = {method: MethodCounters(route.kind) for method, route in routes.items()}
+    # What a line says of a call takes longer to find out than the call takes to be refused.
+    is_logged = _log.is_enabled_for(logging.DEBUG)
 
     def wrap(method: str, route: Route) -> Route:
         def handle(call: Call, message: bytes) -> Receiver | None:
             counters[method].count(call)
-            call.on_end(lambda code: _log_end(call, code))
+            if is_logged:
+                call.on_end(lambda code: _log_end(call, code))
             return route.handle(call, message)
 
         return dataclasses.replace(route, handle=handle)
