@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 from google.protobuf import descriptor_pool
@@ -58,6 +58,7 @@ class Server:
 
     Args:
         settings: Where to listen, what to serve, and the limits.
+        loaded: Called once, when every model is ready or has failed.
 
     Raises:
         RepositoryError: There is no model repository.
@@ -66,9 +67,10 @@ class Server:
         SettingsError: The settings contradict each other.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, loaded: Callable[[], None] = lambda: None) -> None:
         _require_fast_protobuf()
         self._settings = settings
+        self._loaded = loaded
         self._started = time.perf_counter()
         turn = turn_of(settings.transport)
         self._repository = open_repository(settings, turn)
@@ -229,6 +231,7 @@ class Server:
             models={name: version and version.number for name, version in newest.items()},
             seconds=round(time.perf_counter() - self._started, 3),
         )
+        self._loaded()
 
     def _look_again(self) -> bool:
         self._loader.join()

@@ -1,5 +1,6 @@
 """`forwardpass-serve`: reads the settings, serves until a signal, drains."""
 
+import gc
 import os
 import signal
 import sys
@@ -54,13 +55,19 @@ def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     try:
-        server = Server(settings)
+        server = Server(settings, loaded=_settle)
         server.start()
     except (RepositoryError, TlsError, SettingsError, OSError, RuntimeError) as error:
         return _complain(str(error), 1)
     asked.wait()
     server.stop()
     return 0
+
+
+def _settle() -> None:
+    """Takes what is there for good out of the garbage collector's rounds, which hold up calls."""
+    gc.collect()
+    gc.freeze()
 
 
 def _complain(message: str, code: int) -> int:
