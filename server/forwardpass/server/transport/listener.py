@@ -26,7 +26,8 @@ class Listener:
     def channel_arguments(self) -> list[tuple[str, int]]:
         """Returns the limits by gRPC core's names."""
         return [
-            # Without this a second server on the same port would silently take half the calls.
+            # With it a second server on the same port would silently take half the calls, but for
+            # what `workers.port` does.
             ("grpc.so_reuseport", int(self.shared)),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),

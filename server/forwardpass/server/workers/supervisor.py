@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -40,8 +41,7 @@ class Supervisor:
         self._totals = Totals()
         self._workers: list[WorkerProcess] = []
         self._stopping = False
-        self._port: Port | None = None
-        self._metrics: MetricsServer | None = None
+        self._ports = ExitStack()
 
     def start(self) -> None:
         """Takes both ports, and returns when every worker listens.
@@ -51,28 +51,24 @@ class Supervisor:
             StartError: A worker cannot start.
         """
         settings = self._settings
-        self._port = Port(settings.host, settings.port)
-        registry = CollectorRegistry()
-        registry.register(_Scrape(self))
-        self._metrics = MetricsServer(
-            settings.metrics_host,
-            settings.metrics_port,
-            registry,
-            lambda: self.ready,
-            lambda: self.alive,
-        )
-        theirs = settings.model_copy(update={"port": self._port.number})
-        self._workers = [
-            WorkerProcess(index, theirs, self._totals, self._changed)
-            for index in range(settings.workers)
-        ]
-        for worker in self._workers:
-            worker.start()
-        self._wait_listening()
+        with ExitStack() as ports:
+            port = Port(settings.host, settings.port)
+            ports.callback(port.close)
+            theirs = settings.model_copy(update={"port": port.number})
+            self._workers = [
+                WorkerProcess(index, theirs, self._totals, self._changed)
+                for index in range(settings.workers)
+            ]
+            metrics = self._serve_metrics()
+            ports.callback(metrics.stop)
+            for worker in self._workers:
+                worker.start()
+            self._wait_listening()
+            self._ports = ports.pop_all()
         _log.info(
             "listening",
-            address=f"{settings.host}:{self._port.number}",
-            metrics=f"{settings.metrics_host}:{self._metrics.port}",
+            address=f"{settings.host}:{port.number}",
+            metrics=f"{settings.metrics_host}:{metrics.port}",
             workers=settings.workers,
         )
         threading.Thread(target=self._tell_loaded, name="loaded", daemon=True).start()
@@ -81,10 +77,7 @@ class Supervisor:
         """Has all workers drain, and ends them where they do not."""
         _log.info("draining")
         self._stop_workers(self._settings.drain_seconds + _ENDING)
-        if self._metrics is not None:
-            self._metrics.stop()
-        if self._port is not None:
-            self._port.close()
+        self._ports.close()
         _log.info("stopped")
 
     @property
@@ -107,6 +100,17 @@ class Supervisor:
         if self._ask("counted") and all(worker.state.loaded for worker in self._workers):
             self._totals.prune()
         return self._totals
+
+    def _serve_metrics(self) -> MetricsServer:
+        registry = CollectorRegistry()
+        registry.register(_Scrape(self))
+        return MetricsServer(
+            self._settings.metrics_host,
+            self._settings.metrics_port,
+            registry,
+            lambda: self.ready,
+            lambda: self.alive,
+        )
 
     def _ask(self, question: str) -> bool:
         """Asks all at once; whether all have answered."""
