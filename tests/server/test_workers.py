@@ -121,6 +121,8 @@ def test_both_workers_answer_and_the_metrics_are_of_both(real: Path, transport: 
     flags = ("--workers", "2", "--transport", transport, "--log-level", "debug")
     with serving(real, *flags) as server:
         assert server.wait_for("ready")["workers"] == 2
+        # What a terminal sends to its group is for the supervisor.
+        assert [os.getpgid(pid) for pid in workers_of(server)] == workers_of(server)
         assert get(server, "/readyz") == (200, "ready\n")
         assert get(server, "/livez") == (200, "alive\n")
         call_over_many_connections(server)

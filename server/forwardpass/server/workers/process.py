@@ -204,7 +204,10 @@ def _start(index: int, settings: Settings) -> tuple["subprocess.Popen[bytes]", L
     with theirs:
         # Its settings are those that it is sent: a file or a variable may have changed since.
         environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
-        process = subprocess.Popen(_COMMAND, stdin=theirs.fileno(), env=environment)
+        # Of a group of its own: a terminal's interrupt is for the supervisor, which then decides.
+        process = subprocess.Popen(
+            _COMMAND, stdin=theirs.fileno(), env=environment, process_group=0
+        )
     link = Link(ours)
     told = settings.model_dump(mode="json", exclude={"management_token"})
     link.send({"number": index, "settings": told})

@@ -23,8 +23,6 @@ def main() -> int:
     """Serves as it is told until SIGTERM, then drains; returns the exit code."""
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    # A terminal sends it to all of us, and the supervisor decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = Link(socket.socket(fileno=sys.stdin.fileno()))
     told = next(link.messages())
     settings = Settings(**told["settings"])
