@@ -4,15 +4,12 @@
 """
 
 from collections.abc import Callable
-from functools import partial
 
 from torch import Tensor, nn
 
-from forwardpass.trainer.models.pixels import Normalize, NormalizeChannels
-
-# Of ImageNet's training pixels, in [0, 1]: red, green, blue.
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_CLASSES = 1_000
+from forwardpass.trainer.models import imagenet
+from forwardpass.trainer.models.embedding import EmbeddingNetwork
+from forwardpass.trainer.models.pixels import Normalize
 
 
 class Block(nn.Module):
@@ -69,7 +66,7 @@ def bottleneck_block(channels: int, width: int, stride: int) -> Block:
     return Block(residual, channels, width, stride)
 
 
-class ResNet(nn.Module):
+class ResNet(EmbeddingNetwork):
     """Logits, by way of an embedding: the mean of the last block's maps.
 
     Args:
@@ -100,24 +97,6 @@ class ResNet(nn.Module):
         """From uint8 (n, h, w, c) to logits (n, classes)."""
         logits: Tensor = self.head(self.embed(image))
         return logits
-
-
-class LogitsAndEmbedding(nn.Module):
-    """What is published: both outputs, the embedding computed once.
-
-    Args:
-        network: The trained one.
-    """
-
-    def __init__(self, network: ResNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """From uint8 (n, h, w, c) to logits (n, classes) and embeddings (n, width)."""
-        embedding = self.network.embed(image)
-        logits: Tensor = self.network.head(embedding)
-        return logits, embedding
 
 
 def mnist_resnet(mean: float, deviation: float) -> ResNet:
@@ -154,8 +133,7 @@ IMAGENET_DEPTHS = tuple(_STAGES)
 def imagenet_resnet(depth: int) -> ResNet:
     """Returns a network from uint8 (n, 224, 224, 3), red first, to the logits of 1,000 classes.
 
-    Parameters lie as in torchvision's models of the same depths, so their counts are equal. Weights
-    are random, drawn as in He et al., "Delving deep into rectifiers", 2015.
+    Parameters lie as in torchvision's models of the same depths, so their counts are equal.
 
     Args:
         depth: One of IMAGENET_DEPTHS. The embedding has 512 numbers below 50 layers, then 2,048.
@@ -172,14 +150,9 @@ def imagenet_resnet(depth: int) -> ResNet:
             stride = 2 if stage > 0 and position == 0 else 1
             blocks.append(make_block(channels, stage_width, stride))
             channels = stage_width
-    network = ResNet(
-        NormalizeChannels(_MEAN, _DEVIATION), stem, nn.Sequential(*blocks), width, _CLASSES
+    return ResNet(
+        imagenet.normalize_pixels(), stem, nn.Sequential(*blocks), width, imagenet.CLASSES
     )  # blocks end in (n, width, 7, 7)
-    initialize = partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu")
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            initialize(module.weight)
-    return network
 
 
 def _convolution(channels: int, width: int, size: int, stride: int = 1) -> nn.Sequential:
