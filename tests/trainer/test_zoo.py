@@ -9,7 +9,8 @@ from training import MakeWorkspace
 from forwardpass.artefact import load_golden
 from forwardpass.trainer.errors import UnknownNameError
 from forwardpass.trainer.export.untrained import publish_untrained
-from forwardpass.trainer.models.embedding import LogitsAndEmbedding
+from forwardpass.trainer.models.alexnet import AlexNet
+from forwardpass.trainer.models.embedding import EmbeddingNetwork, LogitsAndEmbedding
 from forwardpass.trainer.models.initial import initialize
 from forwardpass.trainer.models.lenet import LeNet
 from forwardpass.trainer.zoo import ARCHITECTURES, find_architecture, measure
@@ -28,6 +29,7 @@ SIZES = {
         84,
         10,
     ),
+    "alexnet": (61_100_840, 714_188_480, 4096, 1000),
     "resnet-18": (11_689_512, 1_814_073_344, 512, 1000),
     "resnet-34": (21_797_672, 3_663_761_408, 512, 1000),
     "resnet-50": (25_557_032, 4_089_184_256, 2048, 1000),
@@ -71,6 +73,24 @@ def test_what_is_trained_gives_the_logits_that_are_served() -> None:
     served, embedding = LogitsAndEmbedding(lenet)(images)
     assert served.equal(lenet(images))
     assert lenet.head(embedding).equal(served)
+
+
+@pytest.mark.parametrize(
+    ("network", "dropouts"),
+    [
+        (AlexNet, 2),
+    ],
+)
+def test_values_are_dropped_in_training_alone(
+    network: type[EmbeddingNetwork], dropouts: int
+) -> None:
+    with torch.device("meta"):
+        layers = [m for m in network().modules() if isinstance(m, torch.nn.Dropout)]
+
+    assert [layer.p for layer in layers] == [0.5] * dropouts
+    ones = torch.ones(1000)
+    assert layers[0].eval()(ones).equal(ones)
+    assert 300 < (layers[0].train()(ones) == 0).sum() < 700
 
 
 def test_initial_weights_neither_grow_nor_vanish() -> None:

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from forwardpass.trainer.data import mnist
 from forwardpass.trainer.errors import UnknownNameError
 from forwardpass.trainer.export.release import Roles
+from forwardpass.trainer.models.alexnet import AlexNet
 from forwardpass.trainer.models.embedding import EmbeddingNetwork, LogitsAndEmbedding
 from forwardpass.trainer.models.lenet import LeNet
 from forwardpass.trainer.models.mlp import Regressor, mlp
@@ -174,6 +175,15 @@ ARCHITECTURES = {
             'document recognition", 1998',
             shape=(28, 28, 1),
             build=partial(LeNet, mnist.MEAN, mnist.DEVIATION),
+        ),
+        Architecture(
+            name="alexnet",
+            summary="convolutional network of eight layers",
+            reference='Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep '
+            'convolutional neural networks", 2012, as in Krizhevsky, "One weird trick for '
+            'parallelizing convolutional neural networks", 2014',
+            shape=(224, 224, 3),
+            build=AlexNet,
         ),
         *map(_resnet, IMAGENET_DEPTHS),
     )
