@@ -57,7 +57,7 @@ def test_list_as_json() -> None:
         (["run", "xor", "seed=one"], "seed=one: give a whole number"),
         (["quantize", "digits-mpl"], "there is no model 'digits-mpl'; did you mean 'digits-mlp'?"),
         (["quantize", "digits-mlp", "--version", "2"], "there is no version of digits-mlp '2'; "),
-        (["zoo", "lenet"], "there is no architecture 'lenet'; did you mean 'lenet-5'?"),
+        (["zoo", "vgg16"], "there is no architecture 'vgg16'; did you mean 'vgg-16'?"),
         (["fetch", "mnits"], "there is no data set 'mnits'; did you mean 'mnist'?"),
     ],
 )

@@ -13,6 +13,7 @@ from forwardpass.trainer.models.alexnet import AlexNet
 from forwardpass.trainer.models.embedding import EmbeddingNetwork, LogitsAndEmbedding
 from forwardpass.trainer.models.initial import initialize
 from forwardpass.trainer.models.lenet import LeNet
+from forwardpass.trainer.models.vgg import Vgg16
 from forwardpass.trainer.zoo import ARCHITECTURES, find_architecture, measure
 
 # Parameters, multiply-adds, and numbers in the embedding (0 for none) and in the other output.
@@ -30,6 +31,7 @@ SIZES = {
         10,
     ),
     "alexnet": (61_100_840, 714_188_480, 4096, 1000),
+    "vgg-16": (138_357_544, 15_470_264_320, 4096, 1000),
     "resnet-18": (11_689_512, 1_814_073_344, 512, 1000),
     "resnet-34": (21_797_672, 3_663_761_408, 512, 1000),
     "resnet-50": (25_557_032, 4_089_184_256, 2048, 1000),
@@ -56,8 +58,8 @@ def test_it_is_as_big_as_its_paper_says(name: str) -> None:
 
 
 def test_an_unknown_architecture_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="architecture 'lenet'; did you mean 'lenet-5'"):
-        find_architecture("lenet")
+    with pytest.raises(UnknownNameError, match="architecture 'vgg16'; did you mean 'vgg-16'"):
+        find_architecture("vgg16")
 
 
 def test_what_is_trained_gives_the_logits_that_are_served() -> None:
@@ -79,6 +81,7 @@ def test_what_is_trained_gives_the_logits_that_are_served() -> None:
     ("network", "dropouts"),
     [
         (AlexNet, 2),
+        (Vgg16, 2),
     ],
 )
 def test_values_are_dropped_in_training_alone(

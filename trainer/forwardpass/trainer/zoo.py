@@ -16,6 +16,7 @@ from forwardpass.trainer.models.embedding import EmbeddingNetwork, LogitsAndEmbe
 from forwardpass.trainer.models.lenet import LeNet
 from forwardpass.trainer.models.mlp import Regressor, mlp
 from forwardpass.trainer.models.resnet import IMAGENET_DEPTHS, imagenet_resnet
+from forwardpass.trainer.models.vgg import Vgg16
 from forwardpass.v1 import model_card_pb2
 
 _IMAGE_INPUT: Roles = {"image": model_card_pb2.TENSOR_ROLE_IMAGE}
@@ -184,6 +185,14 @@ ARCHITECTURES = {
             'parallelizing convolutional neural networks", 2014',
             shape=(224, 224, 3),
             build=AlexNet,
+        ),
+        Architecture(
+            name="vgg-16",
+            summary="convolutional network of sixteen layers",
+            reference='Simonyan and Zisserman, "Very deep convolutional networks for large-scale '
+            'image recognition", 2014',
+            shape=(224, 224, 3),
+            build=Vgg16,
         ),
         *map(_resnet, IMAGENET_DEPTHS),
     )
