@@ -128,6 +128,7 @@ def test_zoo_lists_sizes_for_people_and_programs() -> None:
     }
     for text in ("61,706", "416,520", "28 x 28 x 1", "logits 10", "embedding 84", "LeCun"):
         assert text in table
+    assert "inception-v3 has 27,161,264 parameters while it is trained" in table
 
 
 def test_zoo_publishes_one_with_random_weights(tmp_path: Path) -> None:

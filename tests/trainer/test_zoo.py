@@ -11,10 +11,11 @@ from forwardpass.trainer.errors import UnknownNameError
 from forwardpass.trainer.export.untrained import publish_untrained
 from forwardpass.trainer.models.alexnet import AlexNet
 from forwardpass.trainer.models.embedding import EmbeddingNetwork, LogitsAndEmbedding
+from forwardpass.trainer.models.inception import InceptionV3
 from forwardpass.trainer.models.initial import initialize
 from forwardpass.trainer.models.lenet import LeNet
 from forwardpass.trainer.models.vgg import Vgg16
-from forwardpass.trainer.zoo import ARCHITECTURES, find_architecture, measure
+from forwardpass.trainer.zoo import ARCHITECTURES, count_parameters, find_architecture, measure
 
 # Parameters, multiply-adds, and numbers in the embedding (0 for none) and in the other output.
 SIZES = {
@@ -32,6 +33,7 @@ SIZES = {
     ),
     "alexnet": (61_100_840, 714_188_480, 4096, 1000),
     "vgg-16": (138_357_544, 15_470_264_320, 4096, 1000),
+    "inception-v3": (23_834_568, 5_713_216_096, 2048, 1000),
     "resnet-18": (11_689_512, 1_814_073_344, 512, 1000),
     "resnet-34": (21_797_672, 3_663_761_408, 512, 1000),
     "resnet-50": (25_557_032, 4_089_184_256, 2048, 1000),
@@ -54,7 +56,8 @@ def test_it_is_as_big_as_its_paper_says(name: str) -> None:
     assert size.multiply_adds == multiply_adds
     expected = {"logits": (output,), "embedding": (embedding,)} if embedding else {}
     assert size.outputs == (expected or {"values": (output,)})
-    assert size.trainee_parameters == parameters
+    with_auxiliary_head = {"inception-v3": 27_161_264}
+    assert size.trainee_parameters == with_auxiliary_head.get(name, parameters)
 
 
 def test_an_unknown_architecture_is_answered_with_the_nearest() -> None:
@@ -77,13 +80,39 @@ def test_what_is_trained_gives_the_logits_that_are_served() -> None:
     assert lenet.head(embedding).equal(served)
 
 
-@pytest.mark.parametrize(
-    ("network", "dropouts"),
-    [
-        (AlexNet, 2),
-        (Vgg16, 2),
-    ],
-)
+def test_inceptions_auxiliary_head_answers_in_training_alone() -> None:
+    with torch.device("meta"):
+        network = InceptionV3(auxiliary=True)
+        image = torch.empty(2, 299, 299, 3, dtype=torch.uint8)
+        network.train()
+        logits, auxiliary = network(image)
+        network.eval()
+        alone = network(image)
+
+    assert logits.shape == auxiliary.shape == alone.shape == (2, 1000)
+    assert network.auxiliary is not None
+    assert count_parameters(network.auxiliary) == 27_161_264 - 23_834_568
+
+
+def test_inceptions_grids_are_the_papers() -> None:
+    grids: list[tuple[int, ...]] = []
+    with torch.device("meta"):
+        network = InceptionV3().eval()
+        for part in (network.stem, *network.to_17, *network.to_8):
+            part.register_forward_hook(lambda _, __, maps: grids.append(tuple(maps.shape[1:])))
+        network(torch.empty(1, 299, 299, 3, dtype=torch.uint8))
+
+    assert grids == [
+        (192, 35, 35),
+        (256, 35, 35),
+        *[(288, 35, 35)] * 2,
+        *[(768, 17, 17)] * 5,
+        (1280, 8, 8),
+        *[(2048, 8, 8)] * 2,
+    ]
+
+
+@pytest.mark.parametrize(("network", "dropouts"), [(AlexNet, 2), (Vgg16, 2), (InceptionV3, 1)])
 def test_values_are_dropped_in_training_alone(
     network: type[EmbeddingNetwork], dropouts: int
 ) -> None:

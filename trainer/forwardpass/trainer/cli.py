@@ -155,7 +155,7 @@ def zoo(
     linear layer that is added to a sum counts once. Biases, normalisation, activations and pooling
     do not count.
 
-    Example: forwardpass-train zoo resnet-50 --models models
+    Example: forwardpass-train zoo vgg-16 --models models
     """
     if name is not None:
         facts = _facts(_publish_untrained(name, models, seed))

@@ -13,6 +13,7 @@ from forwardpass.trainer.errors import UnknownNameError
 from forwardpass.trainer.export.release import Roles
 from forwardpass.trainer.models.alexnet import AlexNet
 from forwardpass.trainer.models.embedding import EmbeddingNetwork, LogitsAndEmbedding
+from forwardpass.trainer.models.inception import InceptionV3
 from forwardpass.trainer.models.lenet import LeNet
 from forwardpass.trainer.models.mlp import Regressor, mlp
 from forwardpass.trainer.models.resnet import IMAGENET_DEPTHS, imagenet_resnet
@@ -193,6 +194,15 @@ ARCHITECTURES = {
             'image recognition", 2014',
             shape=(224, 224, 3),
             build=Vgg16,
+        ),
+        Architecture(
+            name="inception-v3",
+            summary="convolutional network whose modules have several ways through",
+            reference='Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception '
+            'architecture for computer vision", 2015',
+            shape=(299, 299, 3),
+            build=InceptionV3,
+            build_trainee=partial(InceptionV3, auxiliary=True),
         ),
         *map(_resnet, IMAGENET_DEPTHS),
     )
