@@ -40,7 +40,7 @@ def test_it_is_published_checked_and_served(name: str, tmp_path: Path) -> None:
         check_repository(models, [name])
     finally:
         # All of them together take two gigabytes, which pytest would keep.
-        shutil.rmtree(models)
+        shutil.rmtree(models, ignore_errors=True)
 
 
 def run(command: str, *arguments: str) -> str:

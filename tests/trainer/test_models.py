@@ -48,6 +48,13 @@ def test_a_residual_network_takes_images_of_any_extent() -> None:
         assert network.embed(torch.empty(1, 64, 96, 3)).shape == (1, 512)
 
 
+def test_the_blocks_of_a_stage_share_what_they_add() -> None:
+    for block in imagenet_resnet(18).blocks.children():  # two in each stage
+        last = [m for m in block.get_submodule("residual").modules() if hasattr(m, "weight")][-1]
+        assert isinstance(last, torch.nn.BatchNorm2d)
+        torch.testing.assert_close(last.weight.square(), torch.full_like(last.weight, 0.5))
+
+
 def test_a_bottlenecks_stride_is_its_middle_convolutions() -> None:
     strides = [m.stride for m in bottleneck_block(64, 256, 2).modules() if hasattr(m, "stride")]
 
