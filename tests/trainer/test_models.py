@@ -1,8 +1,10 @@
 """Architectures against the numbers their papers and the course give."""
 
+import numpy as np
 import torch
 
 from forwardpass.trainer.models.dcgan import Sampler, discriminator, generator
+from forwardpass.trainer.models.kernels import KERNELS, Kernels
 from forwardpass.trainer.models.lenet import LeNet
 from forwardpass.trainer.models.mlp import mlp
 from forwardpass.trainer.models.pixels import Normalize, NormalizeChannels
@@ -107,3 +109,20 @@ def test_images_of_a_generator_fit_its_discriminator() -> None:
     assert discriminator(width=4)(images).shape == (3, 1)
     pixels = Sampler(generator(10, width=4))(latent)
     assert (pixels.shape, pixels.dtype) == ((3, 28, 28, 1), torch.uint8)
+
+
+def test_kernels_are_sums_of_neighbours_rounded_and_cut() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+
+    filtered = dict(zip(KERNELS, Kernels()(torch.from_numpy(image)), strict=True))
+
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    for name, kernel in KERNELS.items():
+        sums = (around * np.array(kernel)).sum(axis=(-2, -1))  # (2, 5, 7, 3)
+        expected = np.rint(sums).clip(0, 255).astype(np.uint8)
+        assert (filtered[name].numpy() == expected).all()
+    assert (filtered["identity"].numpy() == image).all()
+    grey = torch.full((1, 4, 4, 3), 100, dtype=torch.uint8)
+    for name, plain in zip(KERNELS, Kernels()(grey), strict=True):
+        assert (plain == (0 if name == "edge_detection" else 100)).all()

@@ -276,7 +276,8 @@ def _show(facts: dict[str, Any], title: str, *, as_json: bool) -> None:
         return
     table = Table(title=title, box=None, show_header=False, title_justify="left")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), _text(value))
+        if text := _text(value):  # kernels has no metrics
+            table.add_row(name.replace("_", " "), text)
     _out.print(table)
 
 
