@@ -1,10 +1,12 @@
 # Every target makes its own environment in .venv; nothing else on the machine is touched.
 #
 #   make demo       train four real models, serve them, call them
-#   make test       every test but the heavy ones and those that take a GPU
+#   make test       every test but the heavy ones, those that take a GPU, and the zoo
 #   make heavy      build the image and run it, and call the server with the KServe SDK and with
 #                   perf_analyzer (takes root, podman, buildah, runc and mmdebstrap)
 #   make gpu        run models on a GPU and compare (takes an NVIDIA driver; downloads 1.6 GB)
+#   make zoo        publish, check and serve every architecture of the course, untrained (takes
+#                   4 GB of memory)
 #   make lint       format, types, contract, layout
 #   make bench      measure, and write docs/performance.md (takes h2load); BENCH="--only rates"
 #                   measures one thing and writes nothing
@@ -24,7 +26,7 @@ BENCH ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES := pyproject.toml hatch_build.py $(shell find protos -name '*.proto')
 
-.PHONY: demo test heavy gpu lint format bench protos clean
+.PHONY: demo test heavy gpu zoo lint format bench protos clean
 .DELETE_ON_ERROR:
 
 $(VENV)/product: $(SOURCES)
@@ -55,6 +57,9 @@ $(GPU_VENV)/tools: $(SOURCES)
 
 gpu: $(GPU_VENV)/tools
 	$(GPU_VENV)/bin/python -m pytest -m gpu -rs tests/gpu
+
+zoo: $(VENV)/tools
+	$(BIN)/python -m pytest -m zoo --verbose --durations=0 tests/e2e/test_zoo.py
 
 lint: $(VENV)/tools
 	$(BIN)/ruff format --check

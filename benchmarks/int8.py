@@ -17,10 +17,11 @@ from rich.table import Table
 
 from forwardpass.artefact import MODEL_FILE, verify_manifest
 from forwardpass.server.runtime.session import Session
-from forwardpass.trainer.export.untrained import publish_resnet, quantize_untrained
+from forwardpass.trainer.export.untrained import publish_untrained, quantize_untrained
 from forwardpass.trainer.models.resnet import IMAGENET_DEPTHS
 from forwardpass.trainer.progress import Reporter
 from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.zoo import find_architecture
 
 ROWS = 8
 
@@ -32,8 +33,9 @@ def publish(depth: int, models: Path) -> tuple[Path, Path]:
         if home.exists():
             raise SystemExit(f"{home} is not whole, or not ours; delete it and run this again")
         quiet = Reporter(Console(file=io.StringIO()))
+        architecture = find_architecture(f"resnet-{depth}")
         workspace = Workspace(models=models, runs=models, cache=models, reporter=quiet)
-        quantize_untrained(publish_resnet(depth, workspace), workspace)
+        quantize_untrained(publish_untrained(architecture, workspace), workspace)
     for version in ("1", "2"):
         verify_manifest(home / version)
     return home / "1", home / "2"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Enough to go through every line of a recipe, not to learn much.
 QUICK: dict[str, list[str]] = {
+    "kernels": [],
     "xor": [],
     "digits-mlp": ["epochs=4", "limit=200"],
     "mnist-cnn": ["epochs=1", "limit=512"],

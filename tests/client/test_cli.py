@@ -127,6 +127,26 @@ def test_predict_reads_every_kind_of_file(command: Command, tmp_path: Path) -> N
             np.testing.assert_allclose(saved["embedding"], FEATURES @ EMBEDDER_WEIGHTS, rtol=1e-5)
 
 
+def test_predict_saves_pictures(command: Command, tmp_path: Path) -> None:
+    latents = np.random.default_rng(5).normal(size=(2, 5)).astype(np.float32)
+    np.save(tmp_path / "z.npy", latents)
+    folder = tmp_path / "new" / "pictures"
+
+    ended = command("predict", "gan", tmp_path / "z.npy", "--pictures", folder)
+
+    assert (ended.code, ended.err) == (0, "")
+    paths = [folder / "0-images.png", folder / "1-images.png"]
+    assert ended.out.replace("\n", "") == f"wrote {paths[0]}, {paths[1]}"
+    arrays = tmp_path / "o.npz"
+    command("predict", "gan", tmp_path / "z.npy", "--out", arrays)
+    with np.load(arrays) as saved:
+        for path, image in zip(paths, saved["images"], strict=True):
+            assert (decode_image(path.read_bytes(), channels=image.shape[-1]) == image).all()
+    refused = command("predict", "features", tmp_path / "z.npy", "--pictures", folder)
+    assert refused.code != 0
+    assert "features has no image output, so it gives no pictures" in refused.err
+
+
 def test_predict_takes_and_saves_text(command: Command, tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text(json.dumps(["żółw", "b"]), encoding="utf-8")
     out = tmp_path / "t.npz"

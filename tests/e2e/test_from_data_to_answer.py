@@ -114,3 +114,12 @@ def test_the_command_line_goes_the_whole_way(models: Path, address: str, tmp_pat
         "generate", "mnist-gan", "--count", "4", "--seed", "1", "--out", f"{tmp_path}/g.png"
     )
     assert decode_image((tmp_path / "g.png").read_bytes(), 1).shape == (62, 62, 1)
+    filtered = golden_of(models, "kernels")
+    (tmp_path / "china.png").write_bytes(encode_png(filtered.inputs["image"][0]))
+    forwardpass(
+        *("predict", "kernels", f"{tmp_path}/china.png"),
+        *("--pictures", f"{tmp_path}/filtered"),
+    )
+    for output, expected in filtered.outputs.items():
+        picture = (tmp_path / "filtered" / f"0-{output}.png").read_bytes()
+        assert (decode_image(picture, channels=3) == expected[0]).all()

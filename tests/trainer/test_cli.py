@@ -11,6 +11,7 @@ import pytest
 from training import Publish
 
 from forwardpass.trainer.recipes import RECIPES
+from forwardpass.trainer.zoo import ARCHITECTURES
 
 LIST_WITHOUT_TORCH = """
 import sys
@@ -56,6 +57,7 @@ def test_list_as_json() -> None:
         (["run", "xor", "seed=one"], "seed=one: give a whole number"),
         (["quantize", "digits-mpl"], "there is no model 'digits-mpl'; did you mean 'digits-mlp'?"),
         (["quantize", "digits-mlp", "--version", "2"], "there is no version of digits-mlp '2'; "),
+        (["zoo", "vgg16"], "there is no architecture 'vgg16'; did you mean 'vgg-16'?"),
         (["fetch", "mnits"], "there is no data set 'mnits'; did you mean 'mnist'?"),
     ],
 )
@@ -111,6 +113,34 @@ def test_quantize_prints_both_versions_metrics_for_programs(
     assert f"accuracy {facts['metrics']['accuracy']:.4f}" in table.stdout
 
 
-@pytest.mark.parametrize("command", ["list", "run", "quantize", "fetch"])
+def test_zoo_lists_sizes_for_people_and_programs() -> None:
+    rows = {row.pop("name"): row for row in json.loads(train("zoo", "--json").stdout)}
+    table = train("zoo").stdout
+
+    assert list(rows) == list(ARCHITECTURES)
+    assert rows["lenet-5"] == {
+        "parameters": 61_706,
+        "trainee_parameters": 61_706,
+        "multiply_adds": 416_520,
+        "input": [28, 28, 1],
+        "outputs": {"logits": [10], "embedding": [84]},
+        "reference": ARCHITECTURES["lenet-5"].reference,
+    }
+    for text in ("61,706", "416,520", "28 x 28 x 1", "logits 10", "embedding 84", "LeCun"):
+        assert text in table
+    assert "inception-v3 has 27,161,264 parameters while it is trained" in table
+
+
+def test_zoo_publishes_one_with_random_weights(tmp_path: Path) -> None:
+    done = train("zoo", "mlp-2-3-2", "--seed", "3", "--json", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert (tmp_path / facts.pop("model")).is_file()
+    assert facts.pop("parity_error") < 1e-6
+    assert facts == {"version": 1, "parameters": 17, "seed": 3}
+
+
+@pytest.mark.parametrize("command", ["list", "run", "quantize", "zoo", "fetch"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: forwardpass-train {command}" in train(command, "--help").stdout

@@ -1,14 +1,14 @@
 """Architectures against the numbers their papers and the course give."""
 
-import pytest
+import numpy as np
 import torch
 
 from forwardpass.trainer.models.dcgan import Sampler, discriminator, generator
+from forwardpass.trainer.models.kernels import KERNELS, Kernels
 from forwardpass.trainer.models.lenet import LeNet
 from forwardpass.trainer.models.mlp import mlp
 from forwardpass.trainer.models.pixels import Normalize, NormalizeChannels
 from forwardpass.trainer.models.resnet import (
-    LogitsAndEmbedding,
     basic_block,
     bottleneck_block,
     imagenet_resnet,
@@ -43,27 +43,18 @@ def test_parameter_counts() -> None:
     assert count(mnist_resnet(0.13, 0.31)) == 77_754
 
 
-@pytest.mark.parametrize(
-    ("depth", "parameters", "width"),
-    [
-        (18, 11_689_512, 512),
-        (34, 21_797_672, 512),
-        (50, 25_557_032, 2048),
-        (101, 44_549_160, 2048),
-        (152, 60_192_808, 2048),
-    ],
-)
-def test_imagenet_resnets_are_torchvisions_in_size(depth: int, parameters: int, width: int) -> None:
+def test_a_residual_network_takes_images_of_any_extent() -> None:
     with torch.device("meta"):  # shapes without memory or arithmetic
-        network = imagenet_resnet(depth)
-        logits, embedding = LogitsAndEmbedding(network)(
-            torch.empty(2, 224, 224, 3, dtype=torch.uint8)
-        )
+        network = imagenet_resnet(18)
 
-    assert count(network) == parameters
-    assert logits.shape == (2, 1000)
-    assert embedding.shape == (2, width)
-    assert network.embed(torch.empty(1, 64, 96, 3, device="meta")).shape == (1, width)
+        assert network.embed(torch.empty(1, 64, 96, 3)).shape == (1, 512)
+
+
+def test_the_blocks_of_a_stage_share_what_they_add() -> None:
+    for block in imagenet_resnet(18).blocks.children():  # two in each stage
+        last = [m for m in block.get_submodule("residual").modules() if hasattr(m, "weight")][-1]
+        assert isinstance(last, torch.nn.BatchNorm2d)
+        torch.testing.assert_close(last.weight.square(), torch.full_like(last.weight, 0.5))
 
 
 def test_a_bottlenecks_stride_is_its_middle_convolutions() -> None:
@@ -118,3 +109,20 @@ def test_images_of_a_generator_fit_its_discriminator() -> None:
     assert discriminator(width=4)(images).shape == (3, 1)
     pixels = Sampler(generator(10, width=4))(latent)
     assert (pixels.shape, pixels.dtype) == ((3, 28, 28, 1), torch.uint8)
+
+
+def test_kernels_are_sums_of_neighbours_rounded_and_cut() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+
+    filtered = dict(zip(KERNELS, Kernels()(torch.from_numpy(image)), strict=True))
+
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    for name, kernel in KERNELS.items():
+        sums = (around * np.array(kernel)).sum(axis=(-2, -1))  # (2, 5, 7, 3)
+        expected = np.rint(sums).clip(0, 255).astype(np.uint8)
+        assert (filtered[name].numpy() == expected).all()
+    assert (filtered["identity"].numpy() == image).all()
+    grey = torch.full((1, 4, 4, 3), 100, dtype=torch.uint8)
+    for name, plain in zip(KERNELS, Kernels()(grey), strict=True):
+        assert (plain == (0 if name == "edge_detection" else 100)).all()

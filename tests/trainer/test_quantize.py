@@ -29,11 +29,12 @@ from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.errors import DataError, QuantizeError, TrainerError, UnknownNameError
 from forwardpass.trainer.export.parity import open_session
 from forwardpass.trainer.export.release import Published, Trained, release
-from forwardpass.trainer.export.untrained import publish_resnet, quantize_untrained
+from forwardpass.trainer.export.untrained import publish_untrained, quantize_untrained
 from forwardpass.trainer.models.pixels import Classifier, Normalize
 from forwardpass.trainer.quantize import draw_rows, quantize
 from forwardpass.trainer.recipes.digits_mlp import Settings
 from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.zoo import find_architecture
 from forwardpass.v1 import model_card_pb2 as pb
 
 # Quick models learned little, and may lose a row or two of the few they are tested on.
@@ -313,7 +314,7 @@ def test_the_server_serves_both_versions_and_their_labels(
 
 
 def test_untrained_resnets_are_published_in_float_and_int8(workspace: Workspace) -> None:
-    parent = publish_resnet(18, workspace)
+    parent = publish_untrained(find_architecture("resnet-18"), workspace)
     child = quantize_untrained(parent, workspace)
 
     assert parent.folder == workspace.models / "resnet-18" / "1"

@@ -138,6 +138,10 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.npz", help="Save the outputs by name.")
     ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Save image outputs there: ROW-OUTPUT.png."),
+    ] = None,
     json: Json = False,
     server: Server = _SERVER,
     timeout: Timeout = _TIMEOUT,
@@ -154,6 +158,7 @@ def predict(
         text or [],
         top_k=top_k,
         out=out,
+        pictures=pictures,
         as_json=json,
     )
 

@@ -59,7 +59,8 @@ class Prediction:
         outputs: The outputs asked for, by name.
         classes: For each row its likeliest classes, likeliest first; empty unless `top_k` was
             given.
-        images: For each row its image output as a PNG file; empty unless `png` was given.
+        images: The rows of each image output as PNG files, output by output, in the order asked
+            for, which is the signature's where none was; empty unless `png` was given.
         timing: Where the time went, if asked.
     """
 

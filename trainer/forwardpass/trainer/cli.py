@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +18,11 @@ from forwardpass.trainer.recipes import RECIPES, find_recipe
 if TYPE_CHECKING:
     from forwardpass.trainer.export.release import Published
 
-# Results go to standard output; progress and errors to standard error.
-_out, _err = Console(), Console(stderr=True)
+# Results go to standard output; progress and errors to standard error. In a file or a pipe there is
+# no width to keep to.
+_WIDE = 200
+_out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE)
+_err = Console(stderr=True)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -133,6 +137,44 @@ def quantize(
 
 
 @app.command()
+def zoo(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", show_default=False, help="Publish this one, with random weights."
+        ),
+    ] = None,
+    *,
+    models: Models = Path("models"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Lists the architectures of the course and how big they are, or publishes one, untrained.
+
+    Multiply-adds are those of one forward pass of one input: each product of a convolution or a
+    linear layer that is added to a sum counts once. Biases, normalisation, activations and pooling
+    do not count.
+
+    Example: forwardpass-train zoo vgg-16 --models models
+    """
+    if name is not None:
+        facts = _facts(_publish_untrained(name, models, seed))
+        del facts["plots"], facts["metrics"]  # there are none
+        _show(facts, name, as_json=as_json)
+        return
+    from forwardpass.trainer.zoo import ARCHITECTURES, measure
+
+    rows = [
+        {"name": known, **asdict(measure(found)), "reference": found.reference}
+        for known, found in ARCHITECTURES.items()
+    ]
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_sizes(rows)
+
+
+@app.command()
 def fetch(
     name: Annotated[str, typer.Argument(help="A data set, such as mnist.")],
     *,
@@ -179,6 +221,42 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
+def _publish_untrained(name: str, models: Path, seed: int) -> "Published":
+    from forwardpass.trainer.export.untrained import publish_untrained
+    from forwardpass.trainer.progress import Reporter
+    from forwardpass.trainer.workspace import Workspace
+    from forwardpass.trainer.zoo import find_architecture
+
+    architecture = find_architecture(name)
+    workspace = Workspace(models=models, runs=Path(), cache=Path(), reporter=Reporter(_err))
+    return publish_untrained(architecture, workspace, seed)
+
+
+def _print_sizes(rows: Sequence[Mapping[str, Any]]) -> None:
+    table = Table(box=None, header_style="bold")
+    for column in ("name", "parameters", "multiply-adds", "input", "outputs", "reference"):
+        counts = column in ("parameters", "multiply-adds")
+        table.add_column(column, justify="right" if counts else "left")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            f"{row['parameters']:,}",
+            f"{row['multiply_adds']:,}",
+            _extents(row["input"]),
+            "\n".join(f"{name} {_extents(shape)}" for name, shape in row["outputs"].items()),
+            row["reference"],
+        )
+    _out.print(table)
+    for row in rows:
+        if row["trainee_parameters"] != row["parameters"]:
+            text = f"{row['name']} has {row['trainee_parameters']:,} parameters while it is trained"
+            _out.print(text, highlight=False)
+
+
+def _extents(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
 def _facts(published: "Published") -> dict[str, Any]:
     card, folder = published.card, published.folder
     return {
@@ -198,7 +276,8 @@ def _show(facts: dict[str, Any], title: str, *, as_json: bool) -> None:
         return
     table = Table(title=title, box=None, show_header=False, title_justify="left")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), _text(value))
+        if text := _text(value):  # kernels has no metrics
+            table.add_row(name.replace("_", " "), text)
     _out.print(table)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import typer
@@ -11,6 +12,7 @@ from forwardpass.client.commands.connection import Connection, split_model
 from forwardpass.client.commands.display import console, print_json
 from forwardpass.client.commands.input_files import read_inputs
 from forwardpass.client.commands.whole_file import storable, whole_file
+from forwardpass.client.errors import WrongTask
 from forwardpass.client.models import Model
 from forwardpass.client.results import Prediction
 
@@ -26,6 +28,7 @@ def run(
     *,
     top_k: int | None,
     out: Path | None,
+    pictures: Path | None,
     as_json: bool,
 ) -> None:
     name, version = split_model(model)
@@ -35,22 +38,39 @@ def run(
         raise typer.BadParameter(f"{out} does not end in .npz", param_hint="--out")
     given = read_inputs(files)
     with connection.open() as client:
+        image_outputs = _image_outputs(client.model(name, version)) if pictures else []
         if top_k is None:
             top_k = _default_classes(client.model(name, version))
         prediction = client.predict(
-            name, given.arrays, images=given.images, texts=texts, top_k=top_k, version=version
+            name,
+            given.arrays,
+            images=given.images,
+            texts=texts,
+            top_k=top_k,
+            png=pictures is not None,
+            version=version,
         )
+    written = [str(out)] if out else []
     if out:
         _save(out, prediction)
+    if pictures:
+        written += _save_pictures(pictures, prediction, image_outputs)
     titles = [*map(str, given.images), *texts]
     if as_json:
         _print_json(prediction, titles)
     elif prediction.classes:
         console().print(_class_table(prediction, titles))
-    else:
+    elif prediction.outputs:
         console().print(_output_table(prediction))
-    if out:
-        typer.echo(f"wrote {out}", err=as_json)
+    if written:
+        typer.echo(f"wrote {', '.join(written)}", err=as_json)
+
+
+def _image_outputs(model: Model) -> list[str]:
+    names = [spec.name for spec in model.signature.outputs if spec.role == "image"]
+    if not names:
+        raise WrongTask(f"{model.summary.name} has no image output, so it gives no pictures")
+    return names
 
 
 def _default_classes(model: Model) -> int:
@@ -105,3 +125,17 @@ def _save(path: Path, prediction: Prediction) -> None:
     arrays = {name: storable(array) for name, array in prediction.outputs.items()}
     with whole_file(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
+
+
+def _save_pictures(folder: Path, prediction: Prediction, outputs: Sequence[str]) -> list[str]:
+    """Writes FOLDER/<row>-<output>.png for each row and image output; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = len(prediction.images) // len(outputs)
+    places = ((output, row) for output in outputs for row in range(rows))
+    paths = []
+    for (output, row), png in zip(places, prediction.images, strict=True):
+        path = folder / f"{row}-{quote(output, safe='')}.png"
+        with whole_file(path) as file:
+            file.write(png)
+        paths.append(str(path))
+    return paths

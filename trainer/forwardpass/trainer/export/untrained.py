@@ -1,4 +1,4 @@
-"""Networks with random weights, published to measure speed with: their answers mean nothing.
+"""Networks with random weights, published to measure with and to look at: answers mean nothing.
 
 Time depends on shapes, not on weights, as long as no value overflows or vanishes.
 """
@@ -6,27 +6,30 @@ Time depends on shapes, not on weights, as long as no value overflows or vanishe
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from forwardpass.artefact import GOLDEN_FILE, MODEL_FILE, load_golden
 from forwardpass.trainer.export.int8 import make_int8
 from forwardpass.trainer.export.release import Published, Trained, release, release_int8
-from forwardpass.trainer.models.resnet import LogitsAndEmbedding, imagenet_resnet
+from forwardpass.trainer.models.initial import initialize
 from forwardpass.trainer.seeds import derive, seed_everything
 from forwardpass.trainer.settings import Settings
 from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.zoo import Architecture
 from forwardpass.v1 import model_card_pb2
+from forwardpass.wire import Array
 
 # Images of noise that batch normalisation and integers get their statistics from.
 _IMAGES, _BATCH = 16, 4
+# Narrow perceptrons answer many features with 0: enough rows show that they do more than that.
+_GOLDEN_IMAGES, _GOLDEN_FEATURES = 4, 16
 
 
-def publish_resnet(depth: int, workspace: Workspace, seed: int = 0) -> Published:
-    """Publishes the next version of resnet-DEPTH, with random weights; its card says so.
+def publish_untrained(architecture: Architecture, workspace: Workspace, seed: int = 0) -> Published:
+    """Publishes the next version of a network of the zoo, with random weights; its card says so.
 
     Args:
-        depth: One of `models.resnet.IMAGENET_DEPTHS`.
+        architecture: Which; the model has its name.
         workspace: Where to.
         seed: Of the weights.
 
@@ -35,24 +38,23 @@ def publish_resnet(depth: int, workspace: Workspace, seed: int = 0) -> Published
         PublishError: The version could not be written.
     """
     seed_everything(seed, "weights")
-    network = imagenet_resnet(depth)
-    _settle(network, _noise(_IMAGES, seed, "statistics"))
+    network = initialize(architecture.build())
+    if any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        _settle(network, _noise(_IMAGES, architecture.shape, seed, "statistics"))
+    (name,) = architecture.inputs
+    rows = _GOLDEN_IMAGES if architecture.takes_images else _GOLDEN_FEATURES
     return release(
         Trained(
             recipe="",
-            name=f"resnet-{depth}",
-            description=f"UNTRAINED: a residual network of {depth} layers with random weights, to "
-            "measure speed with. It takes 224 x 224 RGB images; its answers mean nothing.",
-            reference='He, Zhang, Ren and Sun, "Deep residual learning for image recognition", '
-            "2015, with the stride at the 3 x 3 convolution of a bottleneck",
+            name=architecture.name,
+            description=f"UNTRAINED: {architecture.summary}, with random weights; its answers "
+            "mean nothing.",
+            reference=architecture.reference,
             settings=Settings(seed=seed),
-            module=LogitsAndEmbedding(network),
-            inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
-            outputs={
-                "logits": model_card_pb2.TENSOR_ROLE_LOGITS,
-                "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
-            },
-            golden_inputs={"image": _noise(4, seed, "golden")},
+            module=architecture.served(network),
+            inputs=architecture.inputs,
+            outputs=architecture.outputs,
+            golden_inputs={name: _noise(rows, architecture.shape, seed, "golden")},
             metrics={},
             source=None,
             tolerance=model_card_pb2.Tolerance(relative=1e-3, absolute=1e-3),
@@ -63,29 +65,37 @@ def publish_resnet(depth: int, workspace: Workspace, seed: int = 0) -> Published
 
 
 def quantize_untrained(parent: Published, workspace: Workspace) -> Published:
-    """Publishes an int8 version of what `publish_resnet` published; there is no accuracy to keep.
+    """Publishes an int8 version of an untrained network; there is no accuracy to keep.
+
+    Args:
+        parent: A network that takes images.
+        workspace: Where it was published.
 
     Raises:
         PublishError: The version could not be written.
     """
-    images = _noise(_IMAGES, parent.card.seed, "statistics")
+    (image,) = parent.card.signature.inputs
+    images = _noise(_IMAGES, tuple(image.shape[1:]), parent.card.seed, "statistics")
     int8 = make_int8(
         onnx.load(parent.folder / MODEL_FILE),
         load_golden(parent.folder / GOLDEN_FILE).inputs,
-        [{"image": batch} for batch in np.split(images, _IMAGES // _BATCH)],
+        [{image.name: batch} for batch in np.split(images, _IMAGES // _BATCH)],
         workspace.reporter,
     )
     quantization = model_card_pb2.Quantization(calibration_rows=_IMAGES)
     return release_int8(parent, int8, {}, quantization, workspace)
 
 
-def _noise(rows: int, seed: int, purpose: str) -> NDArray[np.uint8]:
+def _noise(rows: int, shape: tuple[int, ...], seed: int, purpose: str) -> Array:
+    """Returns so many inputs: uint8 images of any pixels, or features of mean 0 and deviation 1."""
     draw = np.random.default_rng(derive(seed, "noise", purpose))
-    return draw.integers(0, 256, (rows, 224, 224, 3), dtype=np.uint8)
+    if len(shape) == 3:
+        return draw.integers(0, 256, (rows, *shape), dtype=np.uint8)
+    return draw.standard_normal((rows, *shape), dtype=np.float32)
 
 
 @torch.inference_mode()
-def _settle(network: nn.Module, images: NDArray[np.uint8]) -> None:
+def _settle(network: nn.Module, images: Array) -> None:
     """Sets batch normalisation's statistics to those of the images, as training would.
 
     With a mean of 0 and a variance of 1 instead each block would double the variance.

@@ -5,10 +5,11 @@ recognition", 1998.
 from torch import Tensor, nn
 from torch.nn import functional
 
+from forwardpass.trainer.models.embedding import EmbeddingNetwork
 from forwardpass.trainer.models.pixels import Normalize
 
 
-class LeNet(nn.Module):
+class LeNet(EmbeddingNetwork):
     """61,706 parameters. ReLU and max pooling stand where the paper has tanh and trained averages,
     and C3 sees all six maps.
 
@@ -24,17 +25,21 @@ class LeNet(nn.Module):
         self.c3 = nn.Conv2d(6, 16, 5)
         self.c5 = nn.Linear(400, 120)
         self.f6 = nn.Linear(120, 84)
-        self.output = nn.Linear(84, 10)
+        self.head = nn.Linear(84, 10)
         # What black becomes: the paper's border of two pixels is background.
         self.black = -mean / deviation
 
-    def forward(self, image: Tensor) -> Tensor:
-        """From uint8 (n, 28, 28, 1) to logits (n, 10)."""
+    def embed(self, image: Tensor) -> Tensor:
+        """From uint8 (n, 28, 28, 1) to what F6 gives (n, 84), none of it negative."""
         x = self.normalize(image)  # (n, 1, 28, 28)
         x = functional.pad(x, (2, 2, 2, 2), value=self.black)  # (n, 1, 32, 32)
         x = functional.max_pool2d(self.c1(x).relu(), 2)  # (n, 6, 14, 14)
         x = functional.max_pool2d(self.c3(x).relu(), 2)  # (n, 16, 5, 5)
         x = self.c5(x.flatten(1)).relu()  # (n, 120)
-        x = self.f6(x).relu()  # (n, 84)
-        logits: Tensor = self.output(x)  # (n, 10)
+        embedding: Tensor = self.f6(x).relu()  # (n, 84)
+        return embedding
+
+    def forward(self, image: Tensor) -> Tensor:
+        """From uint8 (n, 28, 28, 1) to logits (n, 10)."""
+        logits: Tensor = self.head(self.embed(image))
         return logits

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def mlp(widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
@@ -23,3 +23,20 @@ def mlp(widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
             layers.append(nn.Dropout(dropout))
     # Nothing comes after the last linear layer.
     return nn.Sequential(*layers[: -2 if dropout else -1])
+
+
+class Regressor(nn.Module):
+    """What is published of a network that gives numbers: it, with a name for its input.
+
+    Args:
+        network: From features (n, inputs) to values (n, outputs).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor) -> Tensor:
+        """From float32 (n, inputs) to float32 (n, outputs)."""
+        values: Tensor = self.network(features)
+        return values

@@ -67,6 +67,7 @@ class Recipe:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
+        Recipe("kernels", "blur, sharpening, edges; fixed weights", "photos", "13 s", "exact"),
         Recipe("xor", "2-2-1 network, 9 parameters", "truth table", "11 s", "error < 1e-18"),
         Recipe("digits-mlp", "multi-layer perceptron", "digits", "13 s", "accuracy 0.981"),
         Recipe("mnist-cnn", "LeNet-5, 61,706 parameters", "mnist", "80 s", "accuracy 0.995"),

@@ -14,7 +14,8 @@ from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.evaluation import Answer, accuracy, predict
 from forwardpass.trainer.export.release import Published, Trained, release, software
 from forwardpass.trainer.fit import Task, fit
-from forwardpass.trainer.models.resnet import LogitsAndEmbedding, mnist_resnet
+from forwardpass.trainer.models.embedding import LogitsAndEmbedding
+from forwardpass.trainer.models.resnet import mnist_resnet
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.embedding import embedding_map

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 from torchmetrics.regression import R2Score
 
@@ -18,7 +18,7 @@ from forwardpass.trainer.errors import TrainerError
 from forwardpass.trainer.evaluation import predict
 from forwardpass.trainer.export.release import Published, Trained, release, software
 from forwardpass.trainer.fit import Epoch, Rows, Task, fit
-from forwardpass.trainer.models.mlp import mlp
+from forwardpass.trainer.models.mlp import Regressor, mlp
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.plane import decision_boundary, hidden_space
 from forwardpass.trainer.run import Run, open_run
@@ -71,7 +71,7 @@ def run(settings: Settings, workspace: Workspace) -> Published:
                 f"for numbers between 0 and 1 (random start {attempt + 1}).",
                 reference='Goodfellow, Bengio and Courville, "Deep Learning", 2016, section 6.1',
                 settings=settings,
-                module=Xor(network),
+                module=Regressor(network),
                 inputs={"features": model_card_pb2.TENSOR_ROLE_FEATURES},
                 outputs={"value": model_card_pb2.TENSOR_ROLE_VALUES},
                 golden_inputs={"features": np.concatenate([POINTS, POINTS * 0.5 + 0.25])},
@@ -94,23 +94,6 @@ def run(settings: Settings, workspace: Workspace) -> Published:
             ),
             workspace,
         )
-
-
-class Xor(nn.Module):
-    """The network under the name that its input has when published.
-
-    Args:
-        network: From (n, 2) to (n, 1).
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, features: Tensor) -> Tensor:
-        """From float32 (n, 2) to float32 (n, 1)."""
-        value: Tensor = self.network(features)
-        return value
 
 
 def _train(
