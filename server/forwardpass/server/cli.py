@@ -31,7 +31,7 @@ def check(settings: Settings) -> int:
     from forwardpass.server.runtime.repository import RepositoryError
 
     try:
-        return check(open_repository(settings))
+        return check(open_repository(settings, anew=True))
     except (RepositoryError, ProviderError) as error:
         return _complain(str(error), 1)
 
