@@ -51,6 +51,14 @@ class Serving:
         """The most resident memory that it has had, in 10**6 bytes."""
         return self._status("VmHWM")
 
+    def processor_seconds(self) -> float:
+        """Processor time until now, with that of the processes that it has started and ended."""
+        text = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii")
+        # proc(5): utime, stime, cutime and cstime are fields 14 to 17; the name, field 2, may be
+        # anything, and ends in the last parenthesis.
+        ticks = map(int, text.rpartition(")")[2].split()[11:15])
+        return sum(ticks) / os.sysconf("SC_CLK_TCK")
+
     def get(self, path: str) -> str:
         """Returns a page of the port of the metrics.
 
@@ -77,11 +85,17 @@ class Serving:
         return int(line.split()[1]) * 1024 / 1e6
 
 
-def serve(models: Path, *flags: str, cores: Sequence[int] = SERVER_CORES) -> Serving:
-    """Starts our server on free ports and waits until it is ready."""
+def serve(
+    models: Path, *flags: str, cores: Sequence[int] = SERVER_CORES, cache: Path | None = None
+) -> Serving:
+    """Starts our server on free ports and waits until it is ready.
+
+    Without a folder for it, nothing is taken from an earlier start.
+    """
     program = str(Path(sys.executable).with_name("forwardpass-serve"))
     ports = ("--port", "0", "--metrics-port", "0", "--log-format", "json")
-    return start([program, str(models), *ports, *flags], cores)
+    where = ("--cache-dir", str(cache or "off"))
+    return start([program, str(models), *ports, *where, *flags], cores)
 
 
 def start(command: Sequence[str], cores: Sequence[int]) -> Serving:

@@ -21,10 +21,13 @@ from typing import Any, Literal
 import numpy as np
 import structlog
 
+from forwardpass.artefact import array_digest
 from forwardpass.server.release import release
+from forwardpass.server.runtime.config import ModelConfig
 from forwardpass.server.runtime.curve import CurvePoint
 from forwardpass.server.runtime.processor import processor
 from forwardpass.server.runtime.session import ONNXRUNTIME_VERSION
+from forwardpass.server.runtime.source import Source
 from forwardpass.server.runtime.threads import available_cores
 
 # Changes with what an entry holds, and with how the canary tries or the curve is measured.
@@ -66,40 +69,43 @@ class VerificationCache:
             self.empty = not any(_OURS.fullmatch(path.name) for path in folder.iterdir())
             self._setup = {**_surroundings(), **setup}
         except OSError as error:
-            raise CacheError(error.strerror) from None
+            raise CacheError(error.strerror or str(error)) from None
         self._folder = folder
         self._anew = anew
         self._warned = False
 
-    def find(self, facts: Mapping[str, Any]) -> list[CurvePoint] | None:
-        """Returns the curve of a graph that the canary survived; None where there is none.
+    def find(self, source: Source, config: ModelConfig) -> list[CurvePoint] | None:
+        """Returns the curve of a version that the canary survived; None where there is none.
 
         Args:
-            facts: What the result depends on beside the setup; values that JSON can hold.
+            source: What the version is made of.
+            config: What the model's config.pbtxt decides.
         """
         if self._anew:
             return None
-        key = self._key(facts)
+        key = self._key(source, config)
         path = self._path(key)
         try:
             curve = _parse(_read(path), key)
         except FileNotFoundError:
             return None
-        except (OSError, CacheError, ValueError, TypeError, KeyError) as error:
-            _log.warning("cache_entry_ignored", path=str(path), reason=str(error))
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with it, there is another way
+            reason = f"{type(error).__name__}: {error}"
+            _log.warning("cache_entry_ignored", path=str(path), reason=reason)
             return None
         with suppress(OSError):
             os.utime(path)  # It has been used, and stays.
         return curve
 
-    def keep(self, facts: Mapping[str, Any], curve: Sequence[CurvePoint]) -> None:
+    def keep(self, source: Source, config: ModelConfig, curve: Sequence[CurvePoint]) -> None:
         """Writes down what `find` is to return; the first time that this fails, says so.
 
         Args:
-            facts: As for `find`.
+            source: As for `find`.
+            config: As for `find`.
             curve: How long runs take.
         """
-        key = self._key(facts)
+        key = self._key(source, config)
         points = [[point.rows, point.seconds] for point in curve]
         try:
             _write(self._path(key), json.dumps({"facts": json.loads(key), "curve": points}))
@@ -109,7 +115,15 @@ class VerificationCache:
                 _log.warning("cache_not_written", path=str(self._folder), reason=error.strerror)
             self._warned = True
 
-    def _key(self, facts: Mapping[str, Any]) -> str:
+    def _key(self, source: Source, config: ModelConfig) -> str:
+        """Returns everything that the results depend on, as JSON."""
+        golden = [] if source.golden is None else [source.golden.inputs, source.golden.outputs]
+        facts = {
+            "model": source.digest,
+            "golden": [[[n, array_digest([a])] for n, a in arrays.items()] for arrays in golden],
+            "max_batch_size": config.max_batch_size,
+            "dynamic_batching": config.dynamic_batching,
+        }
         return json.dumps({**self._setup, **facts}, sort_keys=True)
 
     def _path(self, key: str) -> Path:

@@ -64,7 +64,7 @@ class Loaded:
         batching: How its requests are gathered.
         worker: What runs its jobs.
         seconds: How long loading took.
-        cached: Whether the canary's verdict was known from an earlier load.
+        cached: Whether it took over what an earlier load had found out.
         leases: Who uses it.
     """
 

@@ -10,14 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from forwardpass.artefact import (
-    CARD_KEY,
-    CardError,
-    GraphError,
-    ManifestError,
-    array_digest,
-    card_from_json,
-)
+from forwardpass.artefact import CARD_KEY, CardError, GraphError, ManifestError, card_from_json
 from forwardpass.server.metrics import ModelCounters
 from forwardpass.server.runtime.cache import VerificationCache
 from forwardpass.server.runtime.canary import Canary, CanaryError
@@ -129,8 +122,7 @@ def load(
     moved(State.MODEL_STATE_VERIFYING)
     source = read_source(folder, manifest_required=options.manifest_required)
     moved(State.MODEL_STATE_LOADING)
-    facts = _facts(source, config)
-    known = None if options.cache is None else options.cache.find(facts)
+    known = None if options.cache is None else options.cache.find(source, config)
     if options.canary is not None and known is None:
         options.canary.check(folder, source)
     session = Session(source.model, source.weights, options.threads, options.providers)
@@ -145,7 +137,7 @@ def load(
         on_cpu = all(p.device[0] == "cpu" and not p.captures for p in options.providers)
         curve, batching = _measure(session, signature, source, config, known if on_cpu else None)
         if options.cache is not None and known is None:
-            options.cache.keep(facts, curve)
+            options.cache.keep(source, config, curve)
         on_failure.pop_all()
     # Only the sizes that were measured are captured.
     sizes = [point.rows for point in curve]
@@ -187,17 +179,6 @@ def load(
         seconds=time.perf_counter() - started,
         cached=known is not None,
     )
-
-
-def _facts(source: Source, config: ModelConfig) -> dict[str, Any]:
-    """Returns what the canary's verdict and the curve of a version depend on."""
-    golden = [] if source.golden is None else [source.golden.inputs, source.golden.outputs]
-    return {
-        "model": source.digest,
-        "golden": [[[n, array_digest([a])] for n, a in arrays.items()] for arrays in golden],
-        "max_batch_size": config.max_batch_size,
-        "dynamic_batching": config.dynamic_batching,
-    }
 
 
 def _describe(
