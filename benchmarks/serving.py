@@ -60,13 +60,14 @@ class Serving:
             kilobytes += int(line.split()[1])
         return kilobytes * 1024 / 1e6
 
-    def cpu_seconds(self) -> float:
-        """The processor time that all its processes have taken, in steps of some milliseconds."""
+    def processor_seconds(self) -> float:
+        """The processor time of all its processes until now, and of those that have ended."""
         ticks = 0
         for pid in self._processes():
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
-            # After the name, which may have spaces, user and system time are fields 12 and 13.
-            ticks += sum(map(int, stat.rpartition(")")[2].split()[11:13]))
+            text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+            # proc(5): utime, stime, cutime and cstime are fields 14 to 17; the name, field 2, may
+            # be anything, and ends in the last parenthesis.
+            ticks += sum(map(int, text.rpartition(")")[2].split()[11:15]))
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def get(self, path: str) -> str:
@@ -103,11 +104,17 @@ class Serving:
         return int(line.split()[1]) * 1024 / 1e6
 
 
-def serve(models: Path, *flags: str, cores: Sequence[int] = SERVER_CORES) -> Serving:
-    """Starts our server on free ports and waits until it is ready."""
+def serve(
+    models: Path, *flags: str, cores: Sequence[int] = SERVER_CORES, cache: Path | None = None
+) -> Serving:
+    """Starts our server on free ports and waits until it is ready.
+
+    Without a folder for it, nothing is taken from an earlier start.
+    """
     program = str(Path(sys.executable).with_name("forwardpass-serve"))
     ports = ("--port", "0", "--metrics-port", "0", "--log-format", "json")
-    return start([program, str(models), *ports, *flags], cores)
+    where = ("--cache-dir", str(cache or "off"))
+    return start([program, str(models), *ports, *where, *flags], cores)
 
 
 def start(command: Sequence[str], cores: Sequence[int]) -> Serving:

@@ -39,9 +39,9 @@ class Contender:
 
     def measure(self, calls: int) -> None:
         """Makes so many calls."""
-        before = self.serving.cpu_seconds()
+        before = self.serving.processor_seconds()
         self.rates.append(closed_loop(self.target, _IN_FLIGHT, calls).rate)
-        self.costs.append(calls / (self.serving.cpu_seconds() - before))
+        self.costs.append(calls / (self.serving.processor_seconds() - before))
         self.memory.append(self.serving.pss_megabytes())
 
 

@@ -1,5 +1,6 @@
 """What most tests need: a repository to publish into, and servers that are stopped for sure."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ class Running:
 
 
 StartServer = Callable[..., Running]
+
+# No test takes what another one, or a server of the user's, has found out about a model.
+os.environ["FORWARDPASS_CACHE_DIR"] = "off"
 
 TRANSPORTS = ("completion_queue", "stock")
 

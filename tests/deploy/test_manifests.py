@@ -5,7 +5,7 @@ import re
 import tomllib
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -227,6 +227,16 @@ def test_models_are_read_only_and_the_rest_is_bounded(manifests: Manifests) -> N
     resources = manifests.container["resources"]
     assert resources["requests"] == resources["limits"]
     assert resources["limits"].keys() == {"cpu", "memory"}
+
+
+def test_what_is_found_out_outlives_a_container(manifests: Manifests, image: Image) -> None:
+    folder = PurePosixPath(image.environment["FORWARDPASS_CACHE_DIR"])
+    mounts = {mount["mountPath"]: mount for mount in manifests.container["volumeMounts"]}
+    # The volume itself may be written to by anybody; a folder in it is made by the server.
+    mount = mounts[str(folder.parent)]
+    assert not mount.get("readOnly")
+    volumes = {volume["name"]: volume for volume in manifests.pod["volumes"]}
+    assert "emptyDir" in volumes[mount["name"]]
 
 
 def test_a_rollout_never_takes_a_ready_pod_first(manifests: Manifests) -> None:

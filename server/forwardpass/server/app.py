@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 import structlog
 from google.protobuf import descriptor_pool
@@ -20,6 +21,7 @@ from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.models import Models
 from forwardpass.server.rpc.reflection import METHODS, Reflection
 from forwardpass.server.rpc.streams import Streams
+from forwardpass.server.runtime.cache import open_cache
 from forwardpass.server.runtime.canary import Canary, Limits
 from forwardpass.server.runtime.loading import LoadOptions
 from forwardpass.server.runtime.providers import CudaOptions, choose
@@ -258,12 +260,15 @@ class Server:
         return self._admission.calls, self._admission.bytes
 
 
-def open_repository(settings: Settings, turn: Turn | None = None) -> Repository:
+def open_repository(
+    settings: Settings, turn: Turn | None = None, *, anew: bool = False
+) -> Repository:
     """Returns the repository that the settings name, with nothing loaded yet.
 
     Args:
         settings: Where it is, and how it is loaded.
         turn: Where runs of cheap models are put off to.
+        anew: Whether to find everything out that the cache may know.
 
     Raises:
         RepositoryError: There is none.
@@ -282,19 +287,24 @@ def open_repository(settings: Settings, turn: Turn | None = None) -> Repository:
         ),
     )
     check_providers(providers)
-    canary = None
-    if settings.canary:
-        canary = Canary(Limits(settings.canary_seconds, settings.canary_bytes))
+    limits = Limits(settings.canary_seconds, settings.canary_bytes)
+    threads = settings.threads or _cores(settings)
+    setup = {
+        "providers": [asdict(provider) for provider in providers],
+        "threads": threads,
+        "canary": asdict(limits) if settings.canary else None,
+    }
     return Repository(
         settings.models,
         LoadOptions(
-            threads=settings.threads or _cores(settings),
+            threads=threads,
             cores=_cores(settings),
             max_queued=settings.max_queued,
             manifest_required=settings.verify == "require",
-            canary=canary,
+            canary=Canary(limits) if settings.canary else None,
             providers=providers,
             turn=turn,
+            cache=open_cache(settings.cache_dir, setup, anew=anew),
         ),
     )
 

@@ -6,14 +6,19 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from forwardpass.server import log
-from forwardpass.server.settings import Settings, SettingsError, load
+if TYPE_CHECKING:
+    from forwardpass.server.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; exits 0 after a drain, 1 if it cannot serve, 2 on a wrong setting."""
+    # Imports and models stay: to look for garbage in them takes a fourteenth of a start.
+    gc.disable()
+    from forwardpass.server import log
+    from forwardpass.server.settings import SettingsError, load
+
     given = list(sys.argv[1:] if arguments is None else arguments)
     only_check = given[:1] == ["check"]
     try:
@@ -24,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(check(settings) if only_check else serve(settings))
 
 
-def check(settings: Settings) -> int:
+def check(settings: "Settings") -> int:
     """Loads and measures every model without serving it; returns the exit code."""
     from forwardpass.server.app import open_repository
     from forwardpass.server.check import check
@@ -32,12 +37,12 @@ def check(settings: Settings) -> int:
     from forwardpass.server.runtime.repository import RepositoryError
 
     try:
-        return check(open_repository(settings))
+        return check(open_repository(settings, anew=True))
     except (RepositoryError, ProviderError) as error:
         return _complain(str(error), 1)
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: "Settings") -> int:
     """Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once.
 
     Returns the exit code.
@@ -45,6 +50,7 @@ def serve(settings: Settings) -> int:
     if settings.workers > 1:
         from forwardpass.server.workers.supervisor import Supervisor
 
+        gc.enable()
         return _serve(lambda: Supervisor(settings), (OSError, RuntimeError))
     from forwardpass.server.app import START_ERRORS, Server
 
@@ -78,9 +84,10 @@ def _serve(make: Callable[[], _Serving], start_errors: tuple[type[Exception], ..
 
 
 def settle() -> None:
-    """Takes what is there for good out of the garbage collector's rounds, which hold up calls."""
+    """Turns the garbage collector on, but for what is there for good, which would hold up calls."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _complain(message: str, code: int) -> int:

@@ -137,6 +137,11 @@ class Settings(BaseSettings):
     canary_bytes: int = Field(
         4 << 30, ge=0, description="The memory it may take, beyond what its size explains."
     )
+    cache_dir: Literal["auto", "off"] | Path = Field(
+        "auto",
+        description="Where it is kept which graphs the canary has tried, and how long runs take. "
+        "auto: ~/.cache/forwardpass/verified. off: nowhere.",
+    )
     reflection: bool = Field(default=False, description="Answer gRPC server reflection.")
     management_port: int | None = Field(
         None,

@@ -64,6 +64,7 @@ class Loaded:
         batching: How its requests are gathered.
         worker: What runs its jobs.
         seconds: How long loading took.
+        cached: Whether it took over what an earlier load had found out.
         leases: Who uses it.
     """
 
@@ -81,6 +82,7 @@ class Loaded:
     batching: Batching
     worker: Worker | InlineWorker
     seconds: float
+    cached: bool = False
     leases: Leases = field(default_factory=Leases)
 
     @property

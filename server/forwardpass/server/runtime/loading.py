@@ -12,6 +12,7 @@ import numpy as np
 
 from forwardpass.artefact import CARD_KEY, CardError, GraphError, ManifestError, card_from_json
 from forwardpass.server.metrics import ModelCounters
+from forwardpass.server.runtime.cache import VerificationCache
 from forwardpass.server.runtime.canary import Canary, CanaryError
 from forwardpass.server.runtime.config import (
     CONFIG_FILE,
@@ -78,6 +79,7 @@ class LoadOptions:
         canary: The process that tries a graph first; None for no such process.
         providers: What runs the models, in order.
         turn: Where runs of cheap models are put off to; None where each call has a thread.
+        cache: What earlier loads found out; None for no such memory.
     """
 
     threads: int
@@ -87,6 +89,7 @@ class LoadOptions:
     canary: Canary | None
     providers: Sequence[Provider] = CPU_ONLY
     turn: Turn | None = None
+    cache: VerificationCache | None = None
 
 
 def load(
@@ -120,7 +123,8 @@ def load(
     moved(State.MODEL_STATE_VERIFYING)
     source = read_source(folder, manifest_required=options.manifest_required)
     moved(State.MODEL_STATE_LOADING)
-    if options.canary is not None:
+    known = None if options.cache is None else options.cache.find(source, config)
+    if options.canary is not None and known is None:
         options.canary.check(folder, source)
     session = Session(source.model, source.weights, options.threads, options.providers)
     with ExitStack() as on_failure:
@@ -130,7 +134,11 @@ def load(
         golden = _replay(session, source, card, signature)
         for warmup in config.warmups:
             _warm(session, signature, warmup)
-        curve, batching = _measure(session, signature, source, config)
+        # Measuring is what warms a GPU up, and what has its runs captured.
+        on_cpu = all(p.device[0] == "cpu" and not p.captures for p in options.providers)
+        curve, batching = _measure(session, signature, source, config, known if on_cpu else None)
+        if options.cache is not None and known is None:
+            options.cache.keep(source, config, curve)
         on_failure.pop_all()
     # Only the sizes that were measured are captured.
     sizes = [point.rows for point in curve]
@@ -170,6 +178,7 @@ def load(
         batching=batching,
         worker=worker,
         seconds=time.perf_counter() - started,
+        cached=known is not None,
     )
 
 
@@ -223,7 +232,11 @@ def _replay(
 
 
 def _measure(
-    session: Session, signature: Signature, source: Source, config: ModelConfig
+    session: Session,
+    signature: Signature,
+    source: Source,
+    config: ModelConfig,
+    known: Sequence[CurvePoint] | None,
 ) -> tuple[Sequence[CurvePoint], Batching]:
     if not signature.batched:
         reason = "the rows of the model are not known to be independent"
@@ -231,7 +244,9 @@ def _measure(
     most = signature.max_rows or DEFAULT_MAX_ROWS
     if not config.dynamic_batching:
         most = min(most, DEFAULT_MAX_ROWS)
-    curve = measure_curve(session, example_inputs(signature, source.golden), most)
+    curve = known
+    if curve is None:
+        curve = measure_curve(session, example_inputs(signature, source.golden), most)
     if config.dynamic_batching:
         reason = f"{CONFIG_FILE} asks for dynamic_batching"
         return curve, Batching(enabled=True, max_rows=most, reason=reason)

@@ -66,8 +66,10 @@ class Repository:
 
     def prepare(self) -> None:
         """Starts what loading will need, so that it is there by then."""
-        if self._options.canary is not None:
-            self._options.canary.start()
+        canary, cache = self._options.canary, self._options.cache
+        # Where something is known, most likely all is.
+        if canary is not None and (cache is None or cache.empty):
+            canary.start()
 
     def reconcile(self, *, settle: bool) -> bool:
         """Brings every model to what the folder asks for, several at a time, and returns then.

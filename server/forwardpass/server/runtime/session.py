@@ -28,6 +28,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+ONNXRUNTIME_VERSION: str = ort.__version__
 _BFLOAT16, _BFLOAT16_TENSOR = 16, "tensor(bfloat16)"  # onnx.TensorProto.BFLOAT16
 _STRING_TENSOR = "tensor(string)"
 # Nothing: what goes wrong is raised, and logged as we log. Its own lines are not JSON, and callers

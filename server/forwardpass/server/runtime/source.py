@@ -60,12 +60,13 @@ def read_source(folder: Path, *, manifest_required: bool) -> Source:
             f"it has no {MANIFEST_FILE}, which its siblings have: "
             "it is still being copied, or was not published by the trainer"
         )
-    model = _read(folder, MODEL_FILE, manifest)
+    model, digest = _read(folder, MODEL_FILE, manifest)
     graph = read_graph(model)
-    weights = {
+    files = {
         name: _read(folder, name, manifest)
         for name in sorted({one.location for one in graph.external})
     }
+    weights = {name: data for name, (data, _) in files.items()}
     for one in graph.external:
         _check_span(one, len(weights[one.location]))
     golden = None
@@ -74,7 +75,8 @@ def read_source(folder: Path, *, manifest_required: bool) -> Source:
             golden = load_golden(folder / GOLDEN_FILE)
         except Exception as error:
             raise SourceError(f"{GOLDEN_FILE} cannot be read: {error}") from error
-    return Source(model, weights, _digest(model, weights), golden, graph.unranked)
+    whole = _whole_digest(digest, {name: digest for name, (_, digest) in files.items()})
+    return Source(model, weights, whole.hex(), golden, graph.unranked)
 
 
 def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -94,8 +96,8 @@ def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple(entries)
 
 
-def _read(folder: Path, name: str, manifest: Manifest | None) -> bytes:
-    """Returns a file's bytes, which are the very ones that are compared with the manifest."""
+def _read(folder: Path, name: str, manifest: Manifest | None) -> tuple[bytes, bytes]:
+    """Returns a file's bytes, which are the very ones that are compared, and their SHA-256."""
     if manifest is not None and name not in manifest.files:
         raise SourceError(f"{MANIFEST_FILE} lists no {name}")
     try:
@@ -107,9 +109,10 @@ def _read(folder: Path, name: str, manifest: Manifest | None) -> bytes:
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             raise SourceError(f"{name} is not a plain file of its own")
         data = file.read()
-    if manifest is not None and hashlib.sha256(data).hexdigest() != manifest.files[name].sha256:
+    digest = hashlib.sha256(data).digest()
+    if manifest is not None and digest.hex() != manifest.files[name].sha256:
         raise SourceError(f"{name} changed while it was being read")
-    return data
+    return data, digest
 
 
 def _open(folder: Path, name: str) -> int:
@@ -135,11 +138,11 @@ def _check_span(external: External, size: int) -> None:
         )
 
 
-def _digest(model: bytes, weights: Mapping[str, bytes]) -> str:
-    digest = hashlib.sha256(model)
+def _whole_digest(model: bytes, weights: Mapping[str, bytes]) -> bytes:
+    """Returns the digest of the ONNX file and of its files of weights, by their own digests."""
     if not weights:
-        return digest.hexdigest()
-    whole = hashlib.sha256(digest.digest())
-    for name, data in weights.items():
-        whole.update(name.encode() + b"\0" + hashlib.sha256(data).digest())
-    return whole.hexdigest()
+        return model
+    whole = hashlib.sha256(model)
+    for name, digest in weights.items():
+        whole.update(name.encode() + b"\0" + digest)
+    return whole.digest()

@@ -108,6 +108,7 @@ class Version:
                 model=self.name,
                 version=self.number,
                 seconds=round(loaded.seconds, 3),
+                cached=loaded.cached,
             )
 
     def fail(self, reason: str, files: object = None) -> None:

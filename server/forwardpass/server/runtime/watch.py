@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from watchfiles import watch
 
 # Between two looks at a version without a manifest, which must have stood still meanwhile.
 _SETTLE_MS = 1_000
@@ -38,6 +37,9 @@ class Watcher:
         self._thread.join()
 
     def _watch(self) -> None:
+        # Few servers watch, and those that do not need not wait for it.
+        from watchfiles import watch
+
         # Once at the start: something may have changed before the watch began.
         due, idle = self._look(), 0
         for changes in watch(

@@ -1,11 +1,10 @@
 """ServerLive, ServerReady, ServerMetadata, ModelReady and ModelMetadata."""
 
 from collections.abc import Iterable, Sequence
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from forwardpass.server.health import Readiness
+from forwardpass.server.release import DISTRIBUTION, release
 from forwardpass.server.rpc.open_inference.messages import message as kind
 from forwardpass.server.rpc.open_inference.messages import read
 from forwardpass.server.rpc.open_inference.reference import leased, reference
@@ -13,7 +12,6 @@ from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.runtime.signature import TensorSpec
 from forwardpass.server.transport.call import Call
 
-DISTRIBUTION = "forwardpass"
 # What Triton calls an ONNX model that ONNX Runtime runs.
 PLATFORM = "onnxruntime_onnx"
 _ServerLiveResponse = kind("ServerLiveResponse")
@@ -53,7 +51,7 @@ class Metadata:
         """Answers a ServerMetadataRequest."""
         read(kind("ServerMetadataRequest"), message)
         response = _ServerMetadataResponse(
-            name=DISTRIBUTION, version=_version(), extensions=self._extensions
+            name=DISTRIBUTION, version=release(), extensions=self._extensions
         )
         call.reply(response.SerializeToString())
 
@@ -89,12 +87,3 @@ def _tensors(specs: Iterable[TensorSpec]) -> list[Any]:
         )
         for spec in specs
     ]
-
-
-@cache
-def _version() -> str:
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        # Run from its sources, without having been installed.
-        return "unknown"
