@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NoReturn, Protocol, TypeVar
 
 from forwardpass.server.runtime.loaded import Loaded
-from forwardpass.server.scheduling.job import Answer, Job
+from forwardpass.server.scheduling.job import Answer, Job, earliest
 from forwardpass.server.transport.call import Call
 from forwardpass.v1 import inference_service_pb2, model_service_pb2
 from forwardpass.wire import Array
@@ -43,11 +44,14 @@ class Execution:
         CallError: The model's queue is full: inputs that would be read in vain are not read.
     """
 
-    def __init__(self, call: Call, loaded: Loaded, *, timed: bool) -> None:
+    __slots__ = ("_call", "_decode_seconds", "_jobs", "_loaded", "_timed")
+
+    def __init__(self, call: Call, loaded: Loaded, *, timed: bool = False) -> None:
         self._call = call
         self._loaded = loaded
         self._timed = timed
         self._decode_seconds = 0.0
+        self._jobs: list[Job] = []
         call.on_end(self._end)
         loaded.worker.check_room()
 
@@ -59,6 +63,8 @@ class Execution:
         then: Callable[[Answer], None],
         *,
         alone: bool = False,
+        priority: int = 0,
+        timeout: float | None = None,
     ) -> None:
         """Has the model run, and calls `then` with what it gave, on the call's own thread.
 
@@ -68,19 +74,20 @@ class Execution:
             outputs: The names of the outputs wanted.
             then: Takes the answer.
             alone: Whether the run may not be shared with other callers.
+            priority: As `Job.priority`.
+            timeout: Seconds that it may wait for its turn; None for any number.
         """
         call = self._call
         self._decode_seconds = call.elapsed
-
-        def failed(error: Exception) -> None:
-            call.resume(lambda: _raise(error))
-
-        def answered(answer: Answer) -> None:
-            call.resume(lambda: then(answer))
-
-        job = Job(inputs, rows, outputs, call.deadline, answered, failed, alone=alone)
-        call.on_end(lambda _: job.abandon())
+        deadline = earliest(call.deadline, timeout)
+        answered = partial(call.resume, then)
+        job = Job(inputs, rows, outputs, deadline, answered, self._failed, priority, alone)
+        self._jobs.append(job)
         self._loaded.worker.submit(job)
+
+    def count(self, answer: Answer, encode_seconds: float) -> None:
+        """Counts where the time of an answer went."""
+        self._loaded.counters.answered(self._decode_seconds, answer.run.seconds, encode_seconds)
 
     def reply(
         self, answer: Answer, encode: Callable[[], Response], *, takes_long: bool = False
@@ -110,12 +117,19 @@ class Execution:
         encode_seconds = time.perf_counter() - started
         if self._timed:
             _tell(response.timing, answer, self._decode_seconds, encode_seconds)
-        self._loaded.counters.answered(self._decode_seconds, answer.compute_seconds, encode_seconds)
+        self.count(answer, encode_seconds)
         return response
 
+    def _failed(self, error: Exception) -> None:
+        self._call.resume(_raise, error)
+
     def _end(self, code: int) -> None:
-        self._loaded.counters.ended(self._call.elapsed, failed=bool(code))
-        self._loaded.leases.leave()
+        loaded = self._loaded
+        loaded.counters.ended(self._call.elapsed, failed=code != 0)
+        loaded.leases.leave()
+        if code:
+            for job in self._jobs:
+                job.abandon()
 
 
 def _raise(error: Exception) -> NoReturn:
@@ -130,6 +144,6 @@ def _tell(
 ) -> None:
     timing.queue.FromNanoseconds(round(answer.queue_seconds * 1e9))
     timing.decode.FromNanoseconds(round(decode_seconds * 1e9))
-    timing.compute.FromNanoseconds(round(answer.compute_seconds * 1e9))
+    timing.compute.FromNanoseconds(round(answer.run.seconds * 1e9))
     timing.encode.FromNanoseconds(round(encode_seconds * 1e9))
-    timing.batch_rows = answer.batch_rows
+    timing.batch_rows = answer.run.rows

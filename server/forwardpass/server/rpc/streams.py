@@ -20,7 +20,7 @@ from forwardpass.server.rpc.memory import Memory
 from forwardpass.server.rpc.parse import parse
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.scheduling.admission import RETRY_AFTER
-from forwardpass.server.transport.call import Call, Receiver
+from forwardpass.server.transport.call import Call, Receiver, Ts
 from forwardpass.v1.inference_service_pb2 import EmbedStreamRequest, Error, PredictStreamRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Failure, Reason
@@ -96,9 +96,9 @@ class StreamedCall(Call):
         """Ends the request because its stream has ended."""
         self._end(code, b"")
 
-    def resume(self, step: Callable[[], None]) -> None:
+    def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """See `Call.resume`."""
-        self._stream.resume(lambda: self.guard(step))
+        self._stream.resume(self.guard, step, *args)
 
     def offload(self, step: Callable[[], None]) -> None:
         """See `Call.offload`."""

@@ -65,4 +65,4 @@ class InlineWorker:
         if self._lineup.count:
             self._turn.put_off(self._work)
         if jobs:
-            run_batch(self._run, jobs, self._counters, self.faults)
+            run_batch(self._run, jobs, self._counters, self.faults, stoppable=False)

@@ -8,21 +8,71 @@ from dataclasses import dataclass, field
 from forwardpass.wire import Array
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What running a job gave.
+# Of all jobs: it is held for two assignments, and a lock of its own would cost each job more.
+_LEAVING = threading.Lock()
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """What one run of a model gave.
 
     Attributes:
-        outputs: Arrays by output name: this job's own rows.
-        queue_seconds: How long it waited for its turn.
-        compute_seconds: How long ONNX Runtime took for the run.
-        batch_rows: Rows of the run, its own and others'.
+        outputs: Arrays by output name.
+        rows: Rows of the run.
+        seconds: How long ONNX Runtime took.
     """
 
     outputs: Mapping[str, Array]
+    rows: int
+    seconds: float
+    _contents: dict[str, bytes] = field(default_factory=dict)
+
+    def content(self, name: str) -> bytes:
+        """Returns the bytes of an output, copied once for all jobs of the run."""
+        content = self._contents.get(name)
+        if content is None:
+            content = self._contents[name] = self.outputs[name].tobytes()
+        return content
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """What running a job gave: its own rows of a run.
+
+    Attributes:
+        run: What the run gave that it shared.
+        start: The first of its rows.
+        rows: How many they are; of a run that was not shared all are its own.
+        queue_seconds: How long it waited for its turn.
+    """
+
+    run: Outcome
+    start: int
+    rows: int
     queue_seconds: float
-    compute_seconds: float
-    batch_rows: int
+
+    @property
+    def outputs(self) -> Mapping[str, Array]:
+        """Its rows of each output, not copied."""
+        outputs = self.run.outputs
+        if self.rows == self.run.rows:
+            return outputs
+        own = slice(self.start, self.start + self.rows)
+        return {name: array[own] for name, array in outputs.items()}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of its rows of an output."""
+        shape = self.run.outputs[name].shape
+        return shape if self.rows == self.run.rows else (self.rows, *shape[1:])
+
+    def content(self, name: str) -> bytes:
+        """Returns the bytes of its rows of an output."""
+        run = self.run
+        content = run.content(name)
+        if self.rows == run.rows:
+            return content
+        row = len(content) // run.rows
+        return content[self.start * row : (self.start + self.rows) * row]
 
 
 class Stop:
@@ -75,7 +125,6 @@ class Job:
     priority: int = 0
     alone: bool = False
     submitted: float = field(default_factory=time.perf_counter)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
     _gone: bool = False
     _stop: Stop | None = None
 
@@ -91,7 +140,7 @@ class Job:
 
     def abandon(self) -> None:
         """Says that the caller has gone: the job need not run, or go on running."""
-        with self._lock:
+        with _LEAVING:
             self._gone = True
             stop = self._stop
         if stop is not None:
@@ -99,7 +148,7 @@ class Job:
 
     def join(self, stop: Stop) -> None:
         """Says which run the job is part of."""
-        with self._lock:
+        with _LEAVING:
             self._stop = stop
             gone = self._gone
         if gone:
@@ -107,12 +156,23 @@ class Job:
 
     def may_share(self, other: "Job") -> bool:
         """Whether one run can answer both: same outputs, same inputs but for their rows."""
-        return (
-            not self.alone
-            and not other.alone
-            and self.outputs == other.outputs
-            and all(
-                array.shape[1:] == other.inputs[name].shape[1:]
-                for name, array in self.inputs.items()
-            )
-        )
+        if self.alone or other.alone or self.outputs != other.outputs:
+            return False
+        theirs = other.inputs
+        for name, array in self.inputs.items():
+            if array.shape[1:] != theirs[name].shape[1:]:
+                return False
+        return True
+
+
+def earliest(deadline: float | None, timeout: float | None) -> float | None:
+    """Returns when a job ends to be of use, by `time.monotonic`; None for never.
+
+    Args:
+        deadline: When its caller stops waiting; None for never.
+        timeout: Seconds that it may wait; None for any number.
+    """
+    if timeout is None:
+        return deadline
+    end = time.monotonic() + timeout
+    return end if deadline is None else min(end, deadline)

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from forwardpass.server.rpc.open_inference.classification import classify
 from forwardpass.server.rpc.open_inference.messages import message
-from forwardpass.server.rpc.open_inference.request import Request
+from forwardpass.server.rpc.open_inference.request import Terms
 from forwardpass.server.scheduling.job import Answer
 from forwardpass.wire import Array, to_tensor
 from forwardpass.wire.dtypes import STRING
@@ -26,24 +26,34 @@ _FINAL: bytes = _ModelInferResponse(
 ).SerializeToString()
 
 
-def encode(request: Request, answer: Answer) -> bytes:
-    """Returns the bytes of the answer."""
-    loaded = request.loaded
+def encode(terms: Terms, request_id: str, answer: Answer) -> bytes:
+    """Returns the bytes of the answer.
+
+    Args:
+        terms: What was asked for.
+        request_id: What the caller calls the request; the answer has it too.
+        answer: What the model gave.
+    """
+    loaded = terms.loaded
     specs = loaded.signature.outputs
-    heads = [_model(loaded.name, loaded.number)]
+    parts = [_model(loaded.name, loaded.number)]
     contents: list[bytes] = []
-    if request.id:
-        heads.append(_ModelInferResponse(id=request.id).SerializeToString())
-    for name in request.outputs:
-        array, kind = answer.outputs[name], specs[name].type
-        if count := request.classes.get(name):
-            labels = loaded.output_labels.get(name, ())
-            array = classify(array, labels, count, batched=loaded.signature.batched)
+    if request_id:
+        parts.append(_ModelInferResponse(id=request_id).SerializeToString())
+    for name in terms.outputs:
+        kind = specs[name].type
+        if kind is STRING or name in terms.classes:
+            array = answer.outputs[name]
+            if count := terms.classes.get(name):
+                labels = loaded.output_labels.get(name, ())
+                array = classify(array, labels, count, batched=loaded.signature.batched)
+            shape, data = array.shape, _elements(array)
             kind = STRING
-        data = _elements(array) if kind is STRING else array.tobytes()
-        heads.append(_tensor(name, kind.open_inference, array.shape))
+        else:
+            shape, data = answer.shape(name), answer.content(name)
+        parts.append(_tensor(name, kind.open_inference, shape))
         contents += (_prefix(_RAW_OUTPUT_CONTENTS, len(data)), data)
-    return b"".join((*heads, *contents))
+    return b"".join((*parts, *contents))
 
 
 def stream_answer(response: bytes) -> bytes:

@@ -13,14 +13,13 @@ import structlog
 from forwardpass.server.errors import CallError
 from forwardpass.server.health import Readiness
 from forwardpass.server.rpc.inputs import InputReader
-from forwardpass.server.rpc.open_inference.inference import encode_timed
 from forwardpass.server.rpc.open_inference.reference import reference
 from forwardpass.server.rpc.open_inference.request import Sent, compare, receive
-from forwardpass.server.rpc.open_inference.response import stream_answer, stream_error
+from forwardpass.server.rpc.open_inference.response import encode, stream_answer, stream_error
 from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.scheduling.admission import RETRY_AFTER, Admission
-from forwardpass.server.scheduling.job import Answer, Job
+from forwardpass.server.scheduling.job import Answer, Job, earliest
 from forwardpass.server.transport.call import Call, Receiver
 from forwardpass.wire import Failure, Reason
 
@@ -125,7 +124,7 @@ class _Stream:
 
     def _submit(self, slot: _Slot, sent: Sent, loaded: Loaded, started: float) -> None:
         call = self._call
-        request = compare(sent, loaded, self._server.reader)
+        terms, inputs = compare(sent, loaded, self._server.reader)
         decode_seconds = time.perf_counter() - started
         size = len(sent.message)
 
@@ -133,7 +132,10 @@ class _Stream:
             self._settle(loaded, size)
 
             def put() -> None:
-                slot.answer = stream_answer(encode_timed(request, answer, decode_seconds))
+                begun = time.perf_counter()
+                slot.answer = stream_answer(encode(terms, slot.id, answer))
+                seconds = time.perf_counter() - begun
+                loaded.counters.answered(decode_seconds, answer.run.seconds, seconds)
                 loaded.counters.ended(time.perf_counter() - started, failed=False)
                 self._flush()
 
@@ -144,7 +146,10 @@ class _Stream:
             loaded.counters.ended(time.perf_counter() - started, failed=True)
             self._fail(slot, error)
 
-        slot.job = request.job(call.deadline, answered, failed)
+        deadline = earliest(call.deadline, terms.timeout)
+        slot.job = Job(
+            inputs, terms.rows, terms.outputs, deadline, answered, failed, terms.priority
+        )
         loaded.worker.submit(slot.job)
 
     def _settle(self, loaded: Loaded, size: int) -> None:
