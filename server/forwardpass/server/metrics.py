@@ -22,6 +22,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from forwardpass.server.transport.call import Kind
+from forwardpass.wire import Array
 
 # Seconds: a single-row MLP computes in 20 microseconds, a large network in seconds.
 SECONDS = (
@@ -93,13 +94,13 @@ class Histogram:
         self._sum = 0.0
         self._lock = threading.Lock()
 
-    def observe(self, values: Sequence[float]) -> None:
-        """Counts observations."""
+    def observe(self, values: Array) -> None:
+        """Counts observations: an array of one axis."""
         buckets = np.searchsorted(self._bounds, values)
         counts = np.bincount(buckets, minlength=len(self._counts))
         with self._lock:
             self._counts += counts
-            self._sum += math.fsum(values)
+            self._sum += float(values.sum())
 
     def totals(self) -> tuple[int, float]:
         """Returns the number of observations and their sum."""
@@ -122,14 +123,14 @@ class ModelCounters:
 
     Attributes:
         failed: Requests that were not answered, from their arrival to their end.
-        pending: Jobs that wait.
+        pending: Tells how many jobs wait.
         dropped: Jobs not run, by why.
         last_run: When a run last ended, in seconds since 1970; 0 before the first.
     """
 
     def __init__(self) -> None:
         self.failed = Total()
-        self.pending = Number()
+        self.pending: Callable[[], int] = int
         self.dropped = {"cancelled": Number(), "expired": Number()}
         self.last_run = 0.0
         self._succeeded = Total()
@@ -216,15 +217,15 @@ class ModelCounters:
         """Adds up what has been put down."""
         with self._adding:
             if answers := _take(self._answers):
-                decode, compute, encode = zip(*answers, strict=True)
-                self._phases["decode"].observe(decode)
-                self._phases["compute"].observe(compute)
-                self._phases["encode"].observe(encode)
+                columns = np.array(answers).T
+                for phase, seconds in zip(("decode", "compute", "encode"), columns, strict=True):
+                    self._phases[phase].observe(seconds)
             if successes := _take(self._successes):
                 self._succeeded.add(math.fsum(successes), len(successes))
             if runs := _take(self._runs):
-                self._batch_rows.observe([rows for rows, _, _ in runs])
-                self._phases["queue"].observe([wait for _, waits, _ in runs for wait in waits])
+                self._batch_rows.observe(np.array([rows for rows, _, _ in runs]))
+                waits = np.array([wait for _, waits, _ in runs for wait in waits])
+                self._phases["queue"].observe(waits)
                 self._add_up_batches(runs)
 
     def _add_up_batches(self, runs: Sequence[tuple[int, Sequence[float], float]]) -> None:
@@ -328,7 +329,7 @@ class ServerCollector(Collector):
                 phases.add_metric([*values, phase], buckets, total)
             buckets, total = counters.batch_rows.cumulative()
             batches.add_metric(values, buckets, total)
-            pending.add_metric(values, counters.pending.value)
+            pending.add_metric(values, counters.pending())
             for reason, number in counters.dropped.items():
                 dropped.add_metric([*values, reason], number.value)
             for metric, value in _triton_values(counters).items():
@@ -365,5 +366,5 @@ def _triton_values(counters: ModelCounters) -> dict[str, float]:
         "nv_inference_compute_input_duration_us": spent["decode"],
         "nv_inference_compute_infer_duration_us": spent["compute"],
         "nv_inference_compute_output_duration_us": spent["encode"],
-        "nv_inference_pending_request_count": counters.pending.value,
+        "nv_inference_pending_request_count": counters.pending(),
     }

@@ -39,9 +39,6 @@ class Execution:
         call: Who asks.
         loaded: The model, on the lease that `Repository.find` took; it ends with the call.
         timed: Whether the answer tells where the time went.
-
-    Raises:
-        CallError: The model's queue is full: inputs that would be read in vain are not read.
     """
 
     __slots__ = ("_call", "_decode_seconds", "_jobs", "_loaded", "_timed")
@@ -53,7 +50,14 @@ class Execution:
         self._decode_seconds = 0.0
         self._jobs: list[Job] = []
         call.on_end(self._end)
-        loaded.worker.check_room()
+
+    def check_room(self) -> None:
+        """Refuses the call before inputs are read that would be read in vain.
+
+        Raises:
+            CallError: The model's queue is full.
+        """
+        self._loaded.worker.check_room()
 
     def run(
         self,
@@ -65,6 +69,7 @@ class Execution:
         alone: bool = False,
         priority: int = 0,
         timeout: float | None = None,
+        kind: object = None,
     ) -> None:
         """Has the model run, and calls `then` with what it gave, on the call's own thread.
 
@@ -76,12 +81,14 @@ class Execution:
             alone: Whether the run may not be shared with other callers.
             priority: As `Job.priority`.
             timeout: Seconds that it may wait for its turn; None for any number.
+            kind: As `Job.kind`.
         """
         call = self._call
-        self._decode_seconds = call.elapsed
+        now = time.perf_counter()
+        self._decode_seconds = now - call.started
         deadline = earliest(call.deadline, timeout)
         answered = partial(call.resume, then)
-        job = Job(inputs, rows, outputs, deadline, answered, self._failed, priority, alone)
+        job = Job(inputs, rows, outputs, deadline, answered, self._failed, priority, alone, kind, now)
         self._jobs.append(job)
         self._loaded.worker.submit(job)
 

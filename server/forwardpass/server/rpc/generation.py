@@ -111,6 +111,7 @@ class Generation:
         """Calls `begin` with what it takes to answer a request, on the call's own thread."""
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
+        execution.check_room()
 
         def draw() -> None:
             drawn = self._draw(loaded, execution, request)

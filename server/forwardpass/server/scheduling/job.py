@@ -113,7 +113,10 @@ class Job:
         failed: Takes what went wrong instead; as `answered`.
         priority: Jobs of a lower number go first; 0 is the first.
         alone: Whether it must not share a run with others.
+        kind: Jobs with the same one have the same outputs, and inputs alike but for their rows;
+            None where nothing is known.
         submitted: When it was handed to the worker, by `time.perf_counter`.
+        gone: Whether the caller has gone, so that the job need not run.
     """
 
     inputs: Mapping[str, Array]
@@ -124,14 +127,10 @@ class Job:
     failed: Callable[[Exception], None]
     priority: int = 0
     alone: bool = False
+    kind: object = None
     submitted: float = field(default_factory=time.perf_counter)
-    _gone: bool = False
+    gone: bool = False
     _stop: Stop | None = None
-
-    @property
-    def gone(self) -> bool:
-        """Whether the caller has gone, so that the job need not run."""
-        return self._gone
 
     @property
     def expired(self) -> bool:
@@ -141,7 +140,7 @@ class Job:
     def abandon(self) -> None:
         """Says that the caller has gone: the job need not run, or go on running."""
         with _LEAVING:
-            self._gone = True
+            self.gone = True
             stop = self._stop
         if stop is not None:
             stop.leave()
@@ -150,19 +149,19 @@ class Job:
         """Says which run the job is part of."""
         with _LEAVING:
             self._stop = stop
-            gone = self._gone
+            gone = self.gone
         if gone:
             stop.leave()
 
     def may_share(self, other: "Job") -> bool:
         """Whether one run can answer both: same outputs, same inputs but for their rows."""
-        if self.alone or other.alone or self.outputs != other.outputs:
+        if self.alone or other.alone:
             return False
-        theirs = other.inputs
-        for name, array in self.inputs.items():
-            if array.shape[1:] != theirs[name].shape[1:]:
-                return False
-        return True
+        if self.kind is not None and self.kind is other.kind:
+            return True
+        return self.outputs == other.outputs and all(
+            array.shape[1:] == other.inputs[name].shape[1:] for name, array in self.inputs.items()
+        )
 
 
 def earliest(deadline: float | None, timeout: float | None) -> float | None:

@@ -40,6 +40,7 @@ class Inference:
         sent = receive(message)
         loaded = self._repository.find(reference(sent.head.model_name, sent.head.model_version))
         execution = Execution(call, loaded)
+        execution.check_room()
         terms, inputs = compare(sent, loaded, self._reader)
         self._forms.learn(sent, terms, epoch)
         _run(call, execution, terms, sent.head.id, inputs)
@@ -55,6 +56,7 @@ def _run(
         partial(_reply, call, execution, terms, request_id),
         priority=terms.priority,
         timeout=terms.timeout,
+        kind=terms,
     )
 
 

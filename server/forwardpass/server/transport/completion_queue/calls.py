@@ -153,7 +153,12 @@ class QueueCall(Call):
         elif self._outbox or self._is_writing:
             self._put(lambda: step(*args))
         elif self._code is None:
-            self.guard(step, *args)
+            try:
+                step(*args)
+            except CallError as error:
+                self.fail(error.failure)
+            except Exception:  # noqa: BLE001  # whatever it is, the caller gets an answer
+                self.fault()
 
     def offload(self, step: Callable[[], None]) -> None:
         """See `Call.offload`."""
