@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from forwardpass.server import log
 from forwardpass.server.settings import Settings, SettingsError, load
 
+# More than the calls in flight hold: else a round comes with each burst of them.
+_OBJECTS = 20_000
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; exits 0 after a drain, 1 if it cannot serve, 2 on a wrong setting."""
@@ -65,9 +68,13 @@ def serve(settings: Settings) -> int:
 
 
 def _settle() -> None:
-    """Takes what is there for good out of the garbage collector's rounds, which hold up calls."""
+    """Takes what is there for good out of the garbage collector's rounds, which hold up calls.
+
+    What a call leaves needs no collector, so that rounds are made for what is left by chance.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_OBJECTS)
 
 
 def _complain(message: str, code: int) -> int:

@@ -134,8 +134,9 @@ class Execution:
         loaded = self._loaded
         loaded.counters.ended(self._call.elapsed, failed=code != 0)
         loaded.leases.leave()
+        jobs, self._jobs = self._jobs, []
         if code:
-            for job in self._jobs:
+            for job in jobs:
                 job.abandon()
 
 
