@@ -1,8 +1,7 @@
 """Runs a model for a call, and turns what comes back into the call's answer."""
 
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn, Protocol, TypeVar
 
 from forwardpass.server.runtime.loaded import Loaded
@@ -69,7 +68,6 @@ class Execution:
         alone: bool = False,
         priority: int = 0,
         timeout: float | None = None,
-        kind: object = None,
     ) -> None:
         """Has the model run, and calls `then` with what it gave, on the call's own thread.
 
@@ -81,14 +79,14 @@ class Execution:
             alone: Whether the run may not be shared with other callers.
             priority: As `Job.priority`.
             timeout: Seconds that it may wait for its turn; None for any number.
-            kind: As `Job.kind`.
         """
         call = self._call
         now = time.perf_counter()
         self._decode_seconds = now - call.started
         deadline = earliest(call.deadline, timeout)
-        answered = partial(call.resume, then)
-        job = Job(inputs, rows, outputs, deadline, answered, self._failed, priority, alone, kind, now)
+        job = _Part(rows, outputs, deadline, now, priority=priority, alone=alone).of(
+            call, inputs, then
+        )
         self._jobs.append(job)
         self._loaded.worker.submit(job)
 
@@ -127,20 +125,50 @@ class Execution:
         self.count(answer, encode_seconds)
         return response
 
-    def _failed(self, error: Exception) -> None:
-        self._call.resume(_raise, error)
-
     def _end(self, code: int) -> None:
-        loaded = self._loaded
-        loaded.counters.ended(self._call.elapsed, failed=code != 0)
-        loaded.leases.leave()
         jobs, self._jobs = self._jobs, []
-        if code:
-            for job in jobs:
-                job.abandon()
+        give_back(self._call, self._loaded, code, jobs)
 
 
-def _raise(error: Exception) -> NoReturn:
+class _Part(Job):
+    """One run of an execution, whose answer goes to `then` on the call's own thread."""
+
+    __slots__ = ("_call", "_inputs", "_then")
+
+    def of(
+        self, call: Call, inputs: Mapping[str, Array], then: Callable[[Answer], None]
+    ) -> "_Part":
+        """Returns itself, with the call that it is part of."""
+        self._call = call
+        self._inputs = inputs
+        self._then = then
+        return self
+
+    @property
+    def inputs(self) -> Mapping[str, Array]:
+        """See `Job.inputs`."""
+        return self._inputs
+
+    def answered(self, answer: Answer) -> None:
+        """See `Job.answered`."""
+        self._call.resume(self._then, answer)
+
+    def failed(self, error: Exception) -> None:
+        """See `Job.failed`."""
+        self._call.resume(raise_, error)
+
+
+def give_back(call: Call, loaded: Loaded, code: int, jobs: Iterable[Job]) -> None:
+    """Ends a call's use of a model: it is counted, the lease given back, no job need run."""
+    loaded.counters.ended(time.perf_counter() - call.started, failed=code != 0)
+    loaded.leases.leave()
+    if code:
+        for job in jobs:
+            job.abandon()
+
+
+def raise_(error: Exception) -> NoReturn:
+    """Raises, where a step is called for."""
     raise error
 
 

@@ -34,7 +34,7 @@ class Repository:
         options: How versions are loaded.
 
     Attributes:
-        epoch: Another number after each change of a version's state, before the observers are called.
+        epoch: Another number after each change of a version's state, when the observers are called.
 
     Raises:
         RepositoryError: There is no such folder.

@@ -8,7 +8,7 @@ from forwardpass.server.errors import CallError
 from forwardpass.server.metrics import ModelCounters
 from forwardpass.server.scheduling.collate import check_rows, collate
 from forwardpass.server.scheduling.faults import Faults
-from forwardpass.server.scheduling.job import Answer, Job, Outcome, Stop
+from forwardpass.server.scheduling.job import Answer, Job, Outcome, Stop, kind_of
 from forwardpass.wire import Array
 
 
@@ -30,7 +30,7 @@ def run_batch(
     counters: ModelCounters,
     faults: Faults,
     *,
-    stoppable: bool = True,
+    on_transport: bool = False,
 ) -> None:
     """Answers every job.
 
@@ -42,11 +42,11 @@ def run_batch(
         jobs: What to answer.
         counters: What is counted.
         faults: Judges the model.
-        stoppable: Whether callers may leave during the run: not where it has the thread that would
-            tell of them.
+        on_transport: Whether this is the transport's thread: it is the calls' own, and nobody can
+            leave during the run, as it would have to tell.
     """
     try:
-        answers = _answers(run, jobs, counters, Stop(len(jobs)) if stoppable else None)
+        outcome, waited = _run(run, jobs, counters, None if on_transport else Stop(len(jobs)))
     except Exception as error:  # noqa: BLE001  # handed to the job's own call
         if len(jobs) == 1:
             if not isinstance(error, CallError) and not jobs[0].gone:
@@ -57,16 +57,22 @@ def run_batch(
             if job.gone:
                 job.failed(error)
             else:
-                run_batch(run, [job], counters, faults, stoppable=stoppable)
+                run_batch(run, [job], counters, faults, on_transport=on_transport)
     else:
         faults.succeeded()
-        for job, answer in zip(jobs, answers, strict=True):
-            job.answered(answer)
+        if on_transport and (kind := kind_of(jobs)) is not None:
+            kind.answer(jobs, outcome)
+            return
+        start = 0
+        for job, queue_seconds in zip(jobs, waited, strict=True):
+            job.answered(Answer(outcome, start, job.rows, queue_seconds))
+            start += job.rows
 
 
-def _answers(
+def _run(
     run: Run, jobs: Sequence[Job], counters: ModelCounters, stop: Stop | None
-) -> list[Answer]:
+) -> tuple[Outcome, list[float]]:
+    """Returns what a run of the jobs gave, and how long each of them had waited for it."""
     rows = 0
     for job in jobs:
         rows += job.rows
@@ -82,10 +88,4 @@ def _answers(
         check_rows(outputs, rows)
     waited = [started - job.submitted for job in jobs]
     counters.ran(rows, waited, seconds)
-    outcome = Outcome(outputs, rows, seconds)
-    answers = []
-    start = 0
-    for job, queue_seconds in zip(jobs, waited, strict=True):
-        answers.append(Answer(outcome, start, job.rows, queue_seconds))
-        start += job.rows
-    return answers
+    return Outcome(outputs, rows, seconds), waited

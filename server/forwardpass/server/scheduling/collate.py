@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from forwardpass.server.scheduling.job import Job
+from forwardpass.server.scheduling.job import Job, kind_of
 from forwardpass.wire import Array
 
 
@@ -12,6 +12,8 @@ def collate(jobs: Sequence[Job]) -> Mapping[str, Array]:
     """Returns the inputs of all jobs, joined along axis 0; a single job's as they are."""
     if len(jobs) == 1:
         return jobs[0].inputs
+    if (kind := kind_of(jobs)) is not None:
+        return kind.gather(jobs)
     return {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
 
 

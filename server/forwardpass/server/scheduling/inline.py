@@ -70,4 +70,4 @@ class InlineWorker:
         if self._lineup.count:
             self._turn.put_off(self._work)
         if jobs:
-            run_batch(self._run, jobs, self._counters, self.faults, stoppable=False)
+            run_batch(self._run, jobs, self._counters, self.faults, on_transport=True)

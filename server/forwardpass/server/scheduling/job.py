@@ -2,11 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from forwardpass.wire import Array
-
 
 # Of all jobs: it is held for two assignments, and a lock of its own would cost each job more.
 _LEAVING = threading.Lock()
@@ -100,37 +101,78 @@ class Stop:
             stop()
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Kind(Protocol):
+    """What jobs alike have in common: as many rows and the same outputs, and inputs of one shape.
+
+    It lets many of them be handled at once.
+    """
+
+    def gather(self, jobs: Sequence[Any]) -> Mapping[str, Array]:
+        """Returns the inputs of all jobs, joined along axis 0."""
+
+    def answer(self, jobs: Sequence[Any], run: Outcome) -> None:
+        """Answers jobs that have shared a run, on the thread of their calls."""
+
+
+class Job(ABC):
     """One piece of work. There is no table of jobs: whoever holds one can answer it.
 
     Attributes:
-        inputs: Arrays by input name, as `Signature.check` passed them.
-        rows: How many rows they have.
+        rows: How many rows the inputs have.
         outputs: The names of the outputs wanted.
         deadline: When the caller stops waiting, by `time.monotonic`; None for never.
-        answered: Takes the answer; called from the worker's thread, so it must only hand on.
-        failed: Takes what went wrong instead; as `answered`.
+        submitted: When it was handed to the worker, by `time.perf_counter`.
         priority: Jobs of a lower number go first; 0 is the first.
         alone: Whether it must not share a run with others.
-        kind: Jobs with the same one have the same outputs, and inputs alike but for their rows;
-            None where nothing is known.
-        submitted: When it was handed to the worker, by `time.perf_counter`.
+        kind: What it has in common with others; None where nothing is known.
         gone: Whether the caller has gone, so that the job need not run.
     """
 
-    inputs: Mapping[str, Array]
-    rows: int
-    outputs: tuple[str, ...]
-    deadline: float | None
-    answered: Callable[[Answer], None]
-    failed: Callable[[Exception], None]
-    priority: int = 0
-    alone: bool = False
-    kind: object = None
-    submitted: float = field(default_factory=time.perf_counter)
-    gone: bool = False
-    _stop: Stop | None = None
+    __slots__ = (
+        "_stop",
+        "alone",
+        "deadline",
+        "gone",
+        "kind",
+        "outputs",
+        "priority",
+        "rows",
+        "submitted",
+    )
+
+    def __init__(
+        self,
+        rows: int,
+        outputs: tuple[str, ...],
+        deadline: float | None,
+        submitted: float,
+        *,
+        priority: int = 0,
+        alone: bool = False,
+        kind: Kind | None = None,
+    ) -> None:
+        self.rows = rows
+        self.outputs = outputs
+        self.deadline = deadline
+        self.submitted = submitted
+        self.priority = priority
+        self.alone = alone
+        self.kind = kind
+        self.gone = False
+        self._stop: Stop | None = None
+
+    @property
+    @abstractmethod
+    def inputs(self) -> Mapping[str, Array]:
+        """Arrays by input name, as `Signature.check` passed them."""
+
+    @abstractmethod
+    def answered(self, answer: Answer) -> None:
+        """Takes the answer; called from the worker's thread, so it must only hand on."""
+
+    @abstractmethod
+    def failed(self, error: Exception) -> None:
+        """Takes what went wrong instead; as `answered`."""
 
     @property
     def expired(self) -> bool:
@@ -159,9 +201,20 @@ class Job:
             return False
         if self.kind is not None and self.kind is other.kind:
             return True
+        theirs = other.inputs
         return self.outputs == other.outputs and all(
-            array.shape[1:] == other.inputs[name].shape[1:] for name, array in self.inputs.items()
+            array.shape[1:] == theirs[name].shape[1:] for name, array in self.inputs.items()
         )
+
+
+def kind_of(jobs: Sequence[Job]) -> Kind | None:
+    """Returns the kind that all jobs are of; None where they differ, or it is not known."""
+    kind = jobs[0].kind
+    if kind is not None:
+        for job in jobs:
+            if job.kind is not kind:
+                return None
+    return kind
 
 
 def earliest(deadline: float | None, timeout: float | None) -> float | None:

@@ -5,17 +5,23 @@ and outputs. What parsing the first one and comparing it with the model has brou
 of them, as long as their other bytes are the same and the model is.
 """
 
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from forwardpass.server.rpc.execution import give_back, raise_
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.open_inference.messages import message as kind
 from forwardpass.server.rpc.open_inference.request import Sent, Terms
+from forwardpass.server.rpc.open_inference.response import encode
 from forwardpass.server.rpc.parse import parse
 from forwardpass.server.rpc.scan import without
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.runtime.signature import TensorSpec
+from forwardpass.server.scheduling.job import Answer, Job, Outcome, earliest
+from forwardpass.server.transport.call import Call
 from forwardpass.wire import Array
 from forwardpass.wire.dtypes import STRING
 from forwardpass.wire.fields import length_delimited
@@ -29,7 +35,7 @@ _MOST_BYTES = 4096
 
 @dataclass(slots=True, eq=False)
 class Form:
-    """What requests of one form have in common, their length among it.
+    """What requests of one form have in common, their length among it. It is a `Kind` of jobs.
 
     Attributes:
         before: Their bytes up to the id's own; up to the elements where they have no id.
@@ -49,11 +55,95 @@ class Form:
     shape: tuple[int, ...]
     terms: Terms
 
-    def read(self, message: bytes) -> dict[str, Array]:
-        """Returns the input's array, looked at where it lies."""
+    def read(self, message: bytes) -> Mapping[str, Array]:
+        """Returns the input of one request, looked at where it lies."""
         spec = self.input
         array = np.frombuffer(message, spec.type.dtype, -1, self.begin).reshape(self.shape)
         return {spec.name: array if array.flags.aligned else array.copy()}
+
+    def gather(self, jobs: Sequence["FormJob"]) -> Mapping[str, Array]:
+        """See `Kind.gather`."""
+        spec, begin = self.input, self.begin
+        elements = b"".join([memoryview(job.message)[begin:] for job in jobs])
+        shape = (len(jobs) * self.shape[0], *self.shape[1:])
+        return {spec.name: np.frombuffer(elements, spec.type.dtype).reshape(shape)}
+
+    def answer(self, jobs: Sequence["FormJob"], run: Outcome) -> None:
+        """See `Kind.answer`."""
+        started = time.perf_counter()
+        terms = self.terms
+        start = 0
+        messages = []
+        for job in jobs:
+            messages.append(encode(terms, job.request_id, Answer(run, start, job.rows, 0.0)))
+            start += job.rows
+        seconds = (time.perf_counter() - started) / len(jobs)
+        # First, so that who has an answer finds it counted.
+        answered = terms.loaded.counters.answered
+        for job in jobs:
+            answered(job.decode_seconds, run.seconds, seconds)
+        for job, message in zip(jobs, messages, strict=True):
+            job.call.reply(message)
+
+
+class FormJob(Job):
+    """A request of a known form, with a lease on its model that ends with its call.
+
+    Args:
+        call: Who asks.
+        form: Its form.
+        message: Its bytes.
+        request_id: What the caller calls it.
+    """
+
+    __slots__ = ("call", "decode_seconds", "form", "message", "request_id")
+
+    def __init__(self, call: Call, form: Form, message: bytes, request_id: str) -> None:
+        terms = form.terms
+        now = time.perf_counter()
+        deadline = earliest(call.deadline, terms.timeout)
+        kind = form if form.shape else None
+        super().__init__(
+            terms.rows, terms.outputs, deadline, now, priority=terms.priority, kind=kind
+        )
+        self.call = call
+        self.form = form
+        self.message = message
+        self.request_id = request_id
+        self.decode_seconds = now - call.started
+        call.on_end(self._end)
+
+    @property
+    def inputs(self) -> Mapping[str, Array]:
+        """See `Job.inputs`."""
+        return self.form.read(self.message)
+
+    def submit(self) -> None:
+        """Hands it to the model's worker.
+
+        Raises:
+            CallError: The queue is full.
+        """
+        self.form.terms.loaded.worker.submit(self)
+
+    def answered(self, answer: Answer) -> None:
+        """See `Job.answered`."""
+        self.call.resume(self._reply, answer)
+
+    def failed(self, error: Exception) -> None:
+        """See `Job.failed`."""
+        self.call.resume(raise_, error)
+
+    def _reply(self, answer: Answer) -> None:
+        started = time.perf_counter()
+        terms = self.form.terms
+        data = encode(terms, self.request_id, answer)
+        seconds = time.perf_counter() - started
+        terms.loaded.counters.answered(self.decode_seconds, answer.run.seconds, seconds)
+        self.call.reply(data)
+
+    def _end(self, code: int) -> None:
+        give_back(self.call, self.form.terms.loaded, code, (self,))
 
 
 class Forms:
@@ -71,8 +161,8 @@ class Forms:
         self._forms: dict[int, Form] = {}
         repository.on_change(self._forms.clear)
 
-    def match(self, message: bytes) -> tuple[Form, str] | None:
-        """Returns a request's form, with a lease on its model, and its id; None where not known."""
+    def match(self, call: Call, message: bytes) -> FormJob | None:
+        """Returns the job of a request, with a lease on its model; None where no form fits."""
         form = self._forms.get(len(message))
         if (
             form is None
@@ -86,7 +176,9 @@ class Forms:
                 request_id = message[len(form.before) : form.after_at].decode()
             except UnicodeDecodeError:
                 return None
-        return (form, request_id) if form.terms.loaded.leases.enter() else None
+        if not form.terms.loaded.leases.enter():
+            return None
+        return FormJob(call, form, message, request_id)
 
     def learn(self, sent: Sent, terms: Terms, epoch: int) -> None:
         """Keeps a request's form.
