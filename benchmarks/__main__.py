@@ -8,7 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from benchmarks import latency, overload, rates, starts
+from benchmarks import latency, overload, rates, starts, workers
 from benchmarks.plan import Plan
 from benchmarks.report import machine, show, write
 from benchmarks.serving import CLIENT_CORES
@@ -19,6 +19,7 @@ MEASUREMENTS = {
     "latency": latency.measure,
     "overload": overload.measure,
     "starts": starts.measure,
+    "workers": workers.measure,
 }
 
 

@@ -51,6 +51,24 @@ class Serving:
         """The most resident memory that it has had, in 10**6 bytes."""
         return self._status("VmHWM")
 
+    def pss_megabytes(self) -> float:
+        """The memory of all its processes now, what they share counted once, in 10**6 bytes."""
+        kilobytes = 0
+        for pid in self._processes():
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+            line = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
+            kilobytes += int(line.split()[1])
+        return kilobytes * 1024 / 1e6
+
+    def cpu_seconds(self) -> float:
+        """The processor time that all its processes have taken, in steps of some milliseconds."""
+        ticks = 0
+        for pid in self._processes():
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+            # After the name, which may have spaces, user and system time are fields 12 and 13.
+            ticks += sum(map(int, stat.rpartition(")")[2].split()[11:13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def get(self, path: str) -> str:
         """Returns a page of the port of the metrics.
 
@@ -70,6 +88,14 @@ class Serving:
                     code = sample.labels["grpc_code"]
                     counts[code] = counts.get(code, 0) + sample.value
         return counts
+
+    def _processes(self) -> list[int]:
+        """Returns the process and its descendants."""
+        pids = [self.process.pid]
+        for pid in pids:
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                pids += map(int, children.read_text(encoding="ascii").split())
+        return pids
 
     def _status(self, name: str) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
@@ -105,7 +131,7 @@ def start(command: Sequence[str], cores: Sequence[int]) -> Serving:
     for text in process.stderr:
         line = json.loads(text)
         said |= {key: line[key] for key in ("address", "metrics") if key in line}
-        if line["event"] == "ready":
+        if line["event"] == "ready" and "worker" not in line:
             seconds = time.perf_counter() - started
             return Serving(process, said["address"], said.get("metrics", ""), seconds)
         if line["event"] == "not_ready" or line.get("level") == "error":

@@ -39,7 +39,7 @@ def features(rows: int, seed: int = 0) -> dict[str, Array]:
 def loaded_from(repository: Publisher, name: str) -> Iterator[Loaded]:
     """Loads every model as a server would that captures."""
     options = LoadOptions(
-        threads=1, max_queued=8, manifest_required=False, canary=None, providers=CAPTURING
+        threads=1, cores=1, max_queued=8, manifest_required=False, canary=None, providers=CAPTURING
     )
     loading = Repository(repository.root, options)
     loading.reconcile(settle=False)

@@ -52,12 +52,13 @@ class ServerProcess:
         """Sends a signal to the server, not to what started it."""
         os.kill(self.pid, number)
 
-    def wait_for(self, event: str) -> dict[str, Any]:
+    def wait_for(self, event: str, worker: int | None = None) -> dict[str, Any]:
+        """Returns the next line of that event: of the process itself, or of one of its workers."""
         assert self.process.stderr is not None
         for text in self.process.stderr:
             line: dict[str, Any] = json.loads(text)
             self.lines.append(line)
-            if line["event"] == event:
+            if line["event"] == event and line.get("worker") == worker:
                 return line
         raise AssertionError(f"ended without {event!r}: {self.lines}")
 

@@ -7,5 +7,5 @@ The path of a request, and the module for each change of its form:
 
 `transport` knows gRPC and nothing of models; `rpc` knows messages and nothing of gRPC's API;
 `scheduling` decides what runs when; `runtime` knows ONNX Runtime and the repository. `app` puts
-them together, `cli` reads the settings.
+them together, `workers` runs several of that on one port, `cli` reads the settings.
 """

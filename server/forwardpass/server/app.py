@@ -23,12 +23,12 @@ from forwardpass.server.rpc.streams import Streams
 from forwardpass.server.runtime.canary import Canary, Limits
 from forwardpass.server.runtime.loading import LoadOptions
 from forwardpass.server.runtime.providers import CudaOptions, choose
-from forwardpass.server.runtime.repository import Repository
+from forwardpass.server.runtime.repository import Repository, RepositoryError
 from forwardpass.server.runtime.session import check_providers
 from forwardpass.server.runtime.threads import available_cores
 from forwardpass.server.runtime.watch import Watcher
 from forwardpass.server.scheduling.admission import Admission
-from forwardpass.server.security.tls import read_certificates
+from forwardpass.server.security.tls import TlsError, read_certificates
 from forwardpass.server.security.tokens import authorized
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.transport.call import Kind, Route
@@ -50,11 +50,20 @@ _REFUSAL_SECONDS = 1.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _MANAGEMENT_BYTES = 1 << 20
 _MANAGEMENT_CALLS = 16
+# What keeps a server from starting; the message says why.
+START_ERRORS = (RepositoryError, TlsError, SettingsError, OSError, RuntimeError)
 _log = structlog.get_logger()
 
 
 class Server:
-    """A server and everything it owns.
+    """A server and everything it owns. Where there are several workers, it is one of them.
+
+    Attributes:
+        readiness: Whether it answers, and each of its models.
+        registry: What it counts.
+        port: Where gRPC listens, once it has started; 0 before.
+        metrics_port: Where /metrics is; 0 also for one of several workers, which has none.
+        management_port: Where management calls are answered, if at all.
 
     Args:
         settings: Where to listen, what to serve, and the limits.
@@ -86,8 +95,8 @@ class Server:
         work, work_methods = guard(self._work_routes(), self._admission)
         routes |= work
         methods |= work_methods
-        self._registry = CollectorRegistry()
-        self._registry.register(
+        self.registry = CollectorRegistry()
+        self.registry.register(
             ServerCollector(methods, self._loaded_models, self._in_flight),
         )
         certificates = read_certificates(
@@ -99,10 +108,11 @@ class Server:
                 max_message_bytes=settings.max_message_bytes,
                 max_in_flight=settings.max_in_flight,
                 certificates=certificates,
+                shared=settings.workers > 1,
             ),
             routes,
             turn,
-            available_cores(),
+            _cores(settings),
         )
         self._management = None
         if settings.management_port is not None and not shared:
@@ -123,28 +133,28 @@ class Server:
         self.management_port = 0
 
     def start(self) -> None:
-        """Binds both ports, then loads the models in the background.
+        """Binds its ports, then loads the models in the background.
 
         Raises:
             OSError: A port cannot be bound.
         """
         settings = self._settings
         self._repository.prepare()
-        self._metrics = MetricsServer(
-            settings.metrics_host,
-            settings.metrics_port,
-            self._registry,
-            lambda: bool(self.readiness.of("")),
-        )
-        self.metrics_port = self._metrics.port
+        if settings.workers == 1:
+            self._metrics = MetricsServer(
+                settings.metrics_host,
+                settings.metrics_port,
+                self.registry,
+                lambda: bool(self.readiness.of("")),
+            )
+            self.metrics_port = self._metrics.port
         self.port = self.management_port = self._transport.start()
         if self._management is not None:
             self.management_port = self._management.start()
-        _log.info(
-            "listening",
-            address=f"{settings.host}:{self.port}",
-            metrics=f"{settings.metrics_host}:{self.metrics_port}",
-        )
+        where = {"address": f"{settings.host}:{self.port}"}
+        if self._metrics is not None:
+            where["metrics"] = f"{settings.metrics_host}:{self.metrics_port}"
+        _log.info("listening", **where)
         self._loader.start()
         if settings.watch:
             self._watcher = Watcher(self._repository.folder, self._look_again)
@@ -285,7 +295,8 @@ def open_repository(settings: Settings, turn: Turn | None = None) -> Repository:
     return Repository(
         settings.models,
         LoadOptions(
-            threads=settings.threads or available_cores(),
+            threads=settings.threads or _cores(settings),
+            cores=_cores(settings),
             max_queued=settings.max_queued,
             manifest_required=settings.verify == "require",
             canary=canary,
@@ -293,6 +304,11 @@ def open_repository(settings: Settings, turn: Turn | None = None) -> Repository:
             turn=turn,
         ),
     )
+
+
+def _cores(settings: Settings) -> int:
+    """Returns how many cores a worker may keep busy."""
+    return max(1, available_cores() // settings.workers)
 
 
 def _require_fast_protobuf() -> None:

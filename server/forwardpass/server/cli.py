@@ -5,7 +5,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from forwardpass.server import log
 from forwardpass.server.settings import Settings, SettingsError, load
@@ -44,10 +45,22 @@ def serve(settings: Settings) -> int:
 
     Returns the exit code.
     """
-    from forwardpass.server.app import Server
-    from forwardpass.server.runtime.repository import RepositoryError
-    from forwardpass.server.security.tls import TlsError
+    if settings.workers > 1:
+        from forwardpass.server.workers.supervisor import Supervisor
 
+        return _serve(lambda: Supervisor(settings), (OSError, RuntimeError))
+    from forwardpass.server.app import START_ERRORS, Server
+
+    return _serve(lambda: Server(settings, loaded=settle), START_ERRORS)
+
+
+class _Serving(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def _serve(make: Callable[[], _Serving], start_errors: tuple[type[Exception], ...]) -> int:
     asked = threading.Event()
 
     def ask(number: int, _: object) -> None:
@@ -58,16 +71,16 @@ def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     try:
-        server = Server(settings, loaded=_settle)
+        server = make()
         server.start()
-    except (RepositoryError, TlsError, SettingsError, OSError, RuntimeError) as error:
+    except start_errors as error:
         return _complain(str(error), 1)
     asked.wait()
     server.stop()
     return 0
 
 
-def _settle() -> None:
+def settle() -> None:
     """Takes what is there for good out of the garbage collector's rounds, which hold up calls.
 
     What a call leaves needs no collector, so that rounds are made for what is left by chance.

@@ -83,8 +83,17 @@ class Settings(BaseSettings):
         description="completion_queue is the fast one; stock uses grpcio's public interface alone. "
         "auto: the fast one where the installed grpcio passes its trial.",
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that serve the port, each with every model and limits of its own.",
+    )
     threads: int = Field(
-        0, ge=0, le=1024, description="Threads for one run of a model; 0 takes the CPU quota."
+        0,
+        ge=0,
+        le=1024,
+        description="Threads for one run of a model; 0 takes a worker's share of the CPU quota.",
     )
     providers: Annotated[tuple[str, ...], NoDecode] = Field(
         ("cpu",),
@@ -225,6 +234,7 @@ def load(arguments: Sequence[str]) -> Settings:
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
     _check_cuda(settings)
+    _check_workers(settings)
     return settings
 
 
@@ -256,6 +266,15 @@ def _check_cuda(settings: Settings) -> None:
         raise SettingsError(
             f"setting {given[0]!r} is for GPUs, but the providers are "
             f"{','.join(settings.providers)}: add --providers cuda,cpu, or leave it out"
+        )
+
+
+def _check_workers(settings: Settings) -> None:
+    if settings.workers > 1 and settings.management_port is not None:
+        raise SettingsError(
+            f"setting 'management_port' does not go with {settings.workers} workers: LoadModel "
+            "would reach one of them. With --watch all of them take up what appears in the "
+            "repository; or take --workers 1"
         )
 
 

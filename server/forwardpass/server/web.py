@@ -24,13 +24,19 @@ class MetricsServer:
         port: The port; 0 takes a free one.
         registry: What /metrics renders.
         ready: What /readyz asks.
+        alive: What /livez asks.
 
     Raises:
         OSError: The address cannot be bound.
     """
 
     def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, ready: Callable[[], bool]
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        ready: Callable[[], bool],
+        alive: Callable[[], bool] = lambda: True,
     ) -> None:
         class Handler(BaseHTTPRequestHandler):
             timeout = _SECONDS_PER_REQUEST
@@ -39,14 +45,17 @@ class MetricsServer:
                 if self.path == "/metrics":
                     self._answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(registry))
                 elif self.path == "/livez":
-                    self._say(HTTPStatus.OK, "alive")
+                    self._say_whether(alive(), "alive")
                 elif self.path == "/readyz":
-                    if ready():
-                        self._say(HTTPStatus.OK, "ready")
-                    else:
-                        self._say(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
+                    self._say_whether(ready(), "ready")
                 else:
                     self._say(HTTPStatus.NOT_FOUND, "try /metrics, /livez or /readyz")
+
+            def _say_whether(self, holds: bool, what: str) -> None:
+                if holds:
+                    self._say(HTTPStatus.OK, what)
+                else:
+                    self._say(HTTPStatus.SERVICE_UNAVAILABLE, f"not {what}")
 
             def _say(self, status: HTTPStatus, text: str) -> None:
                 self._answer(status, "text/plain; charset=utf-8", f"{text}\n".encode())

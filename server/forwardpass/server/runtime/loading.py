@@ -42,7 +42,6 @@ from forwardpass.server.runtime.signature import (
     graph_signature,
 )
 from forwardpass.server.runtime.source import Source, SourceError, read_source
-from forwardpass.server.runtime.threads import available_cores
 from forwardpass.server.scheduling.faults import Faults
 from forwardpass.server.scheduling.inline import InlineWorker
 from forwardpass.server.scheduling.queue import Gathering
@@ -73,6 +72,7 @@ class LoadOptions:
 
     Attributes:
         threads: Threads for one run.
+        cores: Cores that this process may keep busy.
         max_queued: The most requests that wait for one version.
         manifest_required: Whether a version without a manifest is refused.
         canary: The process that tries a graph first; None for no such process.
@@ -81,6 +81,7 @@ class LoadOptions:
     """
 
     threads: int
+    cores: int
     max_queued: int
     manifest_required: bool
     canary: Canary | None
@@ -149,7 +150,7 @@ def load(
         instances=config.instances,
     )
     worker: Worker | InlineWorker = threaded
-    rows = inline_rows(curve, batching, signature, available_cores())
+    rows = inline_rows(curve, batching, signature, options.cores)
     alone = config.instances == 1 and not config.max_queue_delay and not session.captures
     if options.turn is not None and rows and alone:
         gathering = dataclasses.replace(gathering, max_rows=rows)

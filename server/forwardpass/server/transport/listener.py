@@ -14,18 +14,21 @@ class Listener:
         max_message_bytes: The longest message, in either direction.
         max_in_flight: The most calls that run at a time.
         certificates: What to serve TLS with; None for no TLS.
+        shared: Whether processes of the same user may listen there too.
     """
 
     address: str
     max_message_bytes: int
     max_in_flight: int
     certificates: Certificates | None
+    shared: bool = False
 
     def channel_arguments(self) -> list[tuple[str, int]]:
         """Returns the limits by gRPC core's names."""
         return [
-            # Without this a second server on the same port would silently take half the calls.
-            ("grpc.so_reuseport", 0),
+            # With it a second server on the same port would silently take half the calls, but for
+            # what `workers.port` does.
+            ("grpc.so_reuseport", int(self.shared)),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
             ("grpc.max_concurrent_streams", 1024),

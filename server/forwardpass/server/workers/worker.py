@@ -1,0 +1,109 @@
+"""One of several workers. Run as a module, this is its process: standard input is its link."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import asdict
+
+import structlog
+
+from forwardpass.server import log
+from forwardpass.server.cli import settle
+from forwardpass.server.settings import Settings
+from forwardpass.server.workers.link import Link
+from forwardpass.server.workers.process import State
+from forwardpass.server.workers.totals import read
+
+_log = structlog.get_logger()
+
+
+def main() -> int:
+    """Serves as it is told until SIGTERM, then drains; returns the exit code."""
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    link = Link(socket.socket(fileno=sys.stdin.fileno()))
+    told = next(link.messages())
+    settings = Settings(**told["settings"])
+    log.configure(level=settings.log_level, form=settings.log_format, worker=told["number"])
+    from forwardpass.server.app import START_ERRORS
+
+    try:
+        worker = Worker(settings, link)
+        worker.start()
+    except START_ERRORS as error:
+        link.send({"refusal": str(error)})
+        return 1
+    asked.wait()
+    worker.stop()
+    return 0
+
+
+class Worker:
+    """A server that tells the supervisor how it is.
+
+    Args:
+        settings: What to serve, where, and the limits.
+        link: To the supervisor.
+
+    Raises:
+        Exception: Any of app.START_ERRORS.
+    """
+
+    def __init__(self, settings: Settings, link: Link) -> None:
+        from forwardpass.server.app import Server
+
+        self._link = link
+        self._server = Server(settings, loaded=self._on_loaded)
+        self._lock = threading.Lock()
+        self._told = State()
+        self._listening = self._loaded = False
+
+    def start(self) -> None:
+        """Serves, and answers the supervisor.
+
+        Raises:
+            Exception: Any of app.START_ERRORS.
+        """
+        threading.Thread(target=self._answer, name="link", daemon=True).start()
+        self._server.readiness.watch(self._tell)
+        self._server.start()
+        self._listening = True
+        self._tell()
+
+    def stop(self) -> None:
+        """Drains and stops."""
+        self._server.stop()
+
+    def _on_loaded(self) -> None:
+        settle()
+        self._loaded = True
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tells what has changed."""
+        with self._lock:
+            ready = bool(self._server.readiness.of(""))
+            state = State(self._listening, self._loaded, ready)
+            if state != self._told:
+                self._told = state
+                self._link.send({"state": asdict(state)})
+
+    def _answer(self) -> None:
+        """Answers each question, and ends the process once nobody is there to ask."""
+        for question in self._link.messages():
+            try:
+                counted = question == "counted"
+                answer = {"counted": read(self._server.registry)} if counted else {"alive": True}
+            except Exception:  # noqa: BLE001  # logged with its traceback
+                # The supervisor takes it that there is nothing new.
+                _log.exception("not_counted")
+                answer = {"alive": True}
+            self._link.send(answer)
+        # Calls under way are cut off, as when a server that is one process is killed.
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

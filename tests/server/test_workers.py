@@ -1,0 +1,419 @@
+"""Several processes on one port: who answers, what is counted, what becomes of one that ends."""
+
+import os
+import select
+import signal
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from onnx import TensorProto
+from prometheus_client.parser import text_string_to_metric_families
+from server.test_process import ServerProcess, run, serving, steps, wait_until_in_flight
+from tiny_models import Publisher, busy, echo
+
+from forwardpass.server import app
+from forwardpass.server.settings import Settings, SettingsError, load
+from forwardpass.server.workers.port import Port
+from forwardpass.server.workers.totals import Family, Totals
+from forwardpass.v1.inference_service_pb2 import PredictRequest
+from forwardpass.v1.inference_service_pb2_grpc import InferenceServiceStub
+from forwardpass.v1.model_service_pb2 import ModelReference
+from forwardpass.wire import from_tensor, to_tensor
+
+# The kernel chooses a worker for each: that one of two gets none happens once in 2**31 times.
+CONNECTIONS = 32
+
+
+@pytest.fixture
+def real(repository: Publisher) -> Path:
+    """A repository of one model, which gives back its input."""
+    repository("real", echo(TensorProto.FLOAT, ["n"]))
+    return repository.root
+
+
+def metrics_of(server: ServerProcess) -> str:
+    (address,) = {line["metrics"] for line in server.lines if "metrics" in line}
+    return str(address)
+
+
+def get(server: ServerProcess, path: str) -> tuple[int, str]:
+    try:
+        url = f"http://{metrics_of(server)}{path}"
+        with urllib.request.urlopen(url, timeout=60) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def samples(server: ServerProcess, name: str, **labels: str) -> list[float]:
+    """Returns the values of a sample, wherever it has these labels."""
+    return [
+        sample.value
+        for family in text_string_to_metric_families(get(server, "/metrics")[1])
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+
+
+def answered(server: ServerProcess) -> list[float]:
+    return samples(server, "grpc_server_handled_total", grpc_method="Predict", grpc_code="OK")
+
+
+@contextmanager
+def connections(server: ServerProcess, count: int) -> Iterator[Sequence[InferenceServiceStub]]:
+    with ExitStack() as stack:
+        yield [
+            InferenceServiceStub(
+                stack.enter_context(
+                    grpc.insecure_channel(
+                        f"127.0.0.1:{server.port}", [("grpc.use_local_subchannel_pool", 1)]
+                    )
+                )
+            )
+            for _ in range(count)
+        ]
+
+
+def call_over_many_connections(server: ServerProcess) -> None:
+    """Makes one call over each of `CONNECTIONS` connections."""
+    with connections(server, CONNECTIONS) as stubs:
+        for number, stub in enumerate(stubs):
+            values = np.array([number, number + 1], np.float32)
+            request = PredictRequest(
+                model=ModelReference(name="real"), inputs={"x": to_tensor(values)}
+            )
+            answer = stub.Predict(request, timeout=60)
+            assert from_tensor(answer.outputs["y"]).tolist() == values.tolist()
+
+
+def workers_of(server: ServerProcess) -> list[int]:
+    """Returns the process ids of the workers."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+    threads = children.parents[1].glob("*/children")
+    return sorted(int(pid) for path in threads for pid in path.read_text("ascii").split())
+
+
+@contextmanager
+def ends_of(pids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Gives a descriptor for each process, which can be read once that has ended."""
+    descriptors = [os.pidfd_open(pid) for pid in pids]
+    try:
+        yield descriptors
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def wait_for_ends(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        assert select.select([descriptor], [], [], 60)[0], "the process goes on"
+
+
+def test_both_workers_answer_and_the_metrics_are_of_both(real: Path, transport: str) -> None:
+    flags = ("--workers", "2", "--transport", transport, "--log-level", "debug")
+    with serving(real, *flags) as server:
+        assert server.wait_for("ready")["workers"] == 2
+        # What a terminal sends to its group is for the supervisor.
+        assert [os.getpgid(pid) for pid in workers_of(server)] == workers_of(server)
+        assert get(server, "/readyz") == (200, "ready\n")
+        assert get(server, "/livez") == (200, "alive\n")
+        call_over_many_connections(server)
+        assert answered(server) == [CONNECTIONS]
+        assert samples(server, "nv_inference_request_success", model="real") == [CONNECTIONS]
+        compute = {"model": "real", "phase": "compute"}
+        assert samples(server, "forwardpass_phase_seconds_count", **compute) == [CONNECTIONS]
+        assert samples(server, "forwardpass_phase_seconds_bucket", le="+Inf", **compute) == [
+            CONNECTIONS
+        ]
+        assert samples(server, "forwardpass_model_info", model="real") == [1]
+        assert samples(server, "forwardpass_calls_in_flight") == [0]
+        server.signal(signal.SIGTERM)
+        assert server.finish() == 0
+    called = [line["worker"] for line in server.lines if line["event"] == "call"]
+    assert len(called) == CONNECTIONS
+    assert set(called) == {0, 1}
+    assert server.lines[-1]["event"] == "stopped"
+
+
+def test_a_killed_worker_is_started_again_and_what_it_counted_stays(real: Path) -> None:
+    with serving(real, "--workers", "2") as server:
+        server.wait_for("ready")
+        call_over_many_connections(server)
+        assert answered(server) == [CONNECTIONS]
+        os.kill(workers_of(server)[0], signal.SIGKILL)
+        ended = server.wait_for("worker_ended")
+        assert ended["how"] == "ended with SIGKILL"
+        assert answered(server) == [CONNECTIONS]
+        # While it is away, and when it is back.
+        call_over_many_connections(server)
+        server.wait_for("ready", worker=ended["number"])
+        call_over_many_connections(server)
+        assert answered(server) == [3 * CONNECTIONS]
+        assert samples(server, "nv_inference_request_success") == [3 * CONNECTIONS]
+        assert samples(server, "forwardpass_worker_restarts_total") == [1]
+        assert len(workers_of(server)) == 2
+        server.signal(signal.SIGTERM)
+        assert server.finish() == 0
+
+
+def test_a_worker_that_keeps_ending_is_told_by_the_probes_and_the_others_answer(
+    real: Path,
+) -> None:
+    with serving(real, "--workers", "2") as server:
+        server.wait_for("ready")
+        away = real.rename(real.with_name("away"))
+        os.kill(workers_of(server)[0], signal.SIGKILL)
+        number = server.wait_for("worker_ended")["number"]
+        for _ in range(4):
+            ended = server.wait_for("worker_ended")
+            assert ended["number"] == number
+            assert "is no folder" in ended["reason"]
+        assert get(server, "/livez") == (503, "not alive\n")
+        assert get(server, "/readyz") == (503, "not ready\n")
+        call_over_many_connections(server)
+        away.rename(real)
+        server.wait_for("ready", worker=number)
+        assert get(server, "/readyz") == (200, "ready\n")
+
+
+def test_a_worker_that_hangs_is_told_by_livez_and_its_counts_stay(real: Path) -> None:
+    with serving(real, "--workers", "2") as server:
+        server.wait_for("ready")
+        call_over_many_connections(server)
+        assert answered(server) == [CONNECTIONS]
+        stopped = workers_of(server)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        assert get(server, "/livez")[0] == 503
+        assert answered(server) == [CONNECTIONS]
+        os.kill(stopped, signal.SIGCONT)
+        assert get(server, "/livez")[0] == 200
+
+
+def test_what_both_workers_accepted_is_finished_after_sigterm(repository: Publisher) -> None:
+    repository("busy", busy())
+    with (
+        serving(repository.root, "--workers", "2") as server,
+        connections(server, 8) as stubs,
+    ):
+        server.wait_for("ready")
+        calls = [stub.Predict.future(steps(3_000), timeout=100) for stub in stubs]
+        wait_until_in_flight(metrics_of(server), len(calls))
+        server.signal(signal.SIGTERM)
+        for call in calls:
+            assert from_tensor(call.result().outputs["size"]).tolist() == [64, 64]
+        assert server.finish() == 0
+    ends = {line["worker"]: line for line in server.lines if "unfinished" in line}
+    assert [ends[worker]["unfinished"] for worker in (0, 1)] == [0, 0]
+
+
+def test_a_second_signal_ends_the_workers_at_once(repository: Publisher) -> None:
+    repository("busy", busy())
+    with (
+        serving(repository.root, "--workers", "2") as server,
+        connections(server, 1) as stubs,
+        ends_of(workers_of(server)) as ends,
+    ):
+        server.wait_for("ready")
+        call = stubs[0].Predict.future(steps(10_000_000), timeout=100)
+        wait_until_in_flight(metrics_of(server), 1)
+        server.signal(signal.SIGTERM)
+        server.wait_for("draining")
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(60) == 128 + signal.SIGTERM
+        wait_for_ends(ends)
+        with pytest.raises(grpc.RpcError) as caught:
+            call.result()
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_no_worker_outlives_the_supervisor(real: Path) -> None:
+    with serving(real, "--workers", "2") as server, ends_of(workers_of(server)) as ends:
+        assert len(ends) == 2
+        server.signal(signal.SIGKILL)
+        wait_for_ends(ends)
+
+
+@pytest.mark.parametrize(("first", "second"), [("1", "2"), ("2", "1"), ("2", "2")])
+def test_a_second_server_on_the_port_does_not_start(real: Path, first: str, second: str) -> None:
+    with serving(real, "--workers", first) as server:
+        port = str(server.port)
+        result = run(str(real), "--workers", second, "--port", port, "--metrics-port", "0")
+    assert result.returncode == 1
+    told = f"forwardpass-serve: error: cannot listen on 127.0.0.1:{port}: is another server there?"
+    assert result.stderr.splitlines()[-1] == told
+
+
+def test_what_cannot_start_says_what_one_process_says(
+    real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(real.parent)
+    with listen(0) as taken:
+        port = str(taken.getsockname()[1])
+        for flags in (
+            ["nowhere", "--metrics-port", "0"],
+            ["models", "--metrics-port", "0", "--tls-key", "k.pem"],
+            ["models", "--metrics-port", port],
+        ):
+            one, two = (run(*flags, "--port", "0", "--workers", number) for number in ("1", "2"))
+            assert two.returncode == one.returncode == 1
+            assert two.stderr == one.stderr
+            assert len(two.stderr.splitlines()) == 1
+
+
+def test_management_calls_are_refused_with_workers() -> None:
+    with pytest.raises(SettingsError, match="LoadModel would reach one of them"):
+        load(["models", "--workers", "2", "--management-port", "8003"])
+    load(["models", "--workers", "1", "--management-port", "8003"])
+
+
+@pytest.mark.parametrize(
+    ("workers", "given", "threads"), [(1, 0, 8), (2, 0, 4), (3, 0, 2), (16, 0, 1), (2, 8, 8)]
+)
+def test_cores_are_divided(
+    real: Path, monkeypatch: pytest.MonkeyPatch, workers: int, given: int, threads: int
+) -> None:
+    monkeypatch.setattr(app, "available_cores", lambda: 8)
+    options = app.open_repository(Settings(models=real, workers=workers, threads=given))._options
+    assert options.threads == threads
+    assert options.cores == max(1, 8 // workers)
+
+
+def listen(port: int, *options: int) -> socket.socket:
+    one = socket.socket()
+    try:
+        for option in (socket.SO_REUSEADDR, *options):
+            one.setsockopt(socket.SOL_SOCKET, option, 1)
+        one.bind(("127.0.0.1", port))
+        one.listen()
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+def test_a_held_port_takes_listeners_that_share_it_and_no_others() -> None:
+    held = Port("127.0.0.1", 0)
+    try:
+        with pytest.raises(OSError, match="is another server there"):
+            Port("127.0.0.1", held.number)
+        with pytest.raises(OSError, match="in use"):
+            listen(held.number)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", held.number), 60)
+        workers = [listen(held.number, socket.SO_REUSEPORT) for _ in range(2)]
+        socket.create_connection(("127.0.0.1", held.number), 60).close()
+        with pytest.raises(OSError, match="in use"):
+            listen(held.number)
+        for worker in workers:
+            worker.close()
+        # Also while none of them lives.
+        with pytest.raises(OSError, match="is another server there"):
+            Port("127.0.0.1", held.number)
+    finally:
+        held.close()
+    listen(held.number).close()
+
+
+def test_a_port_is_not_taken_from_one_who_shares_it() -> None:
+    with (
+        listen(0, socket.SO_REUSEPORT) as other,
+        pytest.raises(OSError, match="is another server there"),
+    ):
+        Port("127.0.0.1", other.getsockname()[1])
+
+
+def test_a_port_can_be_had_at_once_after_its_last_connection() -> None:
+    with listen(0) as before:
+        port = before.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), 60) as caller:
+            # Who closes first waits for a minute, here as in a server that drains.
+            before.accept()[0].close()
+            assert caller.recv(1) == b""
+    Port("127.0.0.1", port).close()
+
+
+def test_every_address_of_a_name_is_held() -> None:
+    held = Port("localhost", 0)
+    try:
+        for family, _, _, _, address in socket.getaddrinfo("localhost", held.number):
+            with socket.socket(family) as one, pytest.raises(OSError, match="in use"):
+                one.bind(address)
+    finally:
+        held.close()
+
+
+def counted(value: float, version: str = "1", waiting: float = 0) -> list[Family]:
+    labels = {"model": "m", "version": version}
+    return [
+        ("calls", "Calls.", "counter", [("calls_total", {}, value)]),
+        ("rows", "Rows.", "histogram", [("rows_count", labels, value), ("rows_sum", labels, 0.5)]),
+        ("waiting", "Jobs.", "gauge", [("waiting", labels, waiting)]),
+        (
+            "nv_inference_pending_request_count",
+            "Jobs.",
+            "unknown",
+            [("nv_inference_pending_request_count", labels, waiting)],
+        ),
+        ("forwardpass_model_info", "1.", "gauge", [("forwardpass_model_info", labels, 1)]),
+    ]
+
+
+def rendered(totals: Totals) -> dict[str, float]:
+    return {
+        f"{sample.name} {sample.labels.get('version', '')}".strip(): sample.value
+        for metric in totals.collect()
+        for sample in metric.samples
+    }
+
+
+def test_counts_are_kept_and_gauges_are_of_those_that_live() -> None:
+    totals = Totals()
+    totals.take(0, counted(5, waiting=2))
+    totals.take(1, counted(7, waiting=3))
+    together = {
+        "calls_total": 12,
+        "rows_count 1": 12,
+        "rows_sum 1": 1,
+        "waiting 1": 5,
+        "nv_inference_pending_request_count 1": 5,
+        "forwardpass_model_info 1": 1,
+    }
+    assert rendered(totals) == together
+    totals.take(1, counted(7, waiting=3))
+    assert rendered(totals) == together
+    totals.ended(0)
+    alone = {**together, "waiting 1": 3, "nv_inference_pending_request_count 1": 3}
+    assert rendered(totals) == alone
+    # Its successor begins at 0.
+    totals.take(0, counted(1))
+    assert rendered(totals) == {**alone, "calls_total": 13, "rows_count 1": 13, "rows_sum 1": 1.5}
+
+
+def test_a_version_that_is_loaded_again_begins_at_0_and_the_total_goes_on() -> None:
+    totals = Totals()
+    totals.take(0, counted(5))
+    totals.take(0, counted(2))
+    assert rendered(totals)["calls_total"] == 7
+
+
+def test_a_version_goes_once_no_worker_has_it() -> None:
+    totals = Totals()
+    totals.take(0, counted(5))
+    totals.take(1, counted(7))
+    totals.take(0, counted(6, version="2"))
+    totals.prune()
+    assert rendered(totals)["rows_count 1"] == 12
+    totals.take(1, counted(8, version="2"))
+    totals.prune()
+    shown = rendered(totals)
+    assert "rows_count 1" not in shown
+    assert shown["rows_count 2"] == 14
+    assert shown["calls_total"] == 14
