@@ -155,10 +155,16 @@ class ModelCounters:
             self._add_up()
 
     def answered(
-        self, decode_seconds: float, compute_seconds: float, encode_seconds: float
+        self, decode_seconds: Sequence[float], compute_seconds: float, encode_seconds: float
     ) -> None:
-        """Counts where the time of one answer went: all of it at once, or the counts differ."""
-        self._answers.append((decode_seconds, compute_seconds, encode_seconds))
+        """Counts where the time of answers went: all of it at once, or the counts differ.
+
+        Args:
+            decode_seconds: Those of each.
+            compute_seconds: The run's that they come from.
+            encode_seconds: Those of each, where several are encoded together on average.
+        """
+        self._answers.extend([(spent, compute_seconds, encode_seconds) for spent in decode_seconds])
         if len(self._answers) >= _PUT_DOWN:
             self._add_up()
 

@@ -92,7 +92,7 @@ class Execution:
 
     def count(self, answer: Answer, encode_seconds: float) -> None:
         """Counts where the time of an answer went."""
-        self._loaded.counters.answered(self._decode_seconds, answer.run.seconds, encode_seconds)
+        self._loaded.counters.answered([self._decode_seconds], answer.run.seconds, encode_seconds)
 
     def reply(
         self, answer: Answer, encode: Callable[[], Response], *, takes_long: bool = False

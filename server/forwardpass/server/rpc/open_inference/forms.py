@@ -15,7 +15,7 @@ from forwardpass.server.rpc.execution import give_back, raise_
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.open_inference.messages import message as kind
 from forwardpass.server.rpc.open_inference.request import Sent, Terms
-from forwardpass.server.rpc.open_inference.response import encode
+from forwardpass.server.rpc.open_inference.response import encode, encode_alike
 from forwardpass.server.rpc.parse import parse
 from forwardpass.server.rpc.scan import without
 from forwardpass.server.runtime.repository import Repository
@@ -71,17 +71,12 @@ class Form:
     def answer(self, jobs: Sequence["FormJob"], run: Outcome) -> None:
         """See `Kind.answer`."""
         started = time.perf_counter()
-        terms = self.terms
-        start = 0
-        messages = []
-        for job in jobs:
-            messages.append(encode(terms, job.request_id, Answer(run, start, job.rows, 0.0)))
-            start += job.rows
+        messages = encode_alike(self.terms, [job.request_id for job in jobs], run)
         seconds = (time.perf_counter() - started) / len(jobs)
         # First, so that who has an answer finds it counted.
-        answered = terms.loaded.counters.answered
-        for job in jobs:
-            answered(job.decode_seconds, run.seconds, seconds)
+        self.terms.loaded.counters.answered(
+            [job.decode_seconds for job in jobs], run.seconds, seconds
+        )
         for job, message in zip(jobs, messages, strict=True):
             job.call.reply(message)
 
@@ -139,7 +134,7 @@ class FormJob(Job):
         terms = self.form.terms
         data = encode(terms, self.request_id, answer)
         seconds = time.perf_counter() - started
-        terms.loaded.counters.answered(self.decode_seconds, answer.run.seconds, seconds)
+        terms.loaded.counters.answered([self.decode_seconds], answer.run.seconds, seconds)
         self.call.reply(data)
 
     def _end(self, code: int) -> None:

@@ -5,12 +5,13 @@ answer to answer (the model, a tensor's name, type and shape) is written once an
 elements are copied once, into the answer.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from forwardpass.server.rpc.open_inference.classification import classify
 from forwardpass.server.rpc.open_inference.messages import message
 from forwardpass.server.rpc.open_inference.request import Terms
-from forwardpass.server.scheduling.job import Answer
+from forwardpass.server.scheduling.job import Answer, Outcome
 from forwardpass.wire import Array, to_tensor
 from forwardpass.wire.dtypes import STRING
 from forwardpass.wire.fields import varint
@@ -54,6 +55,43 @@ def encode(terms: Terms, request_id: str, answer: Answer) -> bytes:
         parts.append(_tensor(name, kind.open_inference, shape))
         contents += (_prefix(_RAW_OUTPUT_CONTENTS, len(data)), data)
     return b"".join((*parts, *contents))
+
+
+def encode_alike(terms: Terms, request_ids: Sequence[str], run: Outcome) -> list[bytes]:
+    """Returns the bytes of the answers to requests of the same terms that have shared a run.
+
+    Args:
+        terms: What was asked for.
+        request_ids: What the callers call the requests, in the order of their rows.
+        run: What the model gave.
+    """
+    loaded = terms.loaded
+    specs = loaded.signature.outputs
+    kinds = [specs[name].type for name in terms.outputs]
+    if terms.classes or STRING in kinds:
+        rows = terms.rows
+        return [
+            encode(terms, request_id, Answer(run, index * rows, rows, 0.0))
+            for index, request_id in enumerate(request_ids)
+        ]
+    alone = len(request_ids) == 1
+    same = _model(loaded.name, loaded.number)
+    contents = []
+    for name, kind in zip(terms.outputs, kinds, strict=True):
+        shape, content = run.outputs[name].shape, run.content(name)
+        same += _tensor(name, kind.open_inference, shape if alone else (terms.rows, *shape[1:]))
+        size = len(content) // len(request_ids)
+        contents.append((_prefix(_RAW_OUTPUT_CONTENTS, size), content, size))
+    messages = []
+    for index, request_id in enumerate(request_ids):
+        parts = [same]
+        for prefix, content, size in contents:
+            parts.append(prefix)
+            parts.append(content[index * size : (index + 1) * size])
+        if request_id:
+            parts.append(_ModelInferResponse(id=request_id).SerializeToString())
+        messages.append(b"".join(parts))
+    return messages
 
 
 def stream_answer(response: bytes) -> bytes:
