@@ -68,7 +68,7 @@ def encode_alike(terms: Terms, request_ids: Sequence[str], run: Outcome) -> list
     loaded = terms.loaded
     specs = loaded.signature.outputs
     kinds = [specs[name].type for name in terms.outputs]
-    if terms.classes or STRING in kinds:
+    if terms.classes or any(kind is STRING for kind in kinds):
         rows = terms.rows
         return [
             encode(terms, request_id, Answer(run, index * rows, rows, 0.0))
