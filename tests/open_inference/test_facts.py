@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,7 +26,7 @@ from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.runtime.version import Version
 from forwardpass.server.scheduling.job import Job
 from forwardpass.server.scheduling.worker import Worker
-from forwardpass.server.transport.call import Call
+from forwardpass.server.transport.call import Call, Ts
 from forwardpass.v1.model_service_pb2 import GetModelRequest, ModelReference
 from forwardpass.wire import Failure, Reason
 from forwardpass.wire.open_inference import SERVICE
@@ -333,7 +334,7 @@ def test_sizes_of_runs_that_callers_choose_do_not_pile_up() -> None:
     batches = counters.batches()
     assert len(batches) == BATCH_SIZES
     assert batches[0] == (1, 2, 0.5)
-    assert counters.runs.value == BATCH_SIZES + 100
+    assert counters.runs == BATCH_SIZES + 100
 
 
 def test_there_is_one_repository_and_it_has_no_name(calls: Calls) -> None:
@@ -367,8 +368,8 @@ class HeldCall(Call):
         self.failure = failure
         self.ended.set()
 
-    def resume(self, step: Any) -> None:
-        self.guard(step)
+    def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
+        self.guard(step, *args)
 
     def offload(self, step: Any) -> None:
         self.guard(step)

@@ -12,7 +12,7 @@ from conftest import Running, StartServer
 from failures import read_failure
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, embedder
 
-from forwardpass.server.rpc.open_inference.stream import IN_FLIGHT
+from forwardpass.server.rpc.streams import IN_FLIGHT
 from forwardpass.wire import Reason
 
 from .calls import FEATURES, Calls, emb, infer_request, raw_output
@@ -176,8 +176,8 @@ def test_requests_of_a_caller_that_has_gone_are_not_run(
     assert admission.wait_idle(30)
     assert version.loaded is not None
     version.loaded.leases.close()
-    assert version.counters.succeeded.read()[0] <= 1
-    assert version.counters.rows.value <= len(FEATURES)
+    assert version.counters.succeeded[0] <= 1
+    assert version.counters.rows <= len(FEATURES)
 
 
 def test_an_inner_failure_tells_the_request_id_and_nothing_else(

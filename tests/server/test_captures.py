@@ -182,7 +182,7 @@ def test_rows_are_filled_up_to_the_next_size_with_the_last_one() -> None:
     def run(
         outputs: Sequence[str],
         inputs: Mapping[str, Array],
-        on_begin: Callable[[Callable[[], None]], None],
+        on_begin: Callable[[Callable[[], None]], None] | None,
     ) -> list[Array]:
         seen.append(inputs["x"])
         return [inputs[name] * 2 for name in outputs]

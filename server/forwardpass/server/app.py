@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from forwardpass.server.health import Readiness
 from forwardpass.server.metrics import ModelCounters, ServerCollector
 from forwardpass.server.rpc import open_inference
-from forwardpass.server.rpc.dispatch import admitted, counted
+from forwardpass.server.rpc.dispatch import guard
 from forwardpass.server.rpc.generation import Generation
 from forwardpass.server.rpc.health import Health
 from forwardpass.server.rpc.inference import Inference
@@ -92,7 +92,11 @@ class Server:
             raise SettingsError(
                 "management calls on a port that others can reach take a management_token"
             )
-        routes, methods = counted(self._routes() | (self._management_routes() if shared else {}))
+        facts = self._fact_routes() | (self._management_routes() if shared else {})
+        routes, methods = guard(facts)
+        work, work_methods = guard(self._work_routes(), self._admission)
+        routes |= work
+        methods |= work_methods
         self.registry = CollectorRegistry()
         self.registry.register(
             ServerCollector(methods, self._loaded_models, self._in_flight),
@@ -180,31 +184,34 @@ class Server:
             self._metrics.stop()
         _log.info("stopped", unfinished=unfinished)
 
-    def _routes(self) -> dict[str, Route]:
-        settings = self._settings
+    def _work_routes(self) -> dict[str, Route]:
+        """Returns what runs models, and is admitted first."""
         reader = self._reader()
         inference = Inference(self._repository, reader)
         generation = Generation(self._repository, reader)
         streams = Streams(inference, self._repository, self.readiness)
-        models = Models(self._repository)
-        health = Health(self.readiness)
-        work = {
+        return {
             f"/{INFERENCE}/Predict": Route(Kind.UNARY, inference.predict),
             f"/{INFERENCE}/Embed": Route(Kind.UNARY, inference.embed),
             f"/{INFERENCE}/Generate": Route(Kind.UNARY, generation.generate),
             f"/{INFERENCE}/PredictStream": Route(Kind.BIDI_STREAM, streams.predict),
             f"/{INFERENCE}/EmbedStream": Route(Kind.BIDI_STREAM, streams.embed),
             f"/{INFERENCE}/GenerateStream": Route(Kind.SERVER_STREAM, generation.generate_stream),
+            **self._protocol(reader).work,
         }
-        protocol = self._protocol(reader)
-        routes = admitted(work | protocol.work, self._admission) | {
+
+    def _fact_routes(self) -> dict[str, Route]:
+        """Returns what tells about the server and its models, whatever else is under way."""
+        models = Models(self._repository)
+        health = Health(self.readiness)
+        routes = {
             f"/{MODELS}/ListModels": Route(Kind.UNARY, models.list_models),
             f"/{MODELS}/GetModel": Route(Kind.UNARY, models.get_model),
             f"/{HEALTH}/Check": Route(Kind.UNARY, health.check),
             f"/{HEALTH}/Watch": Route(Kind.SERVER_STREAM, health.watch),
-            **protocol.facts,
+            **self._protocol(self._reader()).facts,
         }
-        if settings.reflection:
+        if self._settings.reflection:
             reflection = Reflection(
                 (INFERENCE, MODELS, OPEN_INFERENCE, HEALTH),
                 [descriptor_pool.Default(), open_inference_pool()],

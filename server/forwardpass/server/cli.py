@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from forwardpass.server.settings import Settings
 
+# More than the calls in flight hold: else a round comes with each burst of them.
+_OBJECTS = 20_000
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; exits 0 after a drain, 1 if it cannot serve, 2 on a wrong setting."""
@@ -84,9 +87,13 @@ def _serve(make: Callable[[], _Serving], start_errors: tuple[type[Exception], ..
 
 
 def settle() -> None:
-    """Turns the garbage collector on, but for what is there for good, which would hold up calls."""
+    """Turns the garbage collector on, but for what is there for good, which would hold up calls.
+
+    What a call leaves needs no collector, so that its rounds are for what is left by chance.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_OBJECTS)
     gc.enable()
 
 

@@ -1,14 +1,18 @@
 """Counters on the hot path, Prometheus series at scrape.
 
-A call adds to plain numbers under one short lock; nothing of prometheus_client runs until somebody
-scrapes. Labels come from the loaded models and the served methods only, never from a caller.
+A call puts numbers down, or adds to plain ones under a short lock; nothing of prometheus_client
+runs until somebody scrapes. Labels come from the loaded models and the served methods only, never
+from a caller.
 """
 
+import math
 import threading
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
+import numpy as np
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -18,7 +22,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from forwardpass.server.transport.call import Call, Kind
+from forwardpass.server.transport.call import Kind
+from forwardpass.wire import Array
 
 # Seconds: a single-row MLP computes in 20 microseconds, a large network in seconds.
 SECONDS = (
@@ -28,12 +33,18 @@ SECONDS = (
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 # So many sizes of a run are told apart for each version: callers choose them.
 BATCH_SIZES = 256
+# So many requests or runs are put down before they are added up: together that costs less, but it
+# must not hold up the calls that wait meanwhile.
+_PUT_DOWN = 256
 _CODES = (
     *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
     *("ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"),
     *("ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"),
     "UNAUTHENTICATED",
 )
+
+
+T = TypeVar("T")
 
 
 class Number:
@@ -61,10 +72,10 @@ class Total:
         self._count = 0
         self._seconds = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Counts one time."""
+    def add(self, seconds: float, times: int = 1) -> None:
+        """Counts one time, or several that took so long together."""
         with self._lock:
-            self._count += 1
+            self._count += times
             self._seconds += seconds
 
     def read(self) -> tuple[int, float]:
@@ -79,116 +90,176 @@ class Histogram:
     __slots__ = ("_bounds", "_counts", "_lock", "_sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
+        self._bounds = np.array(bounds, np.float64)
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
         self._sum = 0.0
         self._lock = threading.Lock()
 
-    def observe(self, value: float) -> None:
-        """Counts one observation."""
+    def observe(self, values: Array) -> None:
+        """Counts observations: an array of one axis."""
+        buckets = np.searchsorted(self._bounds, values)
+        counts = np.bincount(buckets, minlength=len(self._counts))
         with self._lock:
-            self._counts[bisect_left(self._bounds, value)] += 1
-            self._sum += value
+            self._counts += counts
+            self._sum += float(values.sum())
 
     def totals(self) -> tuple[int, float]:
         """Returns the number of observations and their sum."""
         with self._lock:
-            return sum(self._counts), self._sum
+            return int(self._counts.sum()), self._sum
 
     def cumulative(self) -> tuple[list[tuple[str, float]], float]:
         """Returns Prometheus's (upper bound, count up to it) pairs, and the sum."""
         with self._lock:
-            counts, total = list(self._counts), self._sum
-        pairs: list[tuple[str, float]] = []
-        running = 0
-        for bound, count in zip(
-            (*map(repr, map(float, self._bounds)), "+Inf"), counts, strict=True
-        ):
-            running += count
-            pairs.append((bound, running))
-        return pairs, total
+            counts, total = self._counts.cumsum().tolist(), self._sum
+        bounds = (*map(repr, self._bounds.tolist()), "+Inf")
+        return list(zip(bounds, counts, strict=True)), total
 
 
 class ModelCounters:
     """What is counted for one version of a model.
 
+    What requests add is put down first, which takes no lock, and added up later: when there is
+    much of it, or when somebody reads.
+
     Attributes:
-        succeeded: Requests answered, from their arrival to their end.
-        failed: Requests that were not, likewise.
-        rows: Rows that the model ran on.
-        runs: Runs of the model.
-        pending: Jobs that wait.
+        failed: Requests that were not answered, from their arrival to their end.
+        pending: Tells how many jobs wait.
         dropped: Jobs not run, by why.
-        phases: Where the time of requests went. The queue counts once a job's run is over, the
-            others once its answer is made: a run's time counts for every request that it answers.
-        batch_rows: Rows by run.
         last_run: When a run last ended, in seconds since 1970; 0 before the first.
     """
 
     def __init__(self) -> None:
-        self.succeeded = Total()
         self.failed = Total()
-        self.rows = Number()
-        self.runs = Number()
-        self.pending = Number()
+        self.pending: Callable[[], int] = int
         self.dropped = {"cancelled": Number(), "expired": Number()}
-        self.phases = {
+        self.last_run = 0.0
+        self._succeeded = Total()
+        self._phases = {
             phase: Histogram(SECONDS) for phase in ("decode", "queue", "compute", "encode")
         }
-        self.batch_rows = Histogram(ROWS)
-        self.last_run = 0.0
+        self._batch_rows = Histogram(ROWS)
         self._batches: dict[int, Total] = {}
-        self._batches_lock = threading.Lock()
-        self._answers_lock = threading.Lock()
+        self._rows = 0
+        # Put down, and not added up yet.
+        self._answers: deque[tuple[float, float, float]] = deque()
+        self._successes: deque[float] = deque()
+        self._runs: deque[tuple[int, Sequence[float], float]] = deque()
+        self._adding = threading.Lock()
 
-    def ran(self, rows: int, queue_seconds: Iterable[float], compute_seconds: float) -> None:
+    def ran(self, rows: int, queue_seconds: Sequence[float], compute_seconds: float) -> None:
         """Counts one run of the model, and how long each of its jobs had waited."""
-        self.rows.add(rows)
-        self.runs.add(1)
-        self.batch_rows.observe(rows)
-        for seconds in queue_seconds:
-            self.phases["queue"].observe(seconds)
-        with self._batches_lock:
-            self.last_run = time.time()
-            if rows in self._batches or len(self._batches) < BATCH_SIZES:
-                self._batches.setdefault(rows, Total()).add(compute_seconds)
+        self.last_run = time.time()
+        self._runs.append((rows, queue_seconds, compute_seconds))
+        if len(self._runs) >= _PUT_DOWN:
+            self._add_up()
 
     def answered(
-        self, decode_seconds: float, compute_seconds: float, encode_seconds: float
+        self, decode_seconds: Sequence[float], compute_seconds: float, encode_seconds: float
     ) -> None:
-        """Counts where the time of one answer went: all of it at once, or the counts differ."""
-        with self._answers_lock:
-            self.phases["decode"].observe(decode_seconds)
-            self.phases["compute"].observe(compute_seconds)
-            self.phases["encode"].observe(encode_seconds)
+        """Counts where the time of answers went: all of it at once, or the counts differ.
+
+        Args:
+            decode_seconds: Those of each.
+            compute_seconds: The run's that they come from.
+            encode_seconds: Those of each, where several are encoded together on average.
+        """
+        self._answers.extend([(spent, compute_seconds, encode_seconds) for spent in decode_seconds])
+        if len(self._answers) >= _PUT_DOWN:
+            self._add_up()
 
     def ended(self, seconds: float, *, failed: bool) -> None:
         """Counts one request, and how long it took from its arrival."""
-        (self.failed if failed else self.succeeded).add(seconds)
+        if failed:
+            self.failed.add(seconds)
+        else:
+            self._successes.append(seconds)
+
+    @property
+    def succeeded(self) -> tuple[int, float]:
+        """How many requests were answered, and their seconds from their arrival to their end."""
+        self._add_up()
+        return self._succeeded.read()
+
+    @property
+    def phases(self) -> Mapping[str, Histogram]:
+        """Where the time of requests went.
+
+        The queue counts once a job's run is over, the others once its answer is made: a run's time
+        counts for every request that it answers. The counts of these others are the same.
+        """
+        self._add_up()
+        return self._phases
+
+    @property
+    def batch_rows(self) -> Histogram:
+        """Rows by run."""
+        self._add_up()
+        return self._batch_rows
+
+    @property
+    def rows(self) -> int:
+        """Rows that the model ran on."""
+        self._add_up()
+        return self._rows
+
+    @property
+    def runs(self) -> int:
+        """Runs of the model."""
+        return self.batch_rows.totals()[0]
 
     def phase_totals(self) -> dict[str, tuple[int, float]]:
-        """Returns counts and seconds by phase; the counts of answers' phases are the same."""
-        with self._answers_lock:
-            return {phase: histogram.totals() for phase, histogram in self.phases.items()}
+        """Returns counts and seconds by phase."""
+        self._add_up()
+        with self._adding:
+            return {phase: histogram.totals() for phase, histogram in self._phases.items()}
 
     def batches(self) -> list[tuple[int, int, float]]:
         """Returns (rows, runs, seconds of the model) for the first `BATCH_SIZES` sizes of a run."""
-        with self._batches_lock:
+        self._add_up()
+        with self._adding:
             return sorted((rows, *total.read()) for rows, total in self._batches.items())
+
+    def _add_up(self) -> None:
+        """Adds up what has been put down."""
+        with self._adding:
+            if answers := _take(self._answers):
+                columns = np.array(answers).T
+                for phase, seconds in zip(("decode", "compute", "encode"), columns, strict=True):
+                    self._phases[phase].observe(seconds)
+            if successes := _take(self._successes):
+                self._succeeded.add(math.fsum(successes), len(successes))
+            if runs := _take(self._runs):
+                self._batch_rows.observe(np.array([rows for rows, _, _ in runs]))
+                waits = np.array([wait for _, waits, _ in runs for wait in waits])
+                self._phases["queue"].observe(waits)
+                self._add_up_batches(runs)
+
+    def _add_up_batches(self, runs: Sequence[tuple[int, Sequence[float], float]]) -> None:
+        for rows, _, seconds in runs:
+            self._rows += rows
+            if rows in self._batches or len(self._batches) < BATCH_SIZES:
+                self._batches.setdefault(rows, Total()).add(seconds)
+
+
+def _take(put_down: deque[T]) -> list[T]:
+    """Takes what is there now; threads may go on putting down."""
+    return [put_down.popleft() for _ in range(len(put_down))]
 
 
 class MethodCounters:
-    """What is counted for one method."""
+    """What is counted for one method.
+
+    Attributes:
+        kind: How many messages go each way.
+        started: Calls begun.
+        handled: Calls ended, by status.
+    """
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.started = Number()
         self.handled = [Number() for _ in _CODES]
-
-    def count(self, call: Call) -> None:
-        """Counts the call now, and its outcome at its end."""
-        self.started.add(1)
-        call.on_end(lambda code: self.handled[code].add(1))
 
 
 class ServerCollector(Collector):
@@ -265,7 +336,7 @@ class ServerCollector(Collector):
                 phases.add_metric([*values, phase], buckets, total)
             buckets, total = counters.batch_rows.cumulative()
             batches.add_metric(values, buckets, total)
-            pending.add_metric(values, counters.pending.value)
+            pending.add_metric(values, counters.pending())
             for reason, number in counters.dropped.items():
                 dropped.add_metric([*values, reason], number.value)
             for metric, value in _triton_values(counters).items():
@@ -291,16 +362,16 @@ _TRITON = (
 
 def _triton_values(counters: ModelCounters) -> dict[str, float]:
     spent = {phase: seconds * 1e6 for phase, (_, seconds) in counters.phase_totals().items()}
-    succeeded, seconds = counters.succeeded.read()
+    succeeded, seconds = counters.succeeded
     return {
         "nv_inference_request_success": succeeded,
         "nv_inference_request_failure": counters.failed.read()[0],
-        "nv_inference_count": counters.rows.value,
-        "nv_inference_exec_count": counters.runs.value,
+        "nv_inference_count": counters.rows,
+        "nv_inference_exec_count": counters.runs,
         "nv_inference_request_duration_us": seconds * 1e6,
         "nv_inference_queue_duration_us": spent["queue"],
         "nv_inference_compute_input_duration_us": spent["decode"],
         "nv_inference_compute_infer_duration_us": spent["compute"],
         "nv_inference_compute_output_duration_us": spent["encode"],
-        "nv_inference_pending_request_count": counters.pending.value,
+        "nv_inference_pending_request_count": counters.pending(),
     }

@@ -12,37 +12,57 @@ from forwardpass.server.transport.call import Call, Receiver, Route, Routes
 _log = structlog.get_logger()
 
 
-def counted(routes: Routes) -> tuple[dict[str, Route], dict[str, MethodCounters]]:
-    """Returns the routes with every call counted and logged, and the counters by method."""
-    counters = {method: MethodCounters(route.kind) for method, route in routes.items()}
-    # What a line says of a call takes longer to find out than the call takes to be refused.
-    is_logged = _log.is_enabled_for(logging.DEBUG)
+class Gate:
+    """What every call of a method passes when it comes and when it goes.
 
-    def wrap(method: str, route: Route) -> Route:
-        def handle(call: Call, message: bytes) -> Receiver | None:
-            counters[method].count(call)
-            if is_logged:
-                call.on_end(lambda code: _log_end(call, code))
-            return route.handle(call, message)
+    Args:
+        route: What answers the method.
+        counters: What is counted of it.
+        admission: Admits its calls before their message is parsed; None where all are.
+    """
 
-        return dataclasses.replace(route, handle=handle)
+    def __init__(self, route: Route, counters: MethodCounters, admission: Admission | None) -> None:
+        self._route = route
+        self._handle = route.handle
+        self._counters = counters
+        self._admission = admission
+        # What a line says of a call takes longer to find out than the call takes to be refused.
+        self._is_logged = _log.is_enabled_for(logging.DEBUG)
 
-    return {method: wrap(method, route) for method, route in routes.items()}, counters
+    def guarded(self) -> Route:
+        """Returns the route with its calls passing through here."""
+        return dataclasses.replace(self._route, handle=self._enter, ended=self._leave)
 
-
-def admitted(routes: Routes, admission: Admission) -> dict[str, Route]:
-    """Returns the routes with every call admitted before its message is parsed."""
-
-    def wrap(route: Route) -> Route:
-        def handle(call: Call, message: bytes) -> Receiver | None:
+    def _enter(self, call: Call, message: bytes) -> Receiver | None:
+        self._counters.started.add(1)
+        if self._admission is not None:
             size = len(message)
-            admission.enter(size)
-            call.on_end(lambda _: admission.leave(size))
-            return route.handle(call, message)
+            self._admission.enter(size)
+            call.admitted = size
+        return self._handle(call, message)
 
-        return dataclasses.replace(route, handle=handle)
+    def _leave(self, call: Call, code: int) -> None:
+        self._counters.handled[code].add(1)
+        if self._admission is not None and call.admitted is not None:
+            self._admission.leave(call.admitted)
+        if self._is_logged:
+            _log_end(call, code)
 
-    return {method: wrap(route) for method, route in routes.items()}
+
+def guard(
+    routes: Routes, admission: Admission | None = None
+) -> tuple[dict[str, Route], dict[str, MethodCounters]]:
+    """Returns the routes with every call counted, logged and admitted, and the counters by method.
+
+    Args:
+        routes: What answers each method.
+        admission: Admits the calls; None where all are.
+    """
+    counters = {method: MethodCounters(route.kind) for method, route in routes.items()}
+    return {
+        method: Gate(route, counters[method], admission).guarded()
+        for method, route in routes.items()
+    }, counters
 
 
 def _log_end(call: Call, code: int) -> None:

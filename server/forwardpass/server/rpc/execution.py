@@ -1,11 +1,11 @@
 """Runs a model for a call, and turns what comes back into the call's answer."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn, Protocol, TypeVar
 
 from forwardpass.server.runtime.loaded import Loaded
-from forwardpass.server.scheduling.job import Answer, Job
+from forwardpass.server.scheduling.job import Answer, Job, earliest
 from forwardpass.server.transport.call import Call
 from forwardpass.v1 import inference_service_pb2, model_service_pb2
 from forwardpass.wire import Array
@@ -38,18 +38,25 @@ class Execution:
         call: Who asks.
         loaded: The model, on the lease that `Repository.find` took; it ends with the call.
         timed: Whether the answer tells where the time went.
-
-    Raises:
-        CallError: The model's queue is full: inputs that would be read in vain are not read.
     """
 
-    def __init__(self, call: Call, loaded: Loaded, *, timed: bool) -> None:
+    __slots__ = ("_call", "_decode_seconds", "_jobs", "_loaded", "_timed")
+
+    def __init__(self, call: Call, loaded: Loaded, *, timed: bool = False) -> None:
         self._call = call
         self._loaded = loaded
         self._timed = timed
         self._decode_seconds = 0.0
+        self._jobs: list[Job] = []
         call.on_end(self._end)
-        loaded.worker.check_room()
+
+    def check_room(self) -> None:
+        """Refuses the call before inputs are read that would be read in vain.
+
+        Raises:
+            CallError: The model's queue is full.
+        """
+        self._loaded.worker.check_room()
 
     def run(
         self,
@@ -59,6 +66,8 @@ class Execution:
         then: Callable[[Answer], None],
         *,
         alone: bool = False,
+        priority: int = 0,
+        timeout: float | None = None,
     ) -> None:
         """Has the model run, and calls `then` with what it gave, on the call's own thread.
 
@@ -68,19 +77,22 @@ class Execution:
             outputs: The names of the outputs wanted.
             then: Takes the answer.
             alone: Whether the run may not be shared with other callers.
+            priority: As `Job.priority`.
+            timeout: Seconds that it may wait for its turn; None for any number.
         """
         call = self._call
-        self._decode_seconds = call.elapsed
-
-        def failed(error: Exception) -> None:
-            call.resume(lambda: _raise(error))
-
-        def answered(answer: Answer) -> None:
-            call.resume(lambda: then(answer))
-
-        job = Job(inputs, rows, outputs, call.deadline, answered, failed, alone=alone)
-        call.on_end(lambda _: job.abandon())
+        now = time.perf_counter()
+        self._decode_seconds = now - call.started
+        deadline = earliest(call.deadline, timeout)
+        job = _Part(rows, outputs, deadline, now, priority=priority, alone=alone).of(
+            call, inputs, then
+        )
+        self._jobs.append(job)
         self._loaded.worker.submit(job)
+
+    def count(self, answer: Answer, encode_seconds: float) -> None:
+        """Counts where the time of an answer went."""
+        self._loaded.counters.answered([self._decode_seconds], answer.run.seconds, encode_seconds)
 
     def reply(
         self, answer: Answer, encode: Callable[[], Response], *, takes_long: bool = False
@@ -110,15 +122,53 @@ class Execution:
         encode_seconds = time.perf_counter() - started
         if self._timed:
             _tell(response.timing, answer, self._decode_seconds, encode_seconds)
-        self._loaded.counters.answered(self._decode_seconds, answer.compute_seconds, encode_seconds)
+        self.count(answer, encode_seconds)
         return response
 
     def _end(self, code: int) -> None:
-        self._loaded.counters.ended(self._call.elapsed, failed=bool(code))
-        self._loaded.leases.leave()
+        jobs, self._jobs = self._jobs, []
+        give_back(self._call, self._loaded, code, jobs)
 
 
-def _raise(error: Exception) -> NoReturn:
+class _Part(Job):
+    """One run of an execution, whose answer goes to `then` on the call's own thread."""
+
+    __slots__ = ("_call", "_inputs", "_then")
+
+    def of(
+        self, call: Call, inputs: Mapping[str, Array], then: Callable[[Answer], None]
+    ) -> "_Part":
+        """Returns itself, with the call that it is part of."""
+        self._call = call
+        self._inputs = inputs
+        self._then = then
+        return self
+
+    @property
+    def inputs(self) -> Mapping[str, Array]:
+        """See `Job.inputs`."""
+        return self._inputs
+
+    def answered(self, answer: Answer) -> None:
+        """See `Job.answered`."""
+        self._call.resume(self._then, answer)
+
+    def failed(self, error: Exception) -> None:
+        """See `Job.failed`."""
+        self._call.resume(raise_, error)
+
+
+def give_back(call: Call, loaded: Loaded, code: int, jobs: Iterable[Job]) -> None:
+    """Ends a call's use of a model: it is counted, the lease given back, no job need run."""
+    loaded.counters.ended(time.perf_counter() - call.started, failed=code != 0)
+    loaded.leases.leave()
+    if code:
+        for job in jobs:
+            job.abandon()
+
+
+def raise_(error: Exception) -> NoReturn:
+    """Raises, where a step is called for."""
     raise error
 
 
@@ -130,6 +180,6 @@ def _tell(
 ) -> None:
     timing.queue.FromNanoseconds(round(answer.queue_seconds * 1e9))
     timing.decode.FromNanoseconds(round(decode_seconds * 1e9))
-    timing.compute.FromNanoseconds(round(answer.compute_seconds * 1e9))
+    timing.compute.FromNanoseconds(round(answer.run.seconds * 1e9))
     timing.encode.FromNanoseconds(round(encode_seconds * 1e9))
-    timing.batch_rows = answer.batch_rows
+    timing.batch_rows = answer.run.rows

@@ -21,7 +21,7 @@ from forwardpass.server.rpc.parse import parse
 from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.runtime.signature import TensorSpec
-from forwardpass.server.scheduling.job import Answer
+from forwardpass.server.scheduling.job import Answer, Outcome
 from forwardpass.server.transport.call import Call
 from forwardpass.v1 import model_card_pb2
 from forwardpass.v1.inference_service_pb2 import (
@@ -111,6 +111,7 @@ class Generation:
         """Calls `begin` with what it takes to answer a request, on the call's own thread."""
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
+        execution.check_room()
 
         def draw() -> None:
             drawn = self._draw(loaded, execution, request)
@@ -284,8 +285,12 @@ def _chunks(
 
 def _total(parts: Collection[Answer]) -> Answer:
     return Answer(
-        {},
+        Outcome(
+            {},
+            rows=max(part.run.rows for part in parts),
+            seconds=sum(part.run.seconds for part in parts),
+        ),
+        start=0,
+        rows=0,
         queue_seconds=min(part.queue_seconds for part in parts),
-        compute_seconds=sum(part.compute_seconds for part in parts),
-        batch_rows=max(part.batch_rows for part in parts),
     )

@@ -55,6 +55,7 @@ class Inference:
         """
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
+        execution.check_room()
         outputs = loaded.signature.select_outputs(request.outputs)
         ranked = answers.check_top_k(loaded, request.top_k)
         wanted = outputs if ranked is None else tuple(dict.fromkeys((*outputs, ranked.name)))
@@ -92,6 +93,7 @@ class Inference:
         """Answers a request."""
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
+        execution.check_room()
         output = _embedding_output(loaded, request.output)
 
         def encode(answer: Answer) -> EmbedResponse:

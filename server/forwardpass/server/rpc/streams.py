@@ -1,4 +1,4 @@
-"""PredictStream and EmbedStream: many requests on one stream, answered in order.
+"""Many requests on one stream, answered in order: PredictStream and EmbedStream.
 
 Up to `IN_FLIGHT` requests of a stream are held at a time; the next is read when one of them has
 been answered, so a caller that sends faster than the models run, or does not read, is held back.
@@ -8,7 +8,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Generic, NoReturn, TypeVar
 
 from google.protobuf.message import Message
@@ -20,13 +19,14 @@ from forwardpass.server.rpc.memory import Memory
 from forwardpass.server.rpc.parse import parse
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.scheduling.admission import RETRY_AFTER
-from forwardpass.server.transport.call import Call, Receiver
+from forwardpass.server.transport.call import Call, Receiver, Ts
 from forwardpass.v1.inference_service_pb2 import EmbedStreamRequest, Error, PredictStreamRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Failure, Reason
 from forwardpass.wire.fields import length_delimited
 
 IN_FLIGHT = 8
+Item = TypeVar("Item")
 Request = TypeVar("Request", bound=Message)
 # The fields of PredictStreamResponse and EmbedStreamResponse.
 _RESPONSE, _ERROR = 1, 2
@@ -85,20 +85,28 @@ class StreamedCall(Call):
 
     def reply(self, message: bytes) -> None:
         """See `Call.reply`."""
-        self._end(_OK, length_delimited(_RESPONSE, message))
+        self._end(_OK, self.wrap(message))
 
     def fail(self, failure: Failure) -> None:
         """See `Call.fail`."""
+        self._end(failure.code, self.tell(failure))
+
+    def wrap(self, message: bytes) -> bytes:
+        """Returns the message of the stream that holds an answer."""
+        return length_delimited(_RESPONSE, message)
+
+    def tell(self, failure: Failure) -> bytes:
+        """Returns the message of the stream that tells what was wrong with the request."""
         error = Error(code=failure.code, reason=failure.reason, message=failure.message)
-        self._end(failure.code, length_delimited(_ERROR, error.SerializeToString()))
+        return length_delimited(_ERROR, error.SerializeToString())
 
     def abandon(self, code: int) -> None:
         """Ends the request because its stream has ended."""
         self._end(code, b"")
 
-    def resume(self, step: Callable[[], None]) -> None:
+    def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """See `Call.resume`."""
-        self._stream.resume(lambda: self.guard(step))
+        self._stream.resume(self.guard, step, *args)
 
     def offload(self, step: Callable[[], None]) -> None:
         """See `Call.offload`."""
@@ -136,19 +144,17 @@ class StreamedCall(Call):
         self._ended()
 
 
-class _Stream(ABC, Generic[Request]):
+class Stream(ABC, Generic[Item]):
     """The requests of one stream: those that wait, and those that are worked on, in order."""
 
-    def __init__(self, call: Call, kind: type[Request]) -> None:
+    def __init__(self, call: Call) -> None:
         self._call = call
-        self._kind = kind
         # Reentrant: a request may be answered while it is being begun.
         self._lock = threading.RLock()
-        self._waiting: deque[Request | InvalidInput] = deque()
+        self._waiting: deque[Item | InvalidInput] = deque()
         self._begun: deque[StreamedCall] = deque()
         self._half_closed = False
         self._draining = False
-        self._model = ModelReference()
 
     def open(self, readiness: Readiness) -> Receiver:
         """Begins to read, and returns what takes the messages."""
@@ -165,37 +171,28 @@ class _Stream(ABC, Generic[Request]):
         return self._receive
 
     @abstractmethod
-    def _begin(self, call: StreamedCall, request: Request) -> None:
+    def parse(self, message: bytes) -> Item | InvalidInput:
+        """Returns the request in a message, or what is wrong with it."""
+
+    @abstractmethod
+    def begin(self, call: StreamedCall, request: Item) -> None:
         """Begins to answer one request."""
 
-    @abstractmethod
-    def _reference(self, request: Request) -> ModelReference:
-        """Returns the part of a request that names its model."""
-
-    @abstractmethod
-    def _must_be_alone(self, request: Request) -> bool:
+    def must_be_alone(self, request: Item) -> bool:  # noqa: ARG002  # none, but for those with states
         """Whether a request must wait for those before it."""
+        return False
+
+    def new_call(self, ended: Callable[[], None], request: Item | InvalidInput) -> StreamedCall:  # noqa: ARG002  # what it says is no matter
+        """Returns the call that a request is answered by."""
+        return StreamedCall(self._call, ended)
 
     def _receive(self, message: bytes | None) -> None:
         with self._lock:
             if message is None:
                 self._half_closed = True
             else:
-                self._waiting.append(self._parse(message))
+                self._waiting.append(self.parse(message))
             self._advance()
-
-    def _parse(self, message: bytes) -> Request | InvalidInput:
-        """Returns the request, with the model of the one before where it names none."""
-        try:
-            request = parse(self._kind, message)
-        except InvalidInput as error:
-            return error
-        model = self._reference(request)
-        if model.name:
-            self._model.CopyFrom(model)
-        else:
-            model.CopyFrom(self._model)
-        return request
 
     def _advance(self) -> None:
         """Begins what may begin, and ends the stream when nothing is left."""
@@ -203,16 +200,18 @@ class _Stream(ABC, Generic[Request]):
             request = self._waiting[0]
             if isinstance(request, InvalidInput):
                 self._waiting.popleft()
-                self._add().fail(request.failure)
+                self._add(request).fail(request.failure)
                 continue
-            if self._begun and self._must_be_alone(request):
+            if self._begun and self.must_be_alone(request):
                 break
             self._waiting.popleft()
-            call = self._add()
-            call.guard(partial(self._begin, call, request))
+            call = self._add(request)
+            call.guard(self.begin, call, request)
         if self._begun:
             return
-        if self._draining:
+        if self._half_closed and not self._waiting:
+            self._call.finish()
+        elif self._draining:
             self._call.fail(
                 Failure(
                     Reason.SHUTTING_DOWN,
@@ -220,12 +219,10 @@ class _Stream(ABC, Generic[Request]):
                     retry_after=RETRY_AFTER,
                 )
             )
-        elif self._half_closed and not self._waiting:
-            self._call.finish()
 
-    def _add(self) -> StreamedCall:
+    def _add(self, request: Item | InvalidInput) -> StreamedCall:
         """Returns the next request's call, whose answer comes after those before it."""
-        call = StreamedCall(self._call, self._flush)
+        call = self.new_call(self._flush, request)
         self._begun.append(call)
         return call
 
@@ -253,7 +250,33 @@ class _Stream(ABC, Generic[Request]):
             call.abandon(code)
 
 
-class PredictStream(_Stream[PredictStreamRequest]):
+class _NativeStream(Stream[Request]):
+    """Requests that mean the model of the one before where they name none."""
+
+    def __init__(self, call: Call, kind: type[Request]) -> None:
+        super().__init__(call)
+        self._kind = kind
+        self._model = ModelReference()
+
+    @abstractmethod
+    def _reference(self, request: Request) -> ModelReference:
+        """Returns the part of a request that names its model."""
+
+    def parse(self, message: bytes) -> Request | InvalidInput:
+        """See `Stream.parse`."""
+        try:
+            request = parse(self._kind, message)
+        except InvalidInput as error:
+            return error
+        model = self._reference(request)
+        if model.name:
+            self._model.CopyFrom(model)
+        else:
+            model.CopyFrom(self._model)
+        return request
+
+
+class PredictStream(_NativeStream[PredictStreamRequest]):
     """Requests of a PredictStream, with the state of a step model between them."""
 
     def __init__(self, call: Call, inference: Inference, repository: Repository) -> None:
@@ -262,33 +285,33 @@ class PredictStream(_Stream[PredictStreamRequest]):
         self._repository = repository
         self._memory = Memory()
 
-    def _reference(self, request: PredictStreamRequest) -> ModelReference:
-        return request.request.model
+    def begin(self, call: StreamedCall, request: PredictStreamRequest) -> None:
+        """See `Stream.begin`."""
+        if request.reset_state:
+            self._memory.forget()
+        self._inference.answer_predict(call, request.request, self._memory)
 
-    def _must_be_alone(self, request: PredictStreamRequest) -> bool:
+    def must_be_alone(self, request: PredictStreamRequest) -> bool:
+        """See `Stream.must_be_alone`."""
         # The state after one request is the state before the next.
         model = self._repository.models.get(request.request.model.name)
         version = model and model.newest_ready
         return bool(version and version.loaded and version.loaded.signature.states)
 
-    def _begin(self, call: StreamedCall, request: PredictStreamRequest) -> None:
-        if request.reset_state:
-            self._memory.forget()
-        self._inference.answer_predict(call, request.request, self._memory)
+    def _reference(self, request: PredictStreamRequest) -> ModelReference:
+        return request.request.model
 
 
-class EmbedStream(_Stream[EmbedStreamRequest]):
+class EmbedStream(_NativeStream[EmbedStreamRequest]):
     """Requests of an EmbedStream."""
 
     def __init__(self, call: Call, inference: Inference) -> None:
         super().__init__(call, EmbedStreamRequest)
         self._inference = inference
 
+    def begin(self, call: StreamedCall, request: EmbedStreamRequest) -> None:
+        """See `Stream.begin`."""
+        self._inference.answer_embed(call, request.request)
+
     def _reference(self, request: EmbedStreamRequest) -> ModelReference:
         return request.request.model
-
-    def _must_be_alone(self, request: EmbedStreamRequest) -> bool:  # noqa: ARG002  # none has states
-        return False
-
-    def _begin(self, call: StreamedCall, request: EmbedStreamRequest) -> None:
-        self._inference.answer_embed(call, request.request)

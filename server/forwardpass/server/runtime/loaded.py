@@ -20,29 +20,32 @@ from forwardpass.v1 import model_card_pb2
 class Leases:
     """Counts the calls that use a version, so that it is let go only after the last of them."""
 
+    __slots__ = ("_count", "_lock", "_none", "_open")
+
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._none = threading.Condition(self._lock)
         self._count = 0
         self._open = True
 
     def enter(self) -> bool:
         """Takes a lease, which `leave` must give back; False once the version is on its way out."""
-        with self._changed:
+        with self._lock:
             self._count += self._open
             return self._open
 
     def leave(self) -> None:
         """Gives a lease back."""
-        with self._changed:
+        with self._lock:
             self._count -= 1
-            if not self._count:
-                self._changed.notify_all()
+            if not (self._count or self._open):
+                self._none.notify_all()
 
     def close(self) -> None:
         """Gives no more leases, and waits until the last one is back."""
-        with self._changed:
+        with self._lock:
             self._open = False
-            self._changed.wait_for(lambda: not self._count)
+            self._none.wait_for(lambda: not self._count)
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,7 @@ def load(
     if options.turn is not None and rows and alone:
         gathering = dataclasses.replace(gathering, max_rows=rows)
         worker = InlineWorker(options.turn, run, gathering, counters, threaded)
+    counters.pending = lambda: worker.waiting
     return Loaded(
         name=name,
         number=number,

@@ -22,7 +22,7 @@ def padded(run: Run, sizes: Sequence[int]) -> Run:
     def run_padded(
         outputs: Sequence[str],
         inputs: Mapping[str, Array],
-        on_begin: Callable[[Callable[[], None]], None],
+        on_begin: Callable[[Callable[[], None]], None] | None,
     ) -> list[Array]:
         rows = len(next(iter(inputs.values())))
         more = next((size for size in sizes if size >= rows), rows) - rows

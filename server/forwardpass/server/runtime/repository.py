@@ -1,5 +1,6 @@
 """The models on disk: MODELS/<name>/<version>/, as Triton lays them out."""
 
+import itertools
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -32,11 +33,16 @@ class Repository:
         folder: Where the models lie.
         options: How versions are loaded.
 
+    Attributes:
+        epoch: Another number after each change of a version's state, when the observers are called.
+
     Raises:
         RepositoryError: There is no such folder.
     """
 
     def __init__(self, folder: Path, options: LoadOptions) -> None:
+        self._epochs = itertools.count(1)
+        self.epoch = 0
         if not folder.is_dir():
             raise RepositoryError(
                 f"{folder} is no folder; give the folder that holds <name>/<version>/model.onnx"
@@ -252,6 +258,7 @@ class Repository:
             self._options.canary.close()
 
     def _notify(self) -> None:
+        self.epoch = next(self._epochs)
         for observer in self._observers:
             observer()
 

@@ -88,6 +88,7 @@ class Session:
             options.add_external_initializers_from_files_in_memory(
                 list(weights), buffers, [len(buffer) for buffer in buffers]
             )
+        self._unstopped = _quiet_options()
         # By their shapes; None where runs are not captured.
         self._bound: dict[Shapes, BoundRun] | None = {} if providers[0].captures else None
         self._device = providers[0].device
@@ -178,7 +179,9 @@ class Session:
         Raises:
             InvalidInput: The graph refuses the values, such as an index out of range.
         """
-        options = _quiet_options()
+        options = self._unstopped
+        if on_begin is not None or self._bound is not None:
+            options = _quiet_options()
         if on_begin is not None:
             on_begin(lambda: setattr(options, "terminate", True))
         try:

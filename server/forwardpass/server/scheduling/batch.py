@@ -6,9 +6,9 @@ from typing import Protocol
 
 from forwardpass.server.errors import CallError
 from forwardpass.server.metrics import ModelCounters
-from forwardpass.server.scheduling.collate import collate, split
+from forwardpass.server.scheduling.collate import check_rows, collate
 from forwardpass.server.scheduling.faults import Faults
-from forwardpass.server.scheduling.job import Answer, Job, Stop
+from forwardpass.server.scheduling.job import Answer, Job, Outcome, Stop, kind_of
 from forwardpass.wire import Array
 
 
@@ -19,19 +19,34 @@ class Run(Protocol):
         self,
         outputs: Sequence[str],
         inputs: Mapping[str, Array],
-        on_begin: Callable[[Callable[[], None]], None],
+        on_begin: Callable[[Callable[[], None]], None] | None,
     ) -> list[Array]:
         """Returns the outputs named; before it begins, tells `on_begin` how to stop it."""
 
 
-def run_batch(run: Run, jobs: Sequence[Job], counters: ModelCounters, faults: Faults) -> None:
+def run_batch(
+    run: Run,
+    jobs: Sequence[Job],
+    counters: ModelCounters,
+    faults: Faults,
+    *,
+    on_transport: bool = False,
+) -> None:
     """Answers every job.
 
     Where the run fails, each job is run alone: one that makes a batch fail, fails alone. It is told
     to `faults` unless the request is to blame, or nobody waited for it any more.
+
+    Args:
+        run: Runs the model.
+        jobs: What to answer.
+        counters: What is counted.
+        faults: Judges the model.
+        on_transport: Whether this is the transport's thread: it is the calls' own, and nobody can
+            leave during the run, as it would have to tell.
     """
     try:
-        answers = _answers(run, jobs, counters)
+        outcome, waited = _run(run, jobs, counters, None if on_transport else Stop(len(jobs)))
     except Exception as error:  # noqa: BLE001  # handed to the job's own call
         if len(jobs) == 1:
             if not isinstance(error, CallError) and not jobs[0].gone:
@@ -42,27 +57,35 @@ def run_batch(run: Run, jobs: Sequence[Job], counters: ModelCounters, faults: Fa
             if job.gone:
                 job.failed(error)
             else:
-                run_batch(run, [job], counters, faults)
+                run_batch(run, [job], counters, faults, on_transport=on_transport)
     else:
         faults.succeeded()
-        for job, answer in zip(jobs, answers, strict=True):
-            job.answered(answer)
+        if on_transport and (kind := kind_of(jobs)) is not None:
+            kind.answer(jobs, outcome)
+            return
+        start = 0
+        for job, queue_seconds in zip(jobs, waited, strict=True):
+            job.answered(Answer(outcome, start, job.rows, queue_seconds))
+            start += job.rows
 
 
-def _answers(run: Run, jobs: Sequence[Job], counters: ModelCounters) -> list[Answer]:
-    stop = Stop(len(jobs))
+def _run(
+    run: Run, jobs: Sequence[Job], counters: ModelCounters, stop: Stop | None
+) -> tuple[Outcome, list[float]]:
+    """Returns what a run of the jobs gave, and how long each of them had waited for it."""
+    rows = 0
     for job in jobs:
-        job.join(stop)
-    rows = sum(job.rows for job in jobs)
+        rows += job.rows
+        if stop is not None:
+            job.join(stop)
     names = jobs[0].outputs
     inputs = collate(jobs)
     started = time.perf_counter()
-    values = run(names, inputs, stop.begin)
+    values = run(names, inputs, None if stop is None else stop.begin)
     seconds = time.perf_counter() - started
-    parts = split(dict(zip(names, values, strict=True)), jobs)
+    outputs = dict(zip(names, values, strict=True))
+    if len(jobs) > 1:
+        check_rows(outputs, rows)
     waited = [started - job.submitted for job in jobs]
     counters.ran(rows, waited, seconds)
-    return [
-        Answer(part, queue_seconds, seconds, rows)
-        for part, queue_seconds in zip(parts, waited, strict=True)
-    ]
+    return Outcome(outputs, rows, seconds), waited

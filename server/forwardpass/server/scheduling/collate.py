@@ -1,10 +1,10 @@
-"""Several jobs' arrays to one run's, and the run's outputs back to each job's own rows."""
+"""Several jobs' arrays to one run's, whose outputs then have a row for each row."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from forwardpass.server.scheduling.job import Job
+from forwardpass.server.scheduling.job import Job, kind_of
 from forwardpass.wire import Array
 
 
@@ -12,24 +12,17 @@ def collate(jobs: Sequence[Job]) -> Mapping[str, Array]:
     """Returns the inputs of all jobs, joined along axis 0; a single job's as they are."""
     if len(jobs) == 1:
         return jobs[0].inputs
+    if (kind := kind_of(jobs)) is not None:
+        return kind.gather(jobs)
     return {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
 
 
-def split(outputs: Mapping[str, Array], jobs: Sequence[Job]) -> list[Mapping[str, Array]]:
-    """Returns each job's rows of the outputs, without copying them.
+def check_rows(outputs: Mapping[str, Array], rows: int) -> None:
+    """Checks that the outputs of a run can be shared out.
 
     Raises:
-        ValueError: An output has not one row for each row that went in.
+        ValueError: An output has not one row for each of the `rows` that went in.
     """
-    if len(jobs) == 1:
-        return [outputs]
-    rows = sum(job.rows for job in jobs)
     for name, array in outputs.items():
         if array.ndim == 0 or len(array) != rows:
             raise ValueError(f"output {name!r} has shape {array.shape} for {rows} rows")
-    parts: list[Mapping[str, Array]] = []
-    start = 0
-    for job in jobs:
-        parts.append({name: array[start : start + job.rows] for name, array in outputs.items()})
-        start += job.rows
-    return parts

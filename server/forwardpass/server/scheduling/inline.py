@@ -32,6 +32,11 @@ class InlineWorker:
         self._worker = worker
         self.faults = worker.faults
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait."""
+        return self._lineup.count + self._worker.waiting
+
     def check_room(self) -> None:
         """Refuses a request before its inputs are read, where its job would be refused.
 
@@ -65,4 +70,4 @@ class InlineWorker:
         if self._lineup.count:
             self._turn.put_off(self._work)
         if jobs:
-            run_batch(self._run, jobs, self._counters, self.faults)
+            run_batch(self._run, jobs, self._counters, self.faults, on_transport=True)

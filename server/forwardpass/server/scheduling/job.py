@@ -2,27 +2,78 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from forwardpass.wire import Array
 
+# Of all jobs: it is held for two assignments, and a lock of its own would cost each job more.
+_LEAVING = threading.Lock()
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What running a job gave.
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """What one run of a model gave.
 
     Attributes:
-        outputs: Arrays by output name: this job's own rows.
-        queue_seconds: How long it waited for its turn.
-        compute_seconds: How long ONNX Runtime took for the run.
-        batch_rows: Rows of the run, its own and others'.
+        outputs: Arrays by output name.
+        rows: Rows of the run.
+        seconds: How long ONNX Runtime took.
     """
 
     outputs: Mapping[str, Array]
+    rows: int
+    seconds: float
+    _contents: dict[str, bytes] = field(default_factory=dict)
+
+    def content(self, name: str) -> bytes:
+        """Returns the bytes of an output, copied once for all jobs of the run."""
+        content = self._contents.get(name)
+        if content is None:
+            content = self._contents[name] = self.outputs[name].tobytes()
+        return content
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """What running a job gave: its own rows of a run.
+
+    Attributes:
+        run: What the run gave that it shared.
+        start: The first of its rows.
+        rows: How many they are; of a run that was not shared all are its own.
+        queue_seconds: How long it waited for its turn.
+    """
+
+    run: Outcome
+    start: int
+    rows: int
     queue_seconds: float
-    compute_seconds: float
-    batch_rows: int
+
+    @property
+    def outputs(self) -> Mapping[str, Array]:
+        """Its rows of each output, not copied."""
+        outputs = self.run.outputs
+        if self.rows == self.run.rows:
+            return outputs
+        own = slice(self.start, self.start + self.rows)
+        return {name: array[own] for name, array in outputs.items()}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of its rows of an output."""
+        shape = self.run.outputs[name].shape
+        return shape if self.rows == self.run.rows else (self.rows, *shape[1:])
+
+    def content(self, name: str) -> bytes:
+        """Returns the bytes of its rows of an output."""
+        run = self.run
+        content = run.content(name)
+        if self.rows == run.rows:
+            return content
+        row = len(content) // run.rows
+        return content[self.start * row : (self.start + self.rows) * row]
 
 
 class Stop:
@@ -50,39 +101,78 @@ class Stop:
             stop()
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Kind(Protocol):
+    """What jobs alike have in common: as many rows and the same outputs, and inputs of one shape.
+
+    It lets many of them be handled at once.
+    """
+
+    def gather(self, jobs: Sequence[Any]) -> Mapping[str, Array]:
+        """Returns the inputs of all jobs, joined along axis 0."""
+
+    def answer(self, jobs: Sequence[Any], run: Outcome) -> None:
+        """Answers jobs that have shared a run, on the thread of their calls."""
+
+
+class Job(ABC):
     """One piece of work. There is no table of jobs: whoever holds one can answer it.
 
     Attributes:
-        inputs: Arrays by input name, as `Signature.check` passed them.
-        rows: How many rows they have.
+        rows: How many rows the inputs have.
         outputs: The names of the outputs wanted.
         deadline: When the caller stops waiting, by `time.monotonic`; None for never.
-        answered: Takes the answer; called from the worker's thread, so it must only hand on.
-        failed: Takes what went wrong instead; as `answered`.
+        submitted: When it was handed to the worker, by `time.perf_counter`.
         priority: Jobs of a lower number go first; 0 is the first.
         alone: Whether it must not share a run with others.
-        submitted: When it was handed to the worker, by `time.perf_counter`.
+        kind: What it has in common with others; None where nothing is known.
+        gone: Whether the caller has gone, so that the job need not run.
     """
 
-    inputs: Mapping[str, Array]
-    rows: int
-    outputs: tuple[str, ...]
-    deadline: float | None
-    answered: Callable[[Answer], None]
-    failed: Callable[[Exception], None]
-    priority: int = 0
-    alone: bool = False
-    submitted: float = field(default_factory=time.perf_counter)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _gone: bool = False
-    _stop: Stop | None = None
+    __slots__ = (
+        "_stop",
+        "alone",
+        "deadline",
+        "gone",
+        "kind",
+        "outputs",
+        "priority",
+        "rows",
+        "submitted",
+    )
+
+    def __init__(
+        self,
+        rows: int,
+        outputs: tuple[str, ...],
+        deadline: float | None,
+        submitted: float,
+        *,
+        priority: int = 0,
+        alone: bool = False,
+        kind: Kind | None = None,
+    ) -> None:
+        self.rows = rows
+        self.outputs = outputs
+        self.deadline = deadline
+        self.submitted = submitted
+        self.priority = priority
+        self.alone = alone
+        self.kind = kind
+        self.gone = False
+        self._stop: Stop | None = None
 
     @property
-    def gone(self) -> bool:
-        """Whether the caller has gone, so that the job need not run."""
-        return self._gone
+    @abstractmethod
+    def inputs(self) -> Mapping[str, Array]:
+        """Arrays by input name, as `Signature.check` passed them."""
+
+    @abstractmethod
+    def answered(self, answer: Answer) -> None:
+        """Takes the answer; called from the worker's thread, so it must only hand on."""
+
+    @abstractmethod
+    def failed(self, error: Exception) -> None:
+        """Takes what went wrong instead; as `answered`."""
 
     @property
     def expired(self) -> bool:
@@ -91,28 +181,50 @@ class Job:
 
     def abandon(self) -> None:
         """Says that the caller has gone: the job need not run, or go on running."""
-        with self._lock:
-            self._gone = True
+        with _LEAVING:
+            self.gone = True
             stop = self._stop
         if stop is not None:
             stop.leave()
 
     def join(self, stop: Stop) -> None:
         """Says which run the job is part of."""
-        with self._lock:
+        with _LEAVING:
             self._stop = stop
-            gone = self._gone
+            gone = self.gone
         if gone:
             stop.leave()
 
     def may_share(self, other: "Job") -> bool:
         """Whether one run can answer both: same outputs, same inputs but for their rows."""
-        return (
-            not self.alone
-            and not other.alone
-            and self.outputs == other.outputs
-            and all(
-                array.shape[1:] == other.inputs[name].shape[1:]
-                for name, array in self.inputs.items()
-            )
+        if self.alone or other.alone:
+            return False
+        if self.kind is not None and self.kind is other.kind:
+            return True
+        theirs = other.inputs
+        return self.outputs == other.outputs and all(
+            array.shape[1:] == theirs[name].shape[1:] for name, array in self.inputs.items()
         )
+
+
+def kind_of(jobs: Sequence[Job]) -> Kind | None:
+    """Returns the kind that all jobs are of; None where they differ, or it is not known."""
+    kind = jobs[0].kind
+    if kind is not None:
+        for job in jobs:
+            if job.kind is not kind:
+                return None
+    return kind
+
+
+def earliest(deadline: float | None, timeout: float | None) -> float | None:
+    """Returns when a job ends to be of use, by `time.monotonic`; None for never.
+
+    Args:
+        deadline: When its caller stops waiting; None for never.
+        timeout: Seconds that it may wait; None for any number.
+    """
+    if timeout is None:
+        return deadline
+    end = time.monotonic() + timeout
+    return end if deadline is None else min(end, deadline)

@@ -66,10 +66,10 @@ class Lineup:
         Raises:
             CallError: QUEUE_FULL.
         """
-        self.check_room()
+        if self.count >= self._gathering.max_jobs:
+            self.check_room()
         self._levels[min(job.priority, len(self._levels) - 1)].append(job)
         self.count += 1
-        self._counters.pending.add(1)
 
     def oldest(self) -> Job:
         """Returns the job at the head of the first priority that has one."""
@@ -91,7 +91,7 @@ class Lineup:
             passed: list[Job] = []
             while level and (not jobs or rows < self._gathering.max_rows):
                 job = level.popleft()
-                if job.gone or job.expired:
+                if job.gone or (job.deadline is not None and job.expired):
                     dropped.append((job, _why(job)))
                 elif not jobs or (
                     rows + job.rows <= self._gathering.max_rows and jobs[0].may_share(job)
@@ -104,9 +104,7 @@ class Lineup:
                     if len(passed) == _LOOK_AHEAD:
                         break
             level.extendleft(reversed(passed))
-        taken = len(jobs) + len(dropped)
-        self.count -= taken
-        self._counters.pending.add(-taken)
+        self.count -= len(jobs) + len(dropped)
         return jobs, dropped
 
     def drop(self, job: Job, reason: Reason) -> None:
@@ -124,7 +122,6 @@ class Lineup:
             for job in waiting:
                 if job.gone:
                     self.count -= 1
-                    self._counters.pending.add(-1)
                     self.drop(job, _why(job))
                 else:
                     level.append(job)
@@ -138,6 +135,11 @@ class JobQueue:
         self._lineup = Lineup(gathering, counters)
         self._arrived = threading.Condition()
         self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait."""
+        return self._lineup.count
 
     def check_room(self) -> None:
         """See `Lineup.check_room`."""

@@ -42,6 +42,11 @@ class Worker:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait."""
+        return self._queue.waiting
+
     def check_room(self) -> None:
         """Refuses a request before its inputs are read, where its job would be refused.
 

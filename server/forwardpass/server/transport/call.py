@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVarTuple
 
 import structlog
 
@@ -15,6 +16,7 @@ from forwardpass.wire import Failure, Reason
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID_LENGTH = 64
 _log = structlog.get_logger()
+Ts = TypeVarTuple("Ts")
 
 
 class Kind(Enum):
@@ -36,14 +38,16 @@ class Call(ABC):
         method: The path, such as "/forwardpass.v1.InferenceService/Predict".
         deadline: When the caller stops waiting, by `time.monotonic`; None for never.
         started: When it arrived, by `time.perf_counter`.
+        admitted: The bytes that it was admitted with; None where it was not, or need not be.
     """
 
-    __slots__ = ("_request_id", "deadline", "method", "started")
+    __slots__ = ("_request_id", "admitted", "deadline", "method", "started")
 
     def __init__(self, method: str, deadline: float | None) -> None:
         self.method = method
         self.deadline = deadline
         self.started = time.perf_counter()
+        self.admitted: int | None = None
         self._request_id = ""
 
     @property
@@ -97,7 +101,7 @@ class Call(ABC):
         """
 
     @abstractmethod
-    def resume(self, step: Callable[[], None]) -> None:
+    def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """Runs a step on the call's own thread, once what was sent before has been written.
 
         Not after the call has ended. A worker hands an answer back with it, and is free for the
@@ -112,14 +116,14 @@ class Call(ABC):
     def on_end(self, callback: Callable[[int], None]) -> None:
         """Has the callback called once with the status code when the call ends, however it does."""
 
-    def guard(self, step: Callable[[], None]) -> None:
+    def guard(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """Runs a step, and fails the call with what the step raises.
 
         What is not a `CallError` is a fault of ours: the caller learns the request id, the log the
         rest.
         """
         try:
-            step()
+            step(*args)
         except CallError as error:
             self.fail(error.failure)
         except Exception:  # noqa: BLE001  # whatever it is, the caller gets an answer
@@ -141,6 +145,10 @@ class Call(ABC):
 Receiver = Callable[[bytes | None], None]
 
 
+def _nothing(call: Call, code: int) -> None:
+    """Ends what holds nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """What answers a method.
@@ -149,11 +157,14 @@ class Route:
         kind: How many messages go each way.
         handle: Takes the call and its one message. For `BIDI_STREAM` there is no message yet (it
             is empty), and it returns the receiver; it asks for messages with `Call.read`.
+        ended: Called once for each call with its status code when it ends, however it does, and
+            before what `Call.on_end` was given.
         blocks: Whether it waits for something, and must not be run where other calls are.
     """
 
     kind: Kind
     handle: Callable[[Call, bytes], Receiver | None]
+    ended: Callable[[Call, int], None] = _nothing
     blocks: bool = False
 
 

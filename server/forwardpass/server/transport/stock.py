@@ -5,12 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NoReturn
 
 import grpc
 
-from forwardpass.server.transport.call import Call, Kind, Receiver, Route, Routes, Transport
+from forwardpass.server.transport.call import Call, Kind, Receiver, Route, Routes, Transport, Ts
 from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.trailers import trailing_metadata
 from forwardpass.wire import CODES, Failure, Reason
@@ -69,17 +69,17 @@ class _Handlers(grpc.GenericRpcHandler):
 
 def _handler(method: str, route: Route) -> "grpc.RpcMethodHandler[bytes, bytes]":
     def unary(message: bytes, context: grpc.ServicerContext) -> bytes:
-        call = StockCall(method, context)
+        call = StockCall(method, route, context)
         call.guard(lambda: _no_receiver(route.handle(call, message)))
         return next(call.messages(), b"")
 
     def server_stream(message: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        call = StockCall(method, context)
+        call = StockCall(method, route, context)
         call.guard(lambda: _no_receiver(route.handle(call, message)))
         return call.messages()
 
     def bidi_stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        call = StockCall(method, context)
+        call = StockCall(method, route, context)
         call.guard(lambda: call.receive(messages, route.handle(call, b"")))
         return call.messages()
 
@@ -106,13 +106,14 @@ class _End:
 class StockCall(Call):
     """A call whose own thread waits in `messages` for what the handler sends."""
 
-    def __init__(self, method: str, context: grpc.ServicerContext) -> None:
+    def __init__(self, method: str, route: Route, context: grpc.ServicerContext) -> None:
         remaining = context.time_remaining()
         super().__init__(
             method,
             # grpcio gives a call without a deadline a remaining time of centuries, or None.
             None if remaining is None or remaining > 1e9 else time.monotonic() + remaining,
         )
+        self._route = route
         self._context = context
         self._outbox: queue.SimpleQueue[bytes | Failure | _Read | _End | Callable[[], None]] = (
             queue.SimpleQueue()
@@ -157,9 +158,9 @@ class StockCall(Call):
         """See `Call.read`."""
         self._outbox.put(_Read())
 
-    def resume(self, step: Callable[[], None]) -> None:
+    def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """See `Call.resume`."""
-        self._outbox.put(step)
+        self._outbox.put(partial(step, *args))
 
     def offload(self, step: Callable[[], None]) -> None:
         """See `Call.offload`: the thread is the call's own."""
@@ -217,6 +218,7 @@ class StockCall(Call):
             self._code = code
             callbacks, self._end_callbacks = self._end_callbacks, []
         self._outbox.put(last)
+        self._route.ended(self, code)
         for callback in callbacks:
             callback(code)
 

@@ -1,7 +1,6 @@
 """What a ModelInferRequest asks for."""
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ from forwardpass.server.rpc.open_inference.tensors import MAX_TENSORS, read_inpu
 from forwardpass.server.rpc.parse import parse
 from forwardpass.server.rpc.scan import Field, Layout, Span, scan, without
 from forwardpass.server.runtime.loaded import Loaded
-from forwardpass.server.scheduling.job import Answer, Job
 from forwardpass.wire import Array
 
 _ModelInferRequest = message("ModelInferRequest")
@@ -54,14 +52,12 @@ class Sent:
 
 
 @dataclass(slots=True, eq=False)
-class Request:
-    """A request that fits its model.
+class Terms:
+    """What a request that fits its model asks for, apart from its own id and elements.
 
     Attributes:
         loaded: The model.
-        id: What the caller calls the request; the answer has it too.
-        inputs: An array for each input.
-        rows: How many rows they have.
+        rows: How many rows the inputs have.
         outputs: The names of the outputs wanted, in order.
         classes: How many classes to name instead of an output's values, by output.
         priority: As `Job.priority`.
@@ -69,25 +65,11 @@ class Request:
     """
 
     loaded: Loaded
-    id: str
-    inputs: Mapping[str, Array]
     rows: int
     outputs: tuple[str, ...]
     classes: Mapping[str, int]
     priority: int
     timeout: float | None
-
-    def job(
-        self,
-        deadline: float | None,
-        answered: Callable[[Answer], None],
-        failed: Callable[[Exception], None],
-    ) -> Job:
-        """Returns the work to do, which is no use after `deadline` (by `time.monotonic`)."""
-        if self.timeout is not None:
-            end = time.monotonic() + self.timeout
-            deadline = end if deadline is None else min(end, deadline)
-        return Job(self.inputs, self.rows, self.outputs, deadline, answered, failed, self.priority)
 
 
 def receive(data: bytes) -> Sent:
@@ -100,8 +82,8 @@ def receive(data: bytes) -> Sent:
     return Sent(data, parse(_ModelInferRequest, without(data, spans)), spans)
 
 
-def compare(sent: Sent, loaded: Loaded, reader: InputReader) -> Request:
-    """Returns the request as the model takes it.
+def compare(sent: Sent, loaded: Loaded, reader: InputReader) -> tuple[Terms, dict[str, Array]]:
+    """Returns what the request asks of the model, and an array for each input.
 
     Raises:
         InvalidInput: It does not fit the model, or contradicts itself.
@@ -114,7 +96,7 @@ def compare(sent: Sent, loaded: Loaded, reader: InputReader) -> Request:
     wanted = head.outputs
     outputs = loaded.signature.select_outputs([output.name for output in wanted])
     classes = _class_counts(wanted, loaded) if wanted else {}
-    return Request(loaded, head.id, inputs, rows, outputs, classes, priority, timeout)
+    return Terms(loaded, rows, outputs, classes, priority, timeout), inputs
 
 
 def _schedule(given: Any, loaded: Loaded) -> tuple[int, float | None]:

@@ -5,12 +5,13 @@ answer to answer (the model, a tensor's name, type and shape) is written once an
 elements are copied once, into the answer.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from forwardpass.server.rpc.open_inference.classification import classify
 from forwardpass.server.rpc.open_inference.messages import message
-from forwardpass.server.rpc.open_inference.request import Request
-from forwardpass.server.scheduling.job import Answer
+from forwardpass.server.rpc.open_inference.request import Terms
+from forwardpass.server.scheduling.job import Answer, Outcome
 from forwardpass.wire import Array, to_tensor
 from forwardpass.wire.dtypes import STRING
 from forwardpass.wire.fields import varint
@@ -26,24 +27,71 @@ _FINAL: bytes = _ModelInferResponse(
 ).SerializeToString()
 
 
-def encode(request: Request, answer: Answer) -> bytes:
-    """Returns the bytes of the answer."""
-    loaded = request.loaded
+def encode(terms: Terms, request_id: str, answer: Answer) -> bytes:
+    """Returns the bytes of the answer.
+
+    Args:
+        terms: What was asked for.
+        request_id: What the caller calls the request; the answer has it too.
+        answer: What the model gave.
+    """
+    loaded = terms.loaded
     specs = loaded.signature.outputs
-    heads = [_model(loaded.name, loaded.number)]
+    parts = [_model(loaded.name, loaded.number)]
     contents: list[bytes] = []
-    if request.id:
-        heads.append(_ModelInferResponse(id=request.id).SerializeToString())
-    for name in request.outputs:
-        array, kind = answer.outputs[name], specs[name].type
-        if count := request.classes.get(name):
-            labels = loaded.output_labels.get(name, ())
-            array = classify(array, labels, count, batched=loaded.signature.batched)
+    if request_id:
+        parts.append(_ModelInferResponse(id=request_id).SerializeToString())
+    for name in terms.outputs:
+        kind = specs[name].type
+        if kind is STRING or name in terms.classes:
+            array = answer.outputs[name]
+            if count := terms.classes.get(name):
+                labels = loaded.output_labels.get(name, ())
+                array = classify(array, labels, count, batched=loaded.signature.batched)
+            shape, data = array.shape, _elements(array)
             kind = STRING
-        data = _elements(array) if kind is STRING else array.tobytes()
-        heads.append(_tensor(name, kind.open_inference, array.shape))
+        else:
+            shape, data = answer.shape(name), answer.content(name)
+        parts.append(_tensor(name, kind.open_inference, shape))
         contents += (_prefix(_RAW_OUTPUT_CONTENTS, len(data)), data)
-    return b"".join((*heads, *contents))
+    return b"".join((*parts, *contents))
+
+
+def encode_alike(terms: Terms, request_ids: Sequence[str], run: Outcome) -> list[bytes]:
+    """Returns the bytes of the answers to requests of the same terms that have shared a run.
+
+    Args:
+        terms: What was asked for.
+        request_ids: What the callers call the requests, in the order of their rows.
+        run: What the model gave.
+    """
+    loaded = terms.loaded
+    specs = loaded.signature.outputs
+    kinds = [specs[name].type for name in terms.outputs]
+    if terms.classes or any(kind is STRING for kind in kinds):
+        rows = terms.rows
+        return [
+            encode(terms, request_id, Answer(run, index * rows, rows, 0.0))
+            for index, request_id in enumerate(request_ids)
+        ]
+    alone = len(request_ids) == 1
+    same = _model(loaded.name, loaded.number)
+    contents = []
+    for name, kind in zip(terms.outputs, kinds, strict=True):
+        shape, content = run.outputs[name].shape, run.content(name)
+        same += _tensor(name, kind.open_inference, shape if alone else (terms.rows, *shape[1:]))
+        size = len(content) // len(request_ids)
+        contents.append((_prefix(_RAW_OUTPUT_CONTENTS, size), content, size))
+    messages = []
+    for index, request_id in enumerate(request_ids):
+        parts = [same]
+        for prefix, content, size in contents:
+            parts.append(prefix)
+            parts.append(content[index * size : (index + 1) * size])
+        if request_id:
+            parts.append(_ModelInferResponse(id=request_id).SerializeToString())
+        messages.append(b"".join(parts))
+    return messages
 
 
 def stream_answer(response: bytes) -> bytes:

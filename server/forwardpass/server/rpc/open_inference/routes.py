@@ -61,9 +61,10 @@ def routes(
     extensions = _EXTENSIONS if lifecycle is None else (*_EXTENSIONS, _MANAGED)
     metadata = Metadata(repository, readiness, extensions)
     index = Index(repository, lifecycle)
-    streaming = Streaming(repository, reader, admission, readiness)
+    inference = Inference(repository, reader)
+    streaming = Streaming(inference, admission, readiness)
     work = {
-        "ModelInfer": Route(Kind.UNARY, Inference(repository, reader).infer),
+        "ModelInfer": Route(Kind.UNARY, inference.infer),
         "ModelStreamInfer": Route(Kind.BIDI_STREAM, streaming.infer),
     }
     facts = {

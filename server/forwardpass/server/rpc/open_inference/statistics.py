@@ -53,10 +53,10 @@ def _describe(version: Version, statistics: Any) -> None:
     counters = version.counters
     statistics.name, statistics.version = version.name, str(version.number)
     statistics.last_inference = int(counters.last_run * 1e3)
-    statistics.inference_count = counters.rows.value
-    statistics.execution_count = counters.runs.value
+    statistics.inference_count = counters.rows
+    statistics.execution_count = counters.runs
     inference = statistics.inference_stats
-    inference.success.CopyFrom(_duration(*counters.succeeded.read()))
+    inference.success.CopyFrom(_duration(*counters.succeeded))
     inference.fail.CopyFrom(_duration(*counters.failed.read()))
     totals = counters.phase_totals()
     for theirs, ours in _PHASES.items():

@@ -9,7 +9,7 @@ from threading import get_ident
 from typing import Any
 
 from forwardpass.server.errors import CallError
-from forwardpass.server.transport.call import Call, Kind, Receiver, Route
+from forwardpass.server.transport.call import Call, Kind, Receiver, Route, Ts
 from forwardpass.server.transport.completion_queue.core import (
     CLOSE,
     INITIAL_METADATA,
@@ -146,14 +146,19 @@ class QueueCall(Call):
         """See `Call.read`."""
         self._put(_READ)
 
-    def resume(self, step: Callable[[], None]) -> None:
+    def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """See `Call.resume`."""
         if get_ident() != self._home.thread:
-            self._post(lambda: self.resume(step))
+            self._post(lambda: self.resume(step, *args))
         elif self._outbox or self._is_writing:
-            self._put(step)
+            self._put(lambda: step(*args))
         elif self._code is None:
-            self.guard(step)
+            try:
+                step(*args)
+            except CallError as error:
+                self.fail(error.failure)
+            except Exception:  # noqa: BLE001  # whatever it is, the caller gets an answer
+                self.fault()
 
     def offload(self, step: Callable[[], None]) -> None:
         """See `Call.offload`."""
@@ -275,6 +280,7 @@ class QueueCall(Call):
     def _end(self, code: int) -> None:
         if self._code is None:
             self._code = code
+            self._route.ended(self, code)
             callbacks, self._callbacks = self._callbacks, []
             for callback in callbacks:
                 callback(code)

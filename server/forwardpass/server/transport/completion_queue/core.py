@@ -14,6 +14,7 @@
   the same at every call hold nothing of a call, and are made once.
 """
 
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no stubs
@@ -39,14 +40,10 @@ STATUS_OK = cygrpc.SendStatusFromServerOperation((), 0, b"", _NO_FLAGS)
 CLOSE = cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)
 
 
-def receive_message() -> Any:
-    """Returns the operation; its `message()` is None when there is none."""
-    return cygrpc.ReceiveMessageOperation(_NO_FLAGS)
-
-
-def receive_close() -> Any:
-    """Returns the operation; its `cancelled()` tells whether the caller has gone."""
-    return cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)
+# These make an operation: the first's `message()` is None when there is none, the second's
+# `cancelled()` tells whether the caller has gone, the third takes the bytes to send.
+receive_message = partial(cygrpc.ReceiveMessageOperation, _NO_FLAGS)
+receive_close = partial(cygrpc.ReceiveCloseOnServerOperation, _NO_FLAGS)
 
 
 def send_message(message: bytes) -> Any:
