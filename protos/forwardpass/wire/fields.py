@@ -17,4 +17,9 @@ def length_delimited(number: int, payload: bytes) -> bytes:
     Serialised fields that follow one another are a message, so this wraps a message in another
     without parsing it or copying it twice.
     """
-    return b"".join((varint(number << 3 | 2), varint(len(payload)), payload))
+    return tag_and_length(number, len(payload)) + payload
+
+
+def tag_and_length(number: int, size: int) -> bytes:
+    """Returns what stands before the `size` bytes of such a field."""
+    return varint(number << 3 | 2) + varint(size)

@@ -66,7 +66,7 @@ class Execution:
         then: Callable[[Answer], None],
         *,
         alone: bool = False,
-        priority: int = 0,
+        priority: int | None = None,
         timeout: float | None = None,
     ) -> None:
         """Has the model run, and calls `then` with what it gave, on the call's own thread.
@@ -77,13 +77,15 @@ class Execution:
             outputs: The names of the outputs wanted.
             then: Takes the answer.
             alone: Whether the run may not be shared with other callers.
-            priority: As `Job.priority`.
+            priority: As `Job.priority`; None for that of the model's configuration.
             timeout: Seconds that it may wait for its turn; None for any number.
         """
         call = self._call
         now = time.perf_counter()
         self._decode_seconds = now - call.started
         deadline = earliest(call.deadline, timeout)
+        if priority is None:
+            priority = self._loaded.config.first_priority
         job = _Part(rows, outputs, deadline, now, priority=priority, alone=alone).of(
             call, inputs, then
         )

@@ -1,15 +1,18 @@
 """Predict and Embed of InferenceService; `generation` has Generate."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from forwardpass.server.errors import CallError, InvalidInput, nearest, quote
 from forwardpass.server.rpc import answers
 from forwardpass.server.rpc.execution import Execution
+from forwardpass.server.rpc.forms import Encode, Forms, Place, Terms
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.memory import Memory
 from forwardpass.server.rpc.parse import parse
+from forwardpass.server.rpc.responses import encode_embeddings, encode_predictions
 from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.scheduling.job import Answer
@@ -20,7 +23,12 @@ from forwardpass.v1.inference_service_pb2 import (
     PredictRequest,
     PredictResponse,
 )
+from forwardpass.v1.tensor_pb2 import Tensor
 from forwardpass.wire import Array, Reason, to_tensor
+
+
+def _learn_nothing(terms: Terms) -> None:
+    """Keeps nothing of a request."""
 
 
 class Inference:
@@ -34,17 +42,51 @@ class Inference:
     def __init__(self, repository: Repository, reader: InputReader) -> None:
         self._repository = repository
         self._reader = reader
+        self._predictions = Forms(repository, reader)
+        self._embeddings = Forms(repository, reader)
 
     def predict(self, call: Call, message: bytes) -> None:
         """Answers a PredictRequest."""
-        self.answer_predict(call, parse(PredictRequest, message))
+        known = self._predictions.match(call, message)
+        if known is not None:
+            known.submit()
+            return
+        epoch = self._repository.epoch
+        request = parse(PredictRequest, message)
+
+        def learn(terms: Terms) -> None:
+            tensor = _only_tensor(request)
+            if tensor is None or request.top_k or request.png:
+                return
+            encode = partial(encode_predictions, terms)
+            _learn(self._predictions, message, tensor, terms, encode, epoch)
+
+        self.answer_predict(call, request, learn=learn)
 
     def embed(self, call: Call, message: bytes) -> None:
         """Answers an EmbedRequest."""
-        self.answer_embed(call, parse(EmbedRequest, message))
+        known = self._embeddings.match(call, message)
+        if known is not None:
+            known.submit()
+            return
+        epoch = self._repository.epoch
+        request = parse(EmbedRequest, message)
+
+        def learn(terms: Terms) -> None:
+            tensor = _only_tensor(request)
+            if tensor is None:
+                return
+            encode = partial(encode_embeddings, terms, partial(_form_vectors, request))
+            _learn(self._embeddings, message, tensor, terms, encode, epoch)
+
+        self.answer_embed(call, request, learn=learn)
 
     def answer_predict(
-        self, call: Call, request: PredictRequest, memory: Memory | None = None
+        self,
+        call: Call,
+        request: PredictRequest,
+        memory: Memory | None = None,
+        learn: Callable[[Terms], None] = _learn_nothing,
     ) -> None:
         """Answers a request.
 
@@ -52,6 +94,7 @@ class Inference:
             call: Who asks.
             request: What is asked.
             memory: The state of a step model along a stream; None where the caller keeps it.
+            learn: Is told what the request comes to once it is known to fit the model.
         """
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
@@ -85,31 +128,33 @@ class Inference:
         def run(inputs: dict[str, Array]) -> None:
             if memory is not None:
                 memory.recall(loaded.signature, inputs)
-            execution.run(inputs, loaded.signature.check(inputs), wanted, answered)
+            rows = loaded.signature.check(inputs)
+            learn(Terms(loaded, rows, wanted, loaded.config.first_priority))
+            execution.run(inputs, rows, wanted, answered)
 
         self._read(call, loaded, request, run)
 
-    def answer_embed(self, call: Call, request: EmbedRequest) -> None:
-        """Answers a request."""
+    def answer_embed(
+        self, call: Call, request: EmbedRequest, learn: Callable[[Terms], None] = _learn_nothing
+    ) -> None:
+        """Answers a request; `learn` as in `answer_predict`."""
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
         execution.check_room()
         output = _embedding_output(loaded, request.output)
 
         def encode(answer: Answer) -> EmbedResponse:
-            vectors = answer.outputs[output].astype(np.float32, copy=False)
-            if request.normalize:
-                vectors = answers.normalized(vectors)
-            if request.half_precision:
-                vectors = vectors.astype(np.float16)
             return EmbedResponse(
-                embeddings=to_tensor(vectors), space_id=loaded.embedding_spaces[output]
+                embeddings=to_tensor(_form_vectors(request, answer.outputs[output])),
+                space_id=loaded.embedding_spaces[output],
             )
 
         def run(inputs: dict[str, Array]) -> None:
+            rows = loaded.signature.check(inputs)
+            learn(Terms(loaded, rows, (output,), loaded.config.first_priority))
             execution.run(
                 inputs,
-                loaded.signature.check(inputs),
+                rows,
                 (output,),
                 lambda answer: execution.reply(answer, lambda: encode(answer)),
             )
@@ -136,6 +181,41 @@ class Inference:
             call.offload(decode)
         else:
             run(read())
+
+
+def _only_tensor(request: PredictRequest | EmbedRequest) -> Tensor | None:
+    """Returns the tensor that is all that a request has of its own; None where it has more.
+
+    A label may come to point elsewhere at any time, and timing differs from answer to answer.
+    """
+    if (
+        len(request.inputs) != 1
+        or request.images
+        or request.texts
+        or request.timing
+        or request.model.label
+    ):
+        return None
+    return next(iter(request.inputs.values()))
+
+
+def _learn(  # noqa: PLR0917  # each is one thing
+    forms: Forms, message: bytes, tensor: Tensor, terms: Terms, encode: Encode, epoch: int
+) -> None:
+    content = tensor.content
+    begin = message.find(content)
+    # Elements that stand there twice do not tell where theirs is.
+    if message.find(content, begin + 1) < 0:
+        place = Place(begin, begin, begin, begin + len(content))
+        forms.learn(message, place, tuple(tensor.shape), terms, encode, epoch)
+
+
+def _form_vectors(request: EmbedRequest, vectors: Array) -> Array:
+    """Returns embeddings, (rows, dimension), in the form that is asked for."""
+    vectors = vectors.astype(np.float32, copy=False)
+    if request.normalize:
+        vectors = answers.normalized(vectors)
+    return vectors.astype(np.float16) if request.half_precision else vectors
 
 
 def _embedding_output(loaded: Loaded, name: str) -> str:

@@ -80,6 +80,11 @@ class ModelConfig:
     outputs: Sequence[tuple[str, str, tuple[int, ...]]] = ()
     warmups: Sequence[Warmup] = ()
 
+    @property
+    def first_priority(self) -> int:
+        """The priority of a request that states none, from 0 as jobs have it."""
+        return max(0, self.default_priority - 1)
+
 
 def read_config(folder: Path) -> ModelConfig:
     """Returns the configuration in a model's folder; the defaults where there is none.

@@ -1,13 +1,14 @@
 """ModelInfer."""
 
 import time
+from functools import partial
 
 from forwardpass.server.rpc.execution import Execution
+from forwardpass.server.rpc.forms import Forms
 from forwardpass.server.rpc.inputs import InputReader
-from forwardpass.server.rpc.open_inference.forms import Forms
 from forwardpass.server.rpc.open_inference.reference import reference
-from forwardpass.server.rpc.open_inference.request import compare, receive
-from forwardpass.server.rpc.open_inference.response import encode
+from forwardpass.server.rpc.open_inference.request import compare, place, receive
+from forwardpass.server.rpc.open_inference.response import encode, encode_alike
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.scheduling.job import Answer
 from forwardpass.server.transport.call import Call
@@ -37,12 +38,16 @@ class Inference:
         loaded = self._repository.find(reference(sent.head.model_name, sent.head.model_version))
         execution = Execution(call, loaded)
         execution.check_room()
-        terms, inputs = compare(sent, loaded, self._reader)
-        self._forms.learn(sent, terms, epoch)
+        terms, classes, inputs = compare(sent, loaded, self._reader)
+        label = not (sent.head.model_version.isdecimal() or not sent.head.model_version)
+        where = place(sent)
+        if where is not None and not classes and not label:
+            shape = next(iter(inputs.values())).shape
+            self._forms.learn(message, where, shape, terms, partial(encode_alike, terms), epoch)
 
         def reply(answer: Answer) -> None:
             started = time.perf_counter()
-            data = encode(terms, sent.head.id, answer)
+            data = encode(terms, classes, sent.head.id, answer)
             execution.count(answer, time.perf_counter() - started)
             call.reply(data)
 

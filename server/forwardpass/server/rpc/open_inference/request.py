@@ -1,10 +1,10 @@
 """What a ModelInferRequest asks for."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from forwardpass.server.errors import InvalidInput, quote
+from forwardpass.server.rpc.forms import Place, Terms
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.open_inference import parameters
 from forwardpass.server.rpc.open_inference.classification import is_rankable
@@ -14,8 +14,10 @@ from forwardpass.server.rpc.parse import parse
 from forwardpass.server.rpc.scan import Field, Layout, Span, scan, without
 from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.wire import Array
+from forwardpass.wire.fields import length_delimited
 
 _ModelInferRequest = message("ModelInferRequest")
+_ID = 3
 _PARAMETERS = Field("parameters", parameters.MAX_PARAMETERS)
 _TENSOR = Layout(
     {
@@ -51,27 +53,6 @@ class Sent:
     spans: list[Span]
 
 
-@dataclass(slots=True, eq=False)
-class Terms:
-    """What a request that fits its model asks for, apart from its own id and elements.
-
-    Attributes:
-        loaded: The model.
-        rows: How many rows the inputs have.
-        outputs: The names of the outputs wanted, in order.
-        classes: How many classes to name instead of an output's values, by output.
-        priority: As `Job.priority`.
-        timeout: Seconds that the request may wait for its turn; None for any number.
-    """
-
-    loaded: Loaded
-    rows: int
-    outputs: tuple[str, ...]
-    classes: Mapping[str, int]
-    priority: int
-    timeout: float | None
-
-
 def receive(data: bytes) -> Sent:
     """Returns the request in a message, without having copied its raw contents.
 
@@ -82,8 +63,12 @@ def receive(data: bytes) -> Sent:
     return Sent(data, parse(_ModelInferRequest, without(data, spans)), spans)
 
 
-def compare(sent: Sent, loaded: Loaded, reader: InputReader) -> tuple[Terms, dict[str, Array]]:
+def compare(
+    sent: Sent, loaded: Loaded, reader: InputReader
+) -> tuple[Terms, dict[str, int], dict[str, Array]]:
     """Returns what the request asks of the model, and an array for each input.
+
+    Between them stands how many classes to name instead of an output's values, by output.
 
     Raises:
         InvalidInput: It does not fit the model, or contradicts itself.
@@ -96,7 +81,7 @@ def compare(sent: Sent, loaded: Loaded, reader: InputReader) -> tuple[Terms, dic
     wanted = head.outputs
     outputs = loaded.signature.select_outputs([output.name for output in wanted])
     classes = _class_counts(wanted, loaded) if wanted else {}
-    return Terms(loaded, rows, outputs, classes, priority, timeout), inputs
+    return Terms(loaded, rows, outputs, priority, timeout), classes, inputs
 
 
 def _schedule(given: Any, loaded: Loaded) -> tuple[int, float | None]:
@@ -110,8 +95,8 @@ def _schedule(given: Any, loaded: Loaded) -> tuple[int, float | None]:
         parameters.check(given, "parameters")
         priority = parameters.integer(given, "priority", "parameters")
         timeout = parameters.integer(given, "timeout", "parameters")
-    priority = priority or loaded.config.default_priority
-    return max(0, priority - 1), timeout / 1e6 if timeout else None
+    level = max(0, priority - 1) if priority else loaded.config.first_priority
+    return level, timeout / 1e6 if timeout else None
 
 
 def _class_counts(wanted: Any, loaded: Loaded) -> dict[str, int]:
@@ -130,3 +115,26 @@ def _class_counts(wanted: Any, loaded: Loaded) -> dict[str, int]:
             )
         classes[name] = count
     return classes
+
+
+def place(sent: Sent) -> Place | None:
+    """Returns where a request has its id and its elements.
+
+    None where it has several inputs or none, typed contents, fields behind its elements, or an id
+    that does not follow the model's name and version, where encoders write it.
+    """
+    message, head = sent.message, sent.head
+    if len(sent.spans) != 1:
+        return None
+    _, begin, end = sent.spans[0]
+    if end != len(message):
+        return None
+    if not head.id:
+        return Place(begin, begin, begin, end)
+    named = _ModelInferRequest(model_name=head.model_name, model_version=head.model_version)
+    request_id = head.id.encode()
+    with_id: bytes = named.SerializeToString() + length_delimited(_ID, request_id)
+    rest = without(message, sent.spans)[len(with_id) :]
+    if not message.startswith(with_id) or parse(_ModelInferRequest, rest).id:
+        return None
+    return Place(len(with_id) - len(request_id), len(with_id), begin, end)

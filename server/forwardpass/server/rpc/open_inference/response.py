@@ -5,16 +5,16 @@ answer to answer (the model, a tensor's name, type and shape) is written once an
 elements are copied once, into the answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from forwardpass.server.rpc.forms import Terms, assemble
 from forwardpass.server.rpc.open_inference.classification import classify
 from forwardpass.server.rpc.open_inference.messages import message
-from forwardpass.server.rpc.open_inference.request import Terms
 from forwardpass.server.scheduling.job import Answer, Outcome
 from forwardpass.wire import Array, to_tensor
 from forwardpass.wire.dtypes import STRING
-from forwardpass.wire.fields import varint
+from forwardpass.wire.fields import tag_and_length
 
 _ModelInferResponse = message("ModelInferResponse")
 _ModelStreamInferResponse = message("ModelStreamInferResponse")
@@ -27,71 +27,55 @@ _FINAL: bytes = _ModelInferResponse(
 ).SerializeToString()
 
 
-def encode(terms: Terms, request_id: str, answer: Answer) -> bytes:
+def encode(terms: Terms, classes: Mapping[str, int], request_id: str, answer: Answer) -> bytes:
     """Returns the bytes of the answer.
 
     Args:
         terms: What was asked for.
+        classes: How many classes to name instead of an output's values, by output.
         request_id: What the caller calls the request; the answer has it too.
         answer: What the model gave.
     """
-    loaded = terms.loaded
-    specs = loaded.signature.outputs
+    loaded, own = terms.loaded, answer.own()
     parts = [_model(loaded.name, loaded.number)]
     contents: list[bytes] = []
     if request_id:
-        parts.append(_ModelInferResponse(id=request_id).SerializeToString())
+        parts.append(_id(request_id))
     for name in terms.outputs:
-        kind = specs[name].type
-        if kind is STRING or name in terms.classes:
-            array = answer.outputs[name]
-            if count := terms.classes.get(name):
-                labels = loaded.output_labels.get(name, ())
-                array = classify(array, labels, count, batched=loaded.signature.batched)
-            shape, data = array.shape, _elements(array)
+        array, kind = own.outputs[name], loaded.signature.outputs[name].type
+        if count := classes.get(name):
+            labels = loaded.output_labels.get(name, ())
+            array = classify(array, labels, count, batched=loaded.signature.batched)
             kind = STRING
-        else:
-            shape, data = answer.shape(name), answer.content(name)
-        parts.append(_tensor(name, kind.open_inference, shape))
+        data = _elements(array) if kind is STRING else own.content(name)
+        parts.append(_tensor(name, kind.open_inference, array.shape))
         contents += (_prefix(_RAW_OUTPUT_CONTENTS, len(data)), data)
     return b"".join((*parts, *contents))
 
 
 def encode_alike(terms: Terms, request_ids: Sequence[str], run: Outcome) -> list[bytes]:
-    """Returns the bytes of the answers to requests of the same terms that have shared a run.
+    """Returns the bytes of the answers to requests of one form that have shared a run.
 
     Args:
-        terms: What was asked for.
+        terms: What was asked for; no output is strings.
         request_ids: What the callers call the requests, in the order of their rows.
         run: What the model gave.
     """
-    loaded = terms.loaded
-    specs = loaded.signature.outputs
-    kinds = [specs[name].type for name in terms.outputs]
-    if terms.classes or any(kind is STRING for kind in kinds):
-        rows = terms.rows
-        return [
-            encode(terms, request_id, Answer(run, index * rows, rows, 0.0))
-            for index, request_id in enumerate(request_ids)
-        ]
-    alone = len(request_ids) == 1
+    loaded, count = terms.loaded, len(request_ids)
     same = _model(loaded.name, loaded.number)
     contents = []
-    for name, kind in zip(terms.outputs, kinds, strict=True):
+    for name in terms.outputs:
+        kind = loaded.signature.outputs[name].type
         shape, content = run.outputs[name].shape, run.content(name)
-        same += _tensor(name, kind.open_inference, shape if alone else (terms.rows, *shape[1:]))
-        size = len(content) // len(request_ids)
-        contents.append((_prefix(_RAW_OUTPUT_CONTENTS, size), content, size))
-    messages = []
-    for index, request_id in enumerate(request_ids):
-        parts = [same]
-        for prefix, content, size in contents:
-            parts.append(prefix)
-            parts.append(content[index * size : (index + 1) * size])
-        if request_id:
-            parts.append(_ModelInferResponse(id=request_id).SerializeToString())
-        messages.append(b"".join(parts))
-    return messages
+        if count > 1:
+            shape = (terms.rows, *shape[1:])
+        same += _tensor(name, kind.open_inference, shape)
+        contents.append((_prefix(_RAW_OUTPUT_CONTENTS, len(content) // count), content))
+    messages = assemble(same, contents, count)
+    return [
+        message + _id(request_id) if request_id else message
+        for message, request_id in zip(messages, request_ids, strict=True)
+    ]
 
 
 def stream_answer(response: bytes) -> bytes:
@@ -105,6 +89,11 @@ def stream_error(text: str, request_id: str) -> bytes:
     data: bytes = _ModelStreamInferResponse(
         error_message=text, infer_response=_ModelInferResponse(id=request_id)
     ).SerializeToString()
+    return data
+
+
+def _id(request_id: str) -> bytes:
+    data: bytes = _ModelInferResponse(id=request_id).SerializeToString()
     return data
 
 
@@ -127,7 +116,7 @@ def _tensor(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
 @lru_cache(4096)
 def _prefix(field: int, size: int) -> bytes:
     """Returns the tag and the length that go before a field's bytes."""
-    return varint(field << 3 | 2) + varint(size)
+    return tag_and_length(field, size)
 
 
 def _elements(strings: Array) -> bytes:
