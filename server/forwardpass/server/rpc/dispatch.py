@@ -2,9 +2,11 @@
 
 import dataclasses
 import logging
+from functools import partial
 
 import structlog
 
+from forwardpass.server.errors import CallError
 from forwardpass.server.metrics import MethodCounters
 from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.transport.call import Call, Receiver, Route, Routes
@@ -31,20 +33,27 @@ class Gate:
 
     def guarded(self) -> Route:
         """Returns the route with its calls passing through here."""
-        return dataclasses.replace(self._route, handle=self._enter, ended=self._leave)
+        return dataclasses.replace(self._route, handle=self._enter)
 
     def _enter(self, call: Call, message: bytes) -> Receiver | None:
         self._counters.started.add(1)
-        if self._admission is not None:
-            size = len(message)
-            self._admission.enter(size)
-            call.admitted = size
+        size = len(message)
+        try:
+            if self._admission is not None:
+                self._admission.enter(size)
+        except CallError:
+            call.on_end(partial(self._count, call))
+            raise
+        call.on_end(partial(self._leave, call, size))
         return self._handle(call, message)
 
-    def _leave(self, call: Call, code: int) -> None:
+    def _leave(self, call: Call, size: int, code: int) -> None:
+        self._count(call, code)
+        if self._admission is not None:
+            self._admission.leave(size)
+
+    def _count(self, call: Call, code: int) -> None:
         self._counters.handled[code].add(1)
-        if self._admission is not None and call.admitted is not None:
-            self._admission.leave(call.admitted)
         if self._is_logged:
             _log_end(call, code)
 

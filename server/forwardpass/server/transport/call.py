@@ -38,16 +38,14 @@ class Call(ABC):
         method: The path, such as "/forwardpass.v1.InferenceService/Predict".
         deadline: When the caller stops waiting, by `time.monotonic`; None for never.
         started: When it arrived, by `time.perf_counter`.
-        admitted: The bytes that it was admitted with; None where it was not, or need not be.
     """
 
-    __slots__ = ("_request_id", "admitted", "deadline", "method", "started")
+    __slots__ = ("_request_id", "deadline", "method", "started")
 
     def __init__(self, method: str, deadline: float | None) -> None:
         self.method = method
         self.deadline = deadline
         self.started = time.perf_counter()
-        self.admitted: int | None = None
         self._request_id = ""
 
     @property
@@ -145,10 +143,6 @@ class Call(ABC):
 Receiver = Callable[[bytes | None], None]
 
 
-def _nothing(call: Call, code: int) -> None:
-    """Ends what holds nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class Route:
     """What answers a method.
@@ -157,14 +151,11 @@ class Route:
         kind: How many messages go each way.
         handle: Takes the call and its one message. For `BIDI_STREAM` there is no message yet (it
             is empty), and it returns the receiver; it asks for messages with `Call.read`.
-        ended: Called once for each call with its status code when it ends, however it does, and
-            before what `Call.on_end` was given.
         blocks: Whether it waits for something, and must not be run where other calls are.
     """
 
     kind: Kind
     handle: Callable[[Call, bytes], Receiver | None]
-    ended: Callable[[Call, int], None] = _nothing
     blocks: bool = False
 
 

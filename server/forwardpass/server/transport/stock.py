@@ -69,17 +69,17 @@ class _Handlers(grpc.GenericRpcHandler):
 
 def _handler(method: str, route: Route) -> "grpc.RpcMethodHandler[bytes, bytes]":
     def unary(message: bytes, context: grpc.ServicerContext) -> bytes:
-        call = StockCall(method, route, context)
+        call = StockCall(method, context)
         call.guard(lambda: _no_receiver(route.handle(call, message)))
         return next(call.messages(), b"")
 
     def server_stream(message: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        call = StockCall(method, route, context)
+        call = StockCall(method, context)
         call.guard(lambda: _no_receiver(route.handle(call, message)))
         return call.messages()
 
     def bidi_stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        call = StockCall(method, route, context)
+        call = StockCall(method, context)
         call.guard(lambda: call.receive(messages, route.handle(call, b"")))
         return call.messages()
 
@@ -106,14 +106,13 @@ class _End:
 class StockCall(Call):
     """A call whose own thread waits in `messages` for what the handler sends."""
 
-    def __init__(self, method: str, route: Route, context: grpc.ServicerContext) -> None:
+    def __init__(self, method: str, context: grpc.ServicerContext) -> None:
         remaining = context.time_remaining()
         super().__init__(
             method,
             # grpcio gives a call without a deadline a remaining time of centuries, or None.
             None if remaining is None or remaining > 1e9 else time.monotonic() + remaining,
         )
-        self._route = route
         self._context = context
         self._outbox: queue.SimpleQueue[bytes | Failure | _Read | _End | Callable[[], None]] = (
             queue.SimpleQueue()
@@ -218,7 +217,6 @@ class StockCall(Call):
             self._code = code
             callbacks, self._end_callbacks = self._end_callbacks, []
         self._outbox.put(last)
-        self._route.ended(self, code)
         for callback in callbacks:
             callback(code)
 

@@ -177,12 +177,10 @@ class QueueCall(Call):
         """Hands the one message to the handler."""
         message = event.batch_operations[0].message()
         if message is None:
-            self.fail(
-                Failure(
-                    Reason.INTERNAL,
-                    "the call ended without a message; a unary call sends exactly one",
-                )
-            )
+            # It has sent none, or it has gone before; of the latter an event tells, which comes
+            # before that of a step that is posted now.
+            self.watch()
+            self._post(self._refuse_nothing)
         elif self._route.blocks:
             self._home.blocking.submit(self.guard, lambda: self._handle(message))
             self._home.unwatched.append(self)
@@ -195,6 +193,13 @@ class QueueCall(Call):
                 self.fault()
             if self._code is None:
                 self._home.unwatched.append(self)
+
+    def _refuse_nothing(self) -> None:
+        self.fail(
+            Failure(
+                Reason.INTERNAL, "the call ended without a message; a unary call sends exactly one"
+            )
+        )
 
     def _handle(self, message: bytes) -> None:
         self._route.handle(self, message)
@@ -280,7 +285,6 @@ class QueueCall(Call):
     def _end(self, code: int) -> None:
         if self._code is None:
             self._code = code
-            self._route.ended(self, code)
             callbacks, self._callbacks = self._callbacks, []
             for callback in callbacks:
                 callback(code)
