@@ -21,7 +21,7 @@ _MAX_CONNECTIONS = 32
 # Connections at a given rate, each of a process of its own: clients of one process send in step.
 _OPEN_CONNECTIONS = 4
 _MAX_STREAMS = 500
-_PATIENCE = 60
+_PATIENCE = 300
 
 
 @dataclass(frozen=True)

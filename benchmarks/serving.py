@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 # calls them the last.
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORES, CLIENT_CORES = CORES[:1], CORES[-1:]
+PROGRAM = (str(Path(sys.executable).with_name("forwardpass-serve")),)
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,36 @@ class Serving:
                     counts[code] = counts.get(code, 0) + sample.value
         return counts
 
+    def check_handled(self) -> None:
+        """Looks whether every call has ended well.
+
+        Raises:
+            SystemExit: Some have not.
+        """
+        handled = self.handled()
+        if set(handled) != {"OK"}:
+            raise SystemExit(f"not every call was answered: {handled}")
+
     def _status(self, name: str) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         line = next(line for line in status.splitlines() if line.startswith(name))
         return int(line.split()[1]) * 1024 / 1e6
 
 
-def serve(models: Path, *flags: str, cores: Sequence[int] = SERVER_CORES) -> Serving:
+def pinned(command: Sequence[str], cores: Sequence[int]) -> list[str]:
+    """Returns the command that runs a command on given cores only."""
+    return ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
+
+
+def serve(
+    models: Path,
+    *flags: str,
+    cores: Sequence[int] = SERVER_CORES,
+    program: Sequence[str] = PROGRAM,
+) -> Serving:
     """Starts our server on free ports and waits until it is ready."""
-    program = str(Path(sys.executable).with_name("forwardpass-serve"))
     ports = ("--port", "0", "--metrics-port", "0", "--log-format", "json")
-    return start([program, str(models), *ports, *flags], cores)
+    return start([*program, str(models), *ports, *flags], cores)
 
 
 def start(command: Sequence[str], cores: Sequence[int]) -> Serving:
@@ -96,7 +116,7 @@ def start(command: Sequence[str], cores: Sequence[int]) -> Serving:
         raise SystemExit("the benchmarks take two cores: one for the server, one for its callers")
     started = time.perf_counter()
     process = subprocess.Popen(
-        ["taskset", "--cpu-list", ",".join(map(str, cores)), *command],
+        pinned(command, cores),
         stderr=subprocess.PIPE,
         text=True,
     )
