@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from benchmarks import counting, embedding, latency, overload, rates, rows, soak, starts
+from benchmarks import counting, embedding, latency, overload, rates, rows, servers, soak, starts
 from benchmarks.plan import Plan
 from benchmarks.report import Failed, Table, machine, show, write
 from benchmarks.serving import CLIENT_CORES
@@ -29,7 +29,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "starts": starts.measure,
 }
 # Those that take too long, or install too much, to be measured unasked.
-LONG: dict[str, Measurement] = {"soak": soak.measure}
+LONG: dict[str, Measurement] = {"soak": soak.measure, "servers": servers.measure}
 
 
 def main() -> None:
