@@ -2,10 +2,26 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
 from benchmarks.serving import SERVER_CORES, pinned
+from forwardpass.server.runtime.session import Session
+from forwardpass.wire import Array
+
+
+def answers(file: Path, name: str, arrays: Iterable[Array], output: str) -> list[Array]:
+    """Returns what is right: what ONNX Runtime gives here.
+
+    Args:
+        file: The graph.
+        name: Of its input.
+        arrays: Its input, for a run each.
+        output: The output wanted.
+    """
+    session = Session(file.read_bytes(), {}, 1)
+    return [session.run([output], {name: array})[0] for array in arrays]
 
 
 class Bare:

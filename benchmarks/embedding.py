@@ -9,9 +9,8 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import onnxruntime as ort
 
-from benchmarks.bare import Bare
+from benchmarks.bare import Bare, answers
 from benchmarks.calls import connect
 from benchmarks.networks import DEPTHS, FLOAT, INT8, LENET
 from benchmarks.plan import Plan
@@ -115,7 +114,7 @@ def _contests(stack: ExitStack, server: Serving, folder: Path, scratch: Path) ->
         for version in _VERSIONS:
             file = folder / network.model / str(version) / MODEL_FILE
             output = network.method.output
-            (right,) = ort.InferenceSession(file).run([output], {INPUT: images})
+            (right,) = answers(file, INPUT, [images], output)
             message = network.method.encode(
                 ModelReference(name=network.model, version=version), images
             )

@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import onnxruntime as ort
 
 from benchmarks import graphs
+from benchmarks.bare import answers
 from benchmarks.calls import MODEL_INFER, PREDICT, Protocol, check_answers, one_target
 from benchmarks.contender import Contender, measure_round
 from benchmarks.plan import Plan
@@ -58,13 +58,12 @@ def _start_peer(module: str, file: Path) -> Serving:
 
 def _check(ours: Serving, peers: dict[str, Serving], file: Path) -> None:
     """Compares answers with those of ONNX Runtime itself."""
-    session = ort.InferenceSession(file)
     random = np.random.default_rng(0)
     asked = [(ours, protocol) for protocol in _OURS]
     asked += [(peer, MODEL_INFER) for peer in peers.values()]
     for rows in ROWS:
         questions = random.random((20, rows, graphs.WIDTHS[0]), np.float32)
-        right = [session.run(None, {"x": x})[0] for x in questions]
+        right = answers(file, "x", questions, "y")
         for serving, protocol in asked:
             check_answers(serving.address, protocol, graphs.MLP, questions, right)
 

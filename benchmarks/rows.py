@@ -4,10 +4,9 @@ from contextlib import ExitStack
 from statistics import median
 
 import numpy as np
-import onnxruntime as ort
 
 from benchmarks import graphs
-from benchmarks.bare import Bare
+from benchmarks.bare import Bare, answers
 from benchmarks.calls import MODEL_INFER, check_answers, one_target
 from benchmarks.contender import Contender, measure_round
 from benchmarks.plan import Plan
@@ -24,7 +23,7 @@ def measure(plan: Plan) -> list[Table]:
     """Compares the server on one core, and on two, with ONNX Runtime alone on one."""
     file = graphs.write(plan.scratch, graphs.MLP, graphs.mlp())
     x = np.random.default_rng(0).random((ROWS, graphs.WIDTHS[0]), np.float32)
-    right = ort.InferenceSession(file).run(None, {"x": x})
+    right = answers(file, "x", [x], "y")
     array = plan.scratch / "x.npy"
     np.save(array, x)
     with ExitStack() as stack:

@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import onnxruntime as ort
 
 from benchmarks import graphs
+from benchmarks.bare import answers
 from benchmarks.calls import MODEL_INFER, check_answers, one_target
 from benchmarks.contender import Contender, measure_round
 from benchmarks.environments import Foreign, Unavailable, environment, free_ports, start_foreign
@@ -30,11 +30,10 @@ _PEERS = Path(__file__).parent / "peers"
 
 def measure(plan: Plan) -> list[Table | Failed]:
     """Compares those that can be installed and started here; says of the others why not."""
-    graphs.write(plan.scratch / "models", graphs.MLP, graphs.mlp())
+    file = graphs.write(plan.scratch / "models", graphs.MLP, graphs.mlp())
     random = np.random.default_rng(0)
     questions = random.random((20, 1, graphs.WIDTHS[0]), np.float32)
-    session = ort.InferenceSession(plan.scratch / "models" / graphs.MLP / "1" / "model.onnx")
-    right = [session.run(None, {"x": x})[0] for x in questions]
+    right = answers(file, "x", questions, "y")
     failures = []
     with ExitStack() as stack:
         ours = stack.enter_context(serve(plan.scratch / "models"))
