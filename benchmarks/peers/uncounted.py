@@ -14,7 +14,6 @@ COUNTING = {
     metrics.Total: ("add",),
     metrics.Histogram: ("observe",),
     metrics.ModelCounters: ("ran", "answered", "ended"),
-    metrics.MethodCounters: ("count",),
 }
 
 

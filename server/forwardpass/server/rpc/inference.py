@@ -9,7 +9,7 @@ from forwardpass.server.rpc import answers
 from forwardpass.server.rpc.execution import Execution
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.memory import Memory
-from forwardpass.server.rpc.parse import parse
+from forwardpass.server.rpc.parse import Hollow, parse_hollow
 from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.scheduling.job import Answer
@@ -20,7 +20,13 @@ from forwardpass.v1.inference_service_pb2 import (
     PredictRequest,
     PredictResponse,
 )
+from forwardpass.v1.tensor_pb2 import Tensor
 from forwardpass.wire import Array, Reason, to_tensor
+
+_MAP_VALUE = 2
+# Where a PredictRequest and an EmbedRequest have the elements of their input.
+CONTENT = (PredictRequest.INPUTS_FIELD_NUMBER, _MAP_VALUE, Tensor.CONTENT_FIELD_NUMBER)
+assert EmbedRequest.INPUTS_FIELD_NUMBER == PredictRequest.INPUTS_FIELD_NUMBER
 
 
 class Inference:
@@ -37,22 +43,23 @@ class Inference:
 
     def predict(self, call: Call, message: bytes) -> None:
         """Answers a PredictRequest."""
-        self.answer_predict(call, parse(PredictRequest, message))
+        self.answer_predict(call, parse_hollow(PredictRequest, message, CONTENT))
 
     def embed(self, call: Call, message: bytes) -> None:
         """Answers an EmbedRequest."""
-        self.answer_embed(call, parse(EmbedRequest, message))
+        self.answer_embed(call, parse_hollow(EmbedRequest, message, CONTENT))
 
     def answer_predict(
-        self, call: Call, request: PredictRequest, memory: Memory | None = None
+        self, call: Call, asked: Hollow[PredictRequest], memory: Memory | None = None
     ) -> None:
         """Answers a request.
 
         Args:
             call: Who asks.
-            request: What is asked.
+            asked: What is asked; the content is that of its one input.
             memory: The state of a step model along a stream; None where the caller keeps it.
         """
+        request = asked.message
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
         outputs = loaded.signature.select_outputs(request.outputs)
@@ -86,10 +93,11 @@ class Inference:
                 memory.recall(loaded.signature, inputs)
             execution.run(inputs, loaded.signature.check(inputs), wanted, answered)
 
-        self._read(call, loaded, request, run)
+        self._read(call, loaded, asked, run)
 
-    def answer_embed(self, call: Call, request: EmbedRequest) -> None:
-        """Answers a request."""
+    def answer_embed(self, call: Call, asked: Hollow[EmbedRequest]) -> None:
+        """Answers a request; the content is that of its one input."""
+        request = asked.message
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
         output = _embedding_output(loaded, request.output)
@@ -112,19 +120,22 @@ class Inference:
                 lambda answer: execution.reply(answer, lambda: encode(answer)),
             )
 
-        self._read(call, loaded, request, run)
+        self._read(call, loaded, asked, run)
 
     def _read(
         self,
         call: Call,
         loaded: Loaded,
-        request: PredictRequest | EmbedRequest,
+        asked: Hollow[PredictRequest] | Hollow[EmbedRequest],
         run: Callable[[dict[str, Array]], None],
     ) -> None:
         """Calls `run` with the request's arrays, on the call's own thread."""
+        request = asked.message
 
         def read() -> dict[str, Array]:
-            return self._reader.read(loaded, request.inputs, request.images, request.texts)
+            return self._reader.read(
+                loaded, request.inputs, request.images, request.texts, asked.content
+            )
 
         def decode() -> None:
             inputs = read()

@@ -15,9 +15,9 @@ from google.protobuf.message import Message
 
 from forwardpass.server.errors import InvalidInput
 from forwardpass.server.health import Readiness
-from forwardpass.server.rpc.inference import Inference
+from forwardpass.server.rpc.inference import CONTENT, Inference
 from forwardpass.server.rpc.memory import Memory
-from forwardpass.server.rpc.parse import parse
+from forwardpass.server.rpc.parse import Hollow, parse_hollow
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.scheduling.admission import RETRY_AFTER
 from forwardpass.server.transport.call import Call, Receiver
@@ -31,6 +31,9 @@ Request = TypeVar("Request", bound=Message)
 # The fields of PredictStreamResponse and EmbedStreamResponse.
 _RESPONSE, _ERROR = 1, 2
 _OK = 0
+# Where a request of a stream has the elements of its input.
+_CONTENT = (EmbedStreamRequest.REQUEST_FIELD_NUMBER, *CONTENT)
+assert PredictStreamRequest.REQUEST_FIELD_NUMBER == EmbedStreamRequest.REQUEST_FIELD_NUMBER
 
 
 class Streams:
@@ -144,7 +147,7 @@ class _Stream(ABC, Generic[Request]):
         self._kind = kind
         # Reentrant: a request may be answered while it is being begun.
         self._lock = threading.RLock()
-        self._waiting: deque[Request | InvalidInput] = deque()
+        self._waiting: deque[Hollow[Request] | InvalidInput] = deque()
         self._begun: deque[StreamedCall] = deque()
         self._half_closed = False
         self._draining = False
@@ -165,7 +168,7 @@ class _Stream(ABC, Generic[Request]):
         return self._receive
 
     @abstractmethod
-    def _begin(self, call: StreamedCall, request: Request) -> None:
+    def _begin(self, call: StreamedCall, asked: Hollow[Request]) -> None:
         """Begins to answer one request."""
 
     @abstractmethod
@@ -184,32 +187,32 @@ class _Stream(ABC, Generic[Request]):
                 self._waiting.append(self._parse(message))
             self._advance()
 
-    def _parse(self, message: bytes) -> Request | InvalidInput:
+    def _parse(self, message: bytes) -> Hollow[Request] | InvalidInput:
         """Returns the request, with the model of the one before where it names none."""
         try:
-            request = parse(self._kind, message)
+            asked = parse_hollow(self._kind, message, _CONTENT)
         except InvalidInput as error:
             return error
-        model = self._reference(request)
+        model = self._reference(asked.message)
         if model.name:
             self._model.CopyFrom(model)
         else:
             model.CopyFrom(self._model)
-        return request
+        return asked
 
     def _advance(self) -> None:
         """Begins what may begin, and ends the stream when nothing is left."""
         while self._waiting and not self._draining:
-            request = self._waiting[0]
-            if isinstance(request, InvalidInput):
+            asked = self._waiting[0]
+            if isinstance(asked, InvalidInput):
                 self._waiting.popleft()
-                self._add().fail(request.failure)
+                self._add().fail(asked.failure)
                 continue
-            if self._begun and self._must_be_alone(request):
+            if self._begun and self._must_be_alone(asked.message):
                 break
             self._waiting.popleft()
             call = self._add()
-            call.guard(partial(self._begin, call, request))
+            call.guard(partial(self._begin, call, asked))
         if self._begun:
             return
         if self._draining:
@@ -271,10 +274,11 @@ class PredictStream(_Stream[PredictStreamRequest]):
         version = model and model.newest_ready
         return bool(version and version.loaded and version.loaded.signature.states)
 
-    def _begin(self, call: StreamedCall, request: PredictStreamRequest) -> None:
-        if request.reset_state:
+    def _begin(self, call: StreamedCall, asked: Hollow[PredictStreamRequest]) -> None:
+        if asked.message.reset_state:
             self._memory.forget()
-        self._inference.answer_predict(call, request.request, self._memory)
+        request = Hollow(asked.message.request, asked.content)
+        self._inference.answer_predict(call, request, self._memory)
 
 
 class EmbedStream(_Stream[EmbedStreamRequest]):
@@ -290,5 +294,5 @@ class EmbedStream(_Stream[EmbedStreamRequest]):
     def _must_be_alone(self, request: EmbedStreamRequest) -> bool:  # noqa: ARG002  # none has states
         return False
 
-    def _begin(self, call: StreamedCall, request: EmbedStreamRequest) -> None:
-        self._inference.answer_embed(call, request.request)
+    def _begin(self, call: StreamedCall, asked: Hollow[EmbedStreamRequest]) -> None:
+        self._inference.answer_embed(call, Hollow(asked.message.request, asked.content))
