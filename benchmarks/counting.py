@@ -45,7 +45,7 @@ def measure(plan: Plan) -> list[Table]:
             str(with_counting.in_flight),
             f"{median(with_counting.rates):,.0f}",
             f"{median(without.rates):,.0f}",
-            ratio(with_counting.rates, without.rates),
+            ratio(with_counting.rates, without.rates, 3),
         ]
         for with_counting, without in pairs
     ]

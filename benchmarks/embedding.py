@@ -136,7 +136,7 @@ def _table(contests: list[Contest], rounds: int) -> Table:
             contest.network.method.name,
             f"{median(contest.alone):,.1f}",
             f"{median(contest.served):,.1f}",
-            ratio(contest.served, contest.alone),
+            ratio(contest.served, contest.alone, 3),
         ]
         for contest in contests
     ]

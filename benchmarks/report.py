@@ -47,7 +47,7 @@ class Failed:
     reason: str
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+def ratio(ours: Sequence[float], theirs: Sequence[float], places: int = 2) -> str:
     """Returns the median of the rounds' ratios, and what 95 % of resamplings give as the median.
 
     The percentile bootstrap: Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13.
@@ -55,12 +55,13 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
     Args:
         ours: A figure of each round.
         theirs: What it is divided by, of the same rounds.
+        places: How many decimal places to tell.
     """
     ratios = np.array(ours) / np.array(theirs)
     random = np.random.default_rng(0)
     medians = np.median(random.choice(ratios, (_RESAMPLES, len(ratios))), axis=1)
     low, high = np.percentile(medians, [2.5, 97.5])
-    return f"{np.median(ratios):.2f} [{low:.2f}, {high:.2f}]"
+    return f"{np.median(ratios):.{places}f} [{low:.{places}f}, {high:.{places}f}]"
 
 
 def machine() -> str:
