@@ -21,7 +21,7 @@ _MAX_CONNECTIONS = 32
 # Connections at a given rate, each of a process of its own: clients of one process send in step.
 _OPEN_CONNECTIONS = 4
 _MAX_STREAMS = 500
-_PATIENCE = 60
+_PATIENCE = 300
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def closed_loop(target: Target, in_flight: int, calls: int) -> Load:
     streams = in_flight // connections
     shape = ["-c", str(connections), "-m", str(streams), "-n", str(calls)]
     with tempfile.TemporaryDirectory() as folder:
-        return _load(_finish(_start(target, shape, Path(folder)), target, calls))
+        return rate_and_times(_finish(_start(target, shape, Path(folder)), target, calls))
 
 
 def open_loop(target: Target, rate: float, seconds: float, seed: int) -> Load:
@@ -78,7 +78,7 @@ def open_loop(target: Target, rate: float, seconds: float, seed: int) -> Load:
             script.write_text("".join(lines))
             shape = ["-c", "1", "-m", str(_MAX_STREAMS), "--timing-script-file", str(script)]
             runs.append(_start(target, shape, folder))
-        return _load(np.concatenate([_finish(run, target, each) for run in runs]))
+        return rate_and_times(np.concatenate([_finish(run, target, each) for run in runs]))
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,12 @@ def _finish(run: _Run, target: Target, calls: int) -> Array:
     return rows
 
 
-def _load(rows: Array) -> Load:
+def rate_and_times(rows: Array) -> Load:
+    """Returns what the calls of one run did.
+
+    Args:
+        rows: Start, HTTP status and duration of every call, in microseconds, float64 [calls, 3].
+    """
     ends = np.sort(rows[:, 0] + rows[:, 2])
     first, last = len(ends) // 10, len(ends) - 1 - len(ends) // 10
     rate = 1e6 * (last - first) / (ends[last] - ends[first])

@@ -3,49 +3,23 @@
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-import onnxruntime as ort
 
 from benchmarks import graphs
+from benchmarks.bare import answers
 from benchmarks.calls import MODEL_INFER, PREDICT, Protocol, check_answers, one_target
-from benchmarks.load import Target, closed_loop
+from benchmarks.contender import Contender, measure_round
 from benchmarks.plan import Plan
 from benchmarks.report import Table, ratio
 from benchmarks.serving import SERVER_CORES, Serving, serve, start
 
 ROWS = (1, 64)
 IN_FLIGHT = (1, 8, 32, 128)
-# How long one measurement takes, in seconds, and the calls that find out how many that is.
-_SECONDS, _TRIAL = 1.0, 200
 _PEERS = {"grpc.aio": "grpc_aio_server", "grpc.server": "grpc_server"}
 _OURS = (MODEL_INFER, PREDICT)
-
-
-@dataclass
-class Contender:
-    """Who is measured at what, and the rate of each round.
-
-    Attributes:
-        name: What the table calls it.
-        target: What it is asked.
-        in_flight: How many calls at a time.
-        calls: How many take about _SECONDS.
-        rates: Answers per second, of each round.
-    """
-
-    name: str
-    target: Target
-    in_flight: int
-    calls: int = _TRIAL
-    rates: list[float] = field(default_factory=list)
-
-    def measure(self) -> float:
-        """Returns the rate of one run."""
-        return closed_loop(self.target, self.in_flight, self.calls).rate
 
 
 def measure(plan: Plan) -> list[Table]:
@@ -65,16 +39,11 @@ def measure(plan: Plan) -> list[Table]:
         }
         for group in groups.values():
             for one in group:
-                one.calls = max(_TRIAL, round(_SECONDS * one.measure()))
+                one.calibrate()
         for number in range(plan.rounds):
             for group in groups.values():
-                # Nobody is always the first.
-                turn = number % len(group)
-                for one in (*group[turn:], *group[:turn]):
-                    one.rates.append(one.measure())
-        handled = ours.handled()
-        if set(handled) != {"OK"}:
-            raise SystemExit(f"not every call was answered: {handled}")
+                measure_round(number, group)
+        ours.check_handled()
         memory = [
             [name, f"{idle[name]:.0f} MB", f"{one.most_rss_megabytes():.0f} MB"]
             for name, one in {"ours": ours, **peers}.items()
@@ -89,13 +58,12 @@ def _start_peer(module: str, file: Path) -> Serving:
 
 def _check(ours: Serving, peers: dict[str, Serving], file: Path) -> None:
     """Compares answers with those of ONNX Runtime itself."""
-    session = ort.InferenceSession(file)
     random = np.random.default_rng(0)
     asked = [(ours, protocol) for protocol in _OURS]
     asked += [(peer, MODEL_INFER) for peer in peers.values()]
     for rows in ROWS:
         questions = random.random((20, rows, graphs.WIDTHS[0]), np.float32)
-        right = [session.run(None, {"x": x})[0] for x in questions]
+        right = answers(file, "x", questions, "y")
         for serving, protocol in asked:
             check_answers(serving.address, protocol, graphs.MLP, questions, right)
 

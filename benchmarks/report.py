@@ -34,7 +34,20 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+@dataclass(frozen=True)
+class Failed:
+    """A measurement that could not be made.
+
+    Attributes:
+        name: Of the measurement.
+        reason: Why, in one line or more.
+    """
+
+    name: str
+    reason: str
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float], places: int = 2) -> str:
     """Returns the median of the rounds' ratios, and what 95 % of resamplings give as the median.
 
     The percentile bootstrap: Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13.
@@ -42,12 +55,13 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
     Args:
         ours: A figure of each round.
         theirs: What it is divided by, of the same rounds.
+        places: How many decimal places to tell.
     """
     ratios = np.array(ours) / np.array(theirs)
     random = np.random.default_rng(0)
     medians = np.median(random.choice(ratios, (_RESAMPLES, len(ratios))), axis=1)
     low, high = np.percentile(medians, [2.5, 97.5])
-    return f"{np.median(ratios):.2f} [{low:.2f}, {high:.2f}]"
+    return f"{np.median(ratios):.{places}f} [{low:.{places}f}, {high:.{places}f}]"
 
 
 def machine() -> str:
@@ -69,17 +83,20 @@ def machine() -> str:
     )
 
 
-def show(tables: Sequence[Table]) -> None:
-    """Prints tables."""
+def show(parts: Sequence[Table | Failed]) -> None:
+    """Prints tables, and why others are missing."""
     console = Console()
-    for table in tables:
+    for table in parts:
+        if isinstance(table, Failed):
+            console.print(f"{table.name} was not measured: {table.reason}", markup=False)
+            continue
         drawn = rich.table.Table(*table.columns, title=table.title, caption=table.how)
         for row in table.rows:
             drawn.add_row(*row)
         console.print(drawn)
 
 
-def write(path: Path, about: str, tables: Sequence[Table]) -> None:
+def write(path: Path, about: str, tables: Sequence[Table | Failed]) -> None:
     """Puts tables between the markers of a Markdown file, instead of what was there.
 
     Args:
@@ -93,7 +110,9 @@ def write(path: Path, about: str, tables: Sequence[Table]) -> None:
     path.write_text(before + "\n\n".join(parts) + after, encoding="utf-8")
 
 
-def _markdown(table: Table) -> str:
+def _markdown(table: Table | Failed) -> str:
+    if isinstance(table, Failed):
+        return f"### {table.name}\n\nNot measured:\n\n```\n{table.reason}\n```"
     lines = [table.columns, ["---"] * len(table.columns), *table.rows]
     drawn = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return f"### {table.title}\n\n{table.how}\n\n{drawn}"

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 # calls them the last.
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORES, CLIENT_CORES = CORES[:1], CORES[-1:]
+PROGRAM = (str(Path(sys.executable).with_name("forwardpass-serve")),)
 
 
 @dataclass(frozen=True)
@@ -98,23 +99,41 @@ class Serving:
                 pids += map(int, children.read_text(encoding="ascii").split())
         return pids
 
+    def check_handled(self) -> None:
+        """Looks whether every call has ended well.
+
+        Raises:
+            SystemExit: Some have not.
+        """
+        handled = self.handled()
+        if set(handled) != {"OK"}:
+            raise SystemExit(f"not every call was answered: {handled}")
+
     def _status(self, name: str) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         line = next(line for line in status.splitlines() if line.startswith(name))
         return int(line.split()[1]) * 1024 / 1e6
 
 
+def pinned(command: Sequence[str], cores: Sequence[int]) -> list[str]:
+    """Returns the command that runs a command on given cores only."""
+    return ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
+
+
 def serve(
-    models: Path, *flags: str, cores: Sequence[int] = SERVER_CORES, cache: Path | None = None
+    models: Path,
+    *flags: str,
+    cores: Sequence[int] = SERVER_CORES,
+    cache: Path | None = None,
+    program: Sequence[str] = PROGRAM,
 ) -> Serving:
     """Starts our server on free ports and waits until it is ready.
 
     Without a folder for it, nothing is taken from an earlier start.
     """
-    program = str(Path(sys.executable).with_name("forwardpass-serve"))
     ports = ("--port", "0", "--metrics-port", "0", "--log-format", "json")
     where = ("--cache-dir", str(cache or "off"))
-    return start([program, str(models), *ports, *where, *flags], cores)
+    return start([*program, str(models), *ports, *where, *flags], cores)
 
 
 def start(command: Sequence[str], cores: Sequence[int]) -> Serving:
@@ -129,7 +148,7 @@ def start(command: Sequence[str], cores: Sequence[int]) -> Serving:
         raise SystemExit("the benchmarks take two cores: one for the server, one for its callers")
     started = time.perf_counter()
     process = subprocess.Popen(
-        ["taskset", "--cpu-list", ",".join(map(str, cores)), *command],
+        pinned(command, cores),
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -20,6 +20,7 @@ from tiny_models import (
 
 from forwardpass.artefact import draw_latents
 from forwardpass.pixels import decode_image, encode_png
+from forwardpass.server.rpc.parse import LONG
 from forwardpass.v1.inference_service_pb2 import EmbedRequest, GenerateRequest, PredictRequest
 from forwardpass.v1.model_service_pb2 import GetModelRequest, ModelReference
 from forwardpass.wire import Array, from_tensor, to_tensor
@@ -49,6 +50,18 @@ def test_predict_answers_what_numpy_computes(running: Running) -> None:
     assert answer == pytest.approx(probabilities(IMAGES), abs=1e-6)
     assert not response.classifications
     assert not response.HasField("timing")
+
+
+def test_a_long_request_is_answered_like_a_short_one(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    repository("echo", echo(TensorProto.UINT8, ["n", "width"]))
+    running = start_server()
+    for width in (5, LONG):
+        pixels = np.random.default_rng(5).integers(0, 256, (2, width), np.uint8)
+        request = PredictRequest(model=ModelReference(name="echo"), inputs={"x": to_tensor(pixels)})
+        answer = from_tensor(running.inference.Predict(request).outputs["y"])
+        assert np.array_equal(answer, pixels)
 
 
 def test_top_k_names_the_likeliest_classes_first(running: Running) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from conftest import Running, StartServer
 from failures import read_failure
-from tiny_models import EMBEDDER_WEIGHTS, Publisher, classifier, embedder, generator, stepper
+from onnx import TensorProto
+from tiny_models import EMBEDDER_WEIGHTS, Publisher, classifier, echo, embedder, generator, stepper
 
+from forwardpass.server.rpc.parse import LONG
 from forwardpass.server.rpc.streams import IN_FLIGHT, EmbedStream
 from forwardpass.server.runtime.session import Session
 from forwardpass.v1.inference_service_pb2 import (
@@ -25,6 +27,8 @@ from forwardpass.v1.inference_service_pb2 import (
 from forwardpass.v1.model_service_pb2 import ListModelsRequest, ModelReference
 from forwardpass.wire import Reason, from_tensor, to_tensor
 
+# Rows of floats: two of the second and of the last are not parsed.
+LONG_AND_SHORT = (3, LONG // 4, 5, LONG // 4 + 1)
 EMBEDDER, STEPPER, GENERATOR = (ModelReference(name=name) for name in ("emb", "step", "gen"))
 
 
@@ -63,6 +67,24 @@ def test_answers_come_in_order_and_each_is_its_own(running: Running) -> None:
     for batch, answer in zip(batches, answers, strict=True):
         vectors = from_tensor(answer.response.embeddings)
         assert vectors == pytest.approx(batch @ EMBEDDER_WEIGHTS, rel=1e-5)
+
+
+def test_requests_that_are_not_parsed_whole_are_answered_like_others(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    repository("echo", echo(TensorProto.FLOAT, ["n", "width"]))
+    batches = [np.arange(width * 2, dtype=np.float32).reshape(2, width) for width in LONG_AND_SHORT]
+    requests = [PredictRequest(inputs={"x": to_tensor(batch)}) for batch in batches]
+    requests[0].model.name = "echo"
+    broken = PredictRequest()
+    broken.CopyFrom(requests[1])
+    broken.inputs["x"].shape[:] = [3, 4]
+    streamed = [PredictStreamRequest(request=request) for request in (*requests, broken)]
+    *answers, last = start_server().inference.PredictStream(iter(streamed))
+    for batch, answer in zip(batches, answers, strict=True):
+        assert np.array_equal(from_tensor(answer.response.outputs["y"]), batch)
+    assert last.error.reason == Reason.INVALID_INPUT
+    assert "shape [3, 4] takes 48 bytes, got 1048576" in last.error.message
 
 
 def test_a_request_that_fails_is_answered_and_the_stream_goes_on(running: Running) -> None:

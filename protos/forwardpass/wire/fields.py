@@ -1,4 +1,11 @@
-"""Protobuf's wire format, as far as wrapping finished bytes in a message takes."""
+"""Protobuf's wire format, as far as wrapping finished bytes in a message takes, and unwrapping."""
+
+from collections.abc import Sequence
+
+# Messages of more fields than that are left to the parser, which is quicker at it.
+_MOST_FIELDS = 64
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MAX_VARINT = 10
 
 
 def varint(number: int) -> bytes:
@@ -23,3 +30,64 @@ def length_delimited(number: int, payload: bytes) -> bytes:
 def tag_and_length(number: int, size: int) -> bytes:
     """Returns what stands before the `size` bytes of such a field."""
     return varint(number << 3 | 2) + varint(size)
+
+
+def take_out(message: memoryview, path: Sequence[int]) -> tuple[bytes, memoryview] | None:
+    """Returns a message without the bytes of one of its fields, and these, which are not copied.
+
+    A parser copies what it keeps, so of a long field it is not given the bytes.
+
+    Args:
+        message: The message; it need not be one.
+        path: The number of the field, after those of the fields that it is within.
+
+    Returns:
+        None where there is no such field, or more than one on the way, or too many others.
+    """
+    found = None
+    at = 0
+    try:
+        for _ in range(_MOST_FIELDS):
+            if at >= len(message):
+                break
+            begin = at
+            tag, at = _read_varint(message, at)
+            body, at = _value(message, at, tag & 7)
+            if tag == path[0] << 3 | _BYTES:
+                if found is not None:
+                    return None
+                found = begin, body, at
+    except (LookupError, ValueError):
+        return None
+    if found is None or at != len(message):
+        return None
+    begin, body, end = found
+    if len(path) == 1:
+        return bytes(message[:begin]) + message[end:], message[body:end]
+    inner = take_out(message[body:end], path[1:])
+    if inner is None:
+        return None
+    rest, taken = inner
+    return b"".join((message[:begin], length_delimited(path[0], rest), message[end:])), taken
+
+
+def _value(message: memoryview, at: int, kind: int) -> tuple[int, int]:
+    """Returns where the value of a field begins, without its length, and where it ends."""
+    if kind == _BYTES:
+        size, at = _read_varint(message, at)
+        return at, at + size
+    if kind == _VARINT:
+        return at, _read_varint(message, at)[1]
+    return at, at + {_FIXED64: 8, _FIXED32: 4}[kind]
+
+
+def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
+    """Returns the number that begins there, and where it ends."""
+    number = 0
+    for shift in range(0, 7 * _MAX_VARINT, 7):
+        byte = message[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+    raise ValueError("a number of more than ten bytes")

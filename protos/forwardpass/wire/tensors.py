@@ -41,11 +41,16 @@ def to_tensor(array: ArrayLike) -> tensor_pb2.Tensor:
     return tensor_pb2.Tensor(data_type=kind.data_type, shape=array.shape, content=content)
 
 
-def from_tensor(tensor: tensor_pb2.Tensor) -> Array:
+def from_tensor(tensor: tensor_pb2.Tensor, content: memoryview | None = None) -> Array:
     """Returns the tensor's elements as an array, without copying them.
 
     The array is read-only: it looks at the message's own bytes. Strings come as an object array
     of `bytes`.
+
+    Args:
+        tensor: The tensor.
+        content: What `take_out` took out of it; None where it is whole. Elements that begin there
+            at an address that is none for their type are copied.
 
     Raises:
         TensorError: Type unknown, more than 32 axes, a negative extent, or a length that does
@@ -61,15 +66,18 @@ def from_tensor(tensor: tensor_pb2.Tensor) -> Array:
     if shape and min(shape) < 0:
         raise TensorError(f"shape {list(shape)} has a negative extent")
     count = math.prod(shape)
-    content = tensor.content
+    elements = tensor.content if content is None else content
     if kind is STRING:
-        return _unpack_strings(content, count).reshape(shape)
+        return _unpack_strings(bytes(elements), count).reshape(shape)
     expected = count * kind.dtype.itemsize
-    if len(content) != expected:
+    if len(elements) != expected:
         raise TensorError(
-            f"{kind.name} of shape {list(shape)} takes {expected} bytes, got {len(content)}"
+            f"{kind.name} of shape {list(shape)} takes {expected} bytes, got {len(elements)}"
         )
-    array = np.frombuffer(content, kind.dtype)
+    array = np.frombuffer(elements, kind.dtype)
+    if not array.flags.aligned:
+        array = array.copy()
+        array.flags.writeable = False
     if kind.dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1:
         raise TensorError("a bool is one byte, 0 or 1, got another")
     try:

@@ -11,7 +11,7 @@ from forwardpass.server.rpc.execution import Execution
 from forwardpass.server.rpc.forms import Encode, Forms, Place, Terms
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.memory import Memory
-from forwardpass.server.rpc.parse import parse
+from forwardpass.server.rpc.parse import Hollow, parse_hollow
 from forwardpass.server.rpc.responses import encode_embeddings, encode_predictions
 from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.repository import Repository
@@ -25,6 +25,11 @@ from forwardpass.v1.inference_service_pb2 import (
 )
 from forwardpass.v1.tensor_pb2 import Tensor
 from forwardpass.wire import Array, Reason, to_tensor
+
+_MAP_VALUE = 2
+# Where a PredictRequest and an EmbedRequest have the elements of their input.
+CONTENT = (PredictRequest.INPUTS_FIELD_NUMBER, _MAP_VALUE, Tensor.CONTENT_FIELD_NUMBER)
+assert EmbedRequest.INPUTS_FIELD_NUMBER == PredictRequest.INPUTS_FIELD_NUMBER
 
 
 def _learn_nothing(terms: Terms) -> None:
@@ -52,16 +57,17 @@ class Inference:
             known.submit()
             return
         epoch = self._repository.epoch
-        request = parse(PredictRequest, message)
+        asked = parse_hollow(PredictRequest, message, CONTENT)
+        request = asked.message
 
         def learn(terms: Terms) -> None:
-            tensor = _only_tensor(request)
+            tensor = _only_tensor(asked)
             if tensor is None or request.top_k or request.png:
                 return
             encode = partial(encode_predictions, terms)
             _learn(self._predictions, message, tensor, terms, encode, epoch)
 
-        self.answer_predict(call, request, learn=learn)
+        self.answer_predict(call, asked, learn=learn)
 
     def embed(self, call: Call, message: bytes) -> None:
         """Answers an EmbedRequest."""
@@ -70,21 +76,22 @@ class Inference:
             known.submit()
             return
         epoch = self._repository.epoch
-        request = parse(EmbedRequest, message)
+        asked = parse_hollow(EmbedRequest, message, CONTENT)
+        request = asked.message
 
         def learn(terms: Terms) -> None:
-            tensor = _only_tensor(request)
+            tensor = _only_tensor(asked)
             if tensor is None:
                 return
             encode = partial(encode_embeddings, terms, partial(_form_vectors, request))
             _learn(self._embeddings, message, tensor, terms, encode, epoch)
 
-        self.answer_embed(call, request, learn=learn)
+        self.answer_embed(call, asked, learn=learn)
 
     def answer_predict(
         self,
         call: Call,
-        request: PredictRequest,
+        asked: Hollow[PredictRequest],
         memory: Memory | None = None,
         learn: Callable[[Terms], None] = _learn_nothing,
     ) -> None:
@@ -92,10 +99,11 @@ class Inference:
 
         Args:
             call: Who asks.
-            request: What is asked.
+            asked: What is asked; the content is that of its one input.
             memory: The state of a step model along a stream; None where the caller keeps it.
             learn: Is told what the request comes to once it is known to fit the model.
         """
+        request = asked.message
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
         execution.check_room()
@@ -132,12 +140,16 @@ class Inference:
             learn(Terms(loaded, rows, wanted, loaded.config.first_priority))
             execution.run(inputs, rows, wanted, answered)
 
-        self._read(call, loaded, request, run)
+        self._read(call, loaded, asked, run)
 
     def answer_embed(
-        self, call: Call, request: EmbedRequest, learn: Callable[[Terms], None] = _learn_nothing
+        self,
+        call: Call,
+        asked: Hollow[EmbedRequest],
+        learn: Callable[[Terms], None] = _learn_nothing,
     ) -> None:
-        """Answers a request; `learn` as in `answer_predict`."""
+        """Answers a request; all as in `answer_predict`."""
+        request = asked.message
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
         execution.check_room()
@@ -159,19 +171,22 @@ class Inference:
                 lambda answer: execution.reply(answer, lambda: encode(answer)),
             )
 
-        self._read(call, loaded, request, run)
+        self._read(call, loaded, asked, run)
 
     def _read(
         self,
         call: Call,
         loaded: Loaded,
-        request: PredictRequest | EmbedRequest,
+        asked: Hollow[PredictRequest] | Hollow[EmbedRequest],
         run: Callable[[dict[str, Array]], None],
     ) -> None:
         """Calls `run` with the request's arrays, on the call's own thread."""
+        request = asked.message
 
         def read() -> dict[str, Array]:
-            return self._reader.read(loaded, request.inputs, request.images, request.texts)
+            return self._reader.read(
+                loaded, request.inputs, request.images, request.texts, asked.content
+            )
 
         def decode() -> None:
             inputs = read()
@@ -183,13 +198,16 @@ class Inference:
             run(read())
 
 
-def _only_tensor(request: PredictRequest | EmbedRequest) -> Tensor | None:
+def _only_tensor(asked: Hollow[PredictRequest] | Hollow[EmbedRequest]) -> Tensor | None:
     """Returns the tensor that is all that a request has of its own; None where it has more.
 
-    A label may come to point elsewhere at any time, and timing differs from answer to answer.
+    A label may come to point elsewhere at any time, and timing differs from answer to answer. Long
+    requests are not worth it: to parse what is left of them takes no time beside the model.
     """
+    request = asked.message
     if (
-        len(request.inputs) != 1
+        asked.content is not None
+        or len(request.inputs) != 1
         or request.images
         or request.texts
         or request.timing

@@ -33,14 +33,22 @@ class InputReader:
         tensors: Mapping[str, tensor_pb2.Tensor],
         images: Sequence[bytes],
         texts: Sequence[str],
+        content: memoryview | None = None,
     ) -> dict[str, Array]:
         """Returns an array for each input that the request gives.
+
+        Args:
+            loaded: The model.
+            tensors: By input name.
+            images: Encoded, one a row.
+            texts: One a row.
+            content: What was taken out of the one tensor; None where all are whole.
 
         Raises:
             InvalidInput: A tensor that contradicts itself, an image that cannot be read, an input
                 given twice, or images or texts for a model that takes none.
         """
-        arrays = {name: self.tensor(name, tensor) for name, tensor in tensors.items()}
+        arrays = {name: self.tensor(name, tensor, content) for name, tensor in tensors.items()}
         if images:
             spec, array = self._images(loaded, images)
             _put(arrays, spec, array, "images")
@@ -49,15 +57,22 @@ class InputReader:
             _put(arrays, spec, array, "texts")
         return arrays
 
-    def tensor(self, name: str, tensor: tensor_pb2.Tensor) -> Array:
+    def tensor(
+        self, name: str, tensor: tensor_pb2.Tensor, content: memoryview | None = None
+    ) -> Array:
         """Returns the array of one tensor; strings as `str`.
+
+        Args:
+            name: The input's.
+            tensor: The tensor.
+            content: What was taken out of it; None where it is whole.
 
         Raises:
             InvalidInput: The tensor contradicts itself, or is not finite where it must be.
         """
         field = f"inputs.{quote(name)}"
         try:
-            array = from_tensor(tensor)
+            array = from_tensor(tensor, content)
         except TensorError as error:
             raise InvalidInput(f"inputs[{quote(name)}]: {error}", field=field) from None
         if array.dtype == _STRING:

@@ -14,9 +14,9 @@ from google.protobuf.message import Message
 
 from forwardpass.server.errors import InvalidInput
 from forwardpass.server.health import Readiness
-from forwardpass.server.rpc.inference import Inference
+from forwardpass.server.rpc.inference import CONTENT, Inference
 from forwardpass.server.rpc.memory import Memory
-from forwardpass.server.rpc.parse import parse
+from forwardpass.server.rpc.parse import Hollow, parse_hollow
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.scheduling.admission import RETRY_AFTER
 from forwardpass.server.transport.call import Call, Receiver, Ts
@@ -31,6 +31,9 @@ Request = TypeVar("Request", bound=Message)
 # The fields of PredictStreamResponse and EmbedStreamResponse.
 _RESPONSE, _ERROR = 1, 2
 _OK = 0
+# Where a request of a stream has the elements of its input.
+_CONTENT = (EmbedStreamRequest.REQUEST_FIELD_NUMBER, *CONTENT)
+assert PredictStreamRequest.REQUEST_FIELD_NUMBER == EmbedStreamRequest.REQUEST_FIELD_NUMBER
 
 
 class Streams:
@@ -250,7 +253,7 @@ class Stream(ABC, Generic[Item]):
             call.abandon(code)
 
 
-class _NativeStream(Stream[Request]):
+class _NativeStream(Stream[Hollow[Request]], Generic[Request]):
     """Requests that mean the model of the one before where they name none."""
 
     def __init__(self, call: Call, kind: type[Request]) -> None:
@@ -262,18 +265,18 @@ class _NativeStream(Stream[Request]):
     def _reference(self, request: Request) -> ModelReference:
         """Returns the part of a request that names its model."""
 
-    def parse(self, message: bytes) -> Request | InvalidInput:
+    def parse(self, message: bytes) -> Hollow[Request] | InvalidInput:
         """See `Stream.parse`."""
         try:
-            request = parse(self._kind, message)
+            asked = parse_hollow(self._kind, message, _CONTENT)
         except InvalidInput as error:
             return error
-        model = self._reference(request)
+        model = self._reference(asked.message)
         if model.name:
             self._model.CopyFrom(model)
         else:
             model.CopyFrom(self._model)
-        return request
+        return asked
 
 
 class PredictStream(_NativeStream[PredictStreamRequest]):
@@ -285,16 +288,17 @@ class PredictStream(_NativeStream[PredictStreamRequest]):
         self._repository = repository
         self._memory = Memory()
 
-    def begin(self, call: StreamedCall, request: PredictStreamRequest) -> None:
+    def begin(self, call: StreamedCall, request: Hollow[PredictStreamRequest]) -> None:
         """See `Stream.begin`."""
-        if request.reset_state:
+        if request.message.reset_state:
             self._memory.forget()
-        self._inference.answer_predict(call, request.request, self._memory)
+        asked = Hollow(request.message.request, request.content)
+        self._inference.answer_predict(call, asked, self._memory)
 
-    def must_be_alone(self, request: PredictStreamRequest) -> bool:
+    def must_be_alone(self, request: Hollow[PredictStreamRequest]) -> bool:
         """See `Stream.must_be_alone`."""
         # The state after one request is the state before the next.
-        model = self._repository.models.get(request.request.model.name)
+        model = self._repository.models.get(request.message.request.model.name)
         version = model and model.newest_ready
         return bool(version and version.loaded and version.loaded.signature.states)
 
@@ -309,9 +313,9 @@ class EmbedStream(_NativeStream[EmbedStreamRequest]):
         super().__init__(call, EmbedStreamRequest)
         self._inference = inference
 
-    def begin(self, call: StreamedCall, request: EmbedStreamRequest) -> None:
+    def begin(self, call: StreamedCall, request: Hollow[EmbedStreamRequest]) -> None:
         """See `Stream.begin`."""
-        self._inference.answer_embed(call, request.request)
+        self._inference.answer_embed(call, Hollow(request.message.request, request.content))
 
     def _reference(self, request: EmbedStreamRequest) -> ModelReference:
         return request.request.model

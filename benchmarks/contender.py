@@ -1,0 +1,46 @@
+"""What is compared under h2load: who is asked what, and the rate of each round."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.load import Target, closed_loop
+
+# How long one measurement takes, in seconds, and the calls that find out how many that is.
+_SECONDS, _TRIAL = 0.75, 200
+
+
+@dataclass
+class Contender:
+    """Who is measured at what, and the rate of each round.
+
+    Attributes:
+        name: What the table calls it.
+        target: What it is asked.
+        in_flight: How many calls at a time.
+        calls: How many take about _SECONDS.
+        rates: Answers per second, of each round.
+    """
+
+    name: str
+    target: Target
+    in_flight: int
+    calls: int = _TRIAL
+    rates: list[float] = field(default_factory=list)
+
+    def calibrate(self) -> None:
+        """Finds out how many calls to measure."""
+        self.calls = max(_TRIAL, round(_SECONDS * self._rate()))
+
+    def measure(self) -> None:
+        """Measures the rate once."""
+        self.rates.append(self._rate())
+
+    def _rate(self) -> float:
+        return closed_loop(self.target, self.in_flight, self.calls).rate
+
+
+def measure_round(number: int, contenders: Sequence[Contender]) -> None:
+    """Measures everybody once, in an order in which nobody is always the first."""
+    turn = number % len(contenders)
+    for one in (*contenders[turn:], *contenders[:turn]):
+        one.measure()

@@ -1,0 +1,30 @@
+"""Our server without its counting: `python -m benchmarks.peers.uncounted ARGUMENTS`.
+
+The product has no such switch. Here the methods that count on the hot path do nothing; everything
+around them, such as looking at the clock, stays.
+"""
+
+import sys
+
+from forwardpass.server import metrics
+from forwardpass.server.cli import main
+
+COUNTING = {
+    metrics.Number: ("add",),
+    metrics.Total: ("add",),
+    metrics.Histogram: ("observe",),
+    metrics.ModelCounters: ("ran", "answered", "ended"),
+}
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """Counts nothing."""
+
+
+if __name__ == "__main__":
+    for kind, names in COUNTING.items():
+        for name in names:
+            if not callable(getattr(kind, name, None)):
+                sys.exit(f"{kind.__name__}.{name} is not there any more: COUNTING is out of date")
+            setattr(kind, name, _nothing)
+    main()
