@@ -47,7 +47,7 @@ class Parsed:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        for module, name in ((inference, "parse"), (open_inference, "receive")):
+        for module, name in ((inference, "parse_hollow"), (open_inference, "receive")):
             monkeypatch.setattr(module, name, self._counted(getattr(module, name)))
 
     def _counted(self, function: Any) -> Any:
