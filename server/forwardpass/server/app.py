@@ -95,6 +95,7 @@ class Server:
                 max_message_bytes=settings.max_message_bytes,
                 max_in_flight=settings.max_in_flight,
                 certificates=certificates,
+                max_connections=settings.max_connections,
             ),
             routes,
             turn,

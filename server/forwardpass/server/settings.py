@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     max_queued: int = Field(
         1024, ge=1, description="The most requests that wait for one version of a model."
     )
+    max_connections: int = Field(
+        1000, ge=1, description="The most connections; more are closed at once."
+    )
     max_image_pixels: int = Field(
         32_000_000, ge=1, description="The most pixels of an encoded image."
     )

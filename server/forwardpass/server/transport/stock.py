@@ -11,12 +11,12 @@ from typing import NoReturn
 import grpc
 
 from forwardpass.server.transport.call import Call, Kind, Receiver, Route, Routes, Transport
-from forwardpass.server.transport.listener import Listener
+from forwardpass.server.transport.listener import MAX_STREAMS, Listener
 from forwardpass.server.transport.trailers import trailing_metadata
 from forwardpass.wire import CODES, Failure, Reason
 
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
-# Threads beyond the calls that may be in flight: they answer health checks and refusals.
+# Threads beyond those that one connection can hold: they answer health checks and refusals.
 _SPARE_THREADS = 32
 
 
@@ -25,8 +25,10 @@ class StockTransport(Transport):
 
     def __init__(self, listener: Listener, routes: Routes) -> None:
         self._listener = listener
+        # A call takes a thread before it is admitted, and holds it if its message never comes.
+        threads = max(listener.max_in_flight, MAX_STREAMS) + _SPARE_THREADS
         self._server = grpc.server(
-            ThreadPoolExecutor(listener.max_in_flight + _SPARE_THREADS, "call"),
+            ThreadPoolExecutor(threads, "call"),
             handlers=[_Handlers(routes)],
             options=listener.channel_arguments(),
         )
