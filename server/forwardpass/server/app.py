@@ -32,7 +32,7 @@ from forwardpass.server.security.tls import read_certificates
 from forwardpass.server.security.tokens import authorized
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.transport.call import Kind, Route
-from forwardpass.server.transport.listener import Listener
+from forwardpass.server.transport.listener import SOCKET, Listener
 from forwardpass.server.transport.select import create_transport, turn_of
 from forwardpass.server.transport.stock import StockTransport
 from forwardpass.server.transport.turn import Turn
@@ -77,7 +77,8 @@ class Server:
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self.readiness = Readiness(self._repository, (INFERENCE, MODELS, OPEN_INFERENCE))
         shared = settings.management_port == settings.port != 0
-        if shared and settings.host not in _LOOPBACK and settings.management_token is None:
+        local = settings.host in _LOOPBACK or settings.host.startswith(SOCKET)
+        if shared and not local and settings.management_token is None:
             raise SettingsError(
                 "management calls on a port that others can reach take a management_token"
             )
@@ -91,7 +92,7 @@ class Server:
         )
         self._transport = create_transport(
             Listener(
-                address=f"{settings.host}:{settings.port}",
+                address=_address(settings.host, settings.port),
                 max_message_bytes=settings.max_message_bytes,
                 max_in_flight=settings.max_in_flight,
                 certificates=certificates,
@@ -115,6 +116,7 @@ class Server:
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self._metrics: MetricsServer | None = None
         self._watcher: Watcher | None = None
+        self.address = ""
         self.port = 0
         self.metrics_port = 0
         self.management_port = 0
@@ -135,11 +137,12 @@ class Server:
         )
         self.metrics_port = self._metrics.port
         self.port = self.management_port = self._transport.start()
+        self.address = _address(settings.host, self.port)
         if self._management is not None:
             self.management_port = self._management.start()
         _log.info(
             "listening",
-            address=f"{settings.host}:{self.port}",
+            address=self.address,
             metrics=f"{settings.metrics_host}:{self.metrics_port}",
         )
         self._loader.start()
@@ -287,6 +290,10 @@ def open_repository(settings: Settings, turn: Turn | None = None) -> Repository:
             turn=turn,
         ),
     )
+
+
+def _address(host: str, port: int) -> str:
+    return host if host.startswith(SOCKET) else f"{host}:{port}"
 
 
 def _require_fast_protobuf() -> None:

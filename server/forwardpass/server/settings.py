@@ -54,7 +54,10 @@ class Settings(BaseSettings):
     models: CliPositionalArg[Path] = Field(
         description="The model repository: <name>/<version>/model.onnx."
     )
-    host: str = Field("127.0.0.1", description="The address to listen on.")
+    host: str = Field(
+        "127.0.0.1",
+        description="The address to listen on; unix:/PATH for a unix-domain socket, without port.",
+    )
     port: int = Field(8001, ge=0, le=65535, description="The gRPC port; 0 takes a free one.")
     metrics_host: str = Field(
         "127.0.0.1", description="The address of /metrics, /livez and /readyz."
@@ -156,6 +159,17 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug has a line for every call."
     )
+
+    @field_validator("host")
+    @classmethod
+    def _check_socket(cls, given: str) -> str:
+        """Takes "unix:/run/forwardpass.sock", and gRPC's other way of writing it, "unix:///run"."""
+        scheme, colon, path = given.partition(":")
+        if scheme != "unix" or not colon:
+            return given
+        if not path.startswith("/"):
+            raise ValueError("the path of a socket is absolute: unix:/run/forwardpass.sock")
+        return f"unix:/{path.lstrip('/')}"
 
     @field_validator("providers", mode="before")
     @classmethod

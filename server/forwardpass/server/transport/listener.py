@@ -1,8 +1,16 @@
 """Where a transport listens, and the limits of a connection."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
 
 from forwardpass.server.security.tls import Certificates
+from forwardpass.server.transport.socket_file import claimed
+
+# What the address of a socket begins with.
+SOCKET = "unix:"
 
 # How long a connection may take to become one, TLS and all.
 HANDSHAKE_SECONDS = 10.0
@@ -18,7 +26,8 @@ class Listener:
     """Where to listen, and the limits of a connection.
 
     Attributes:
-        address: "host:port"; port 0 takes a free one. "unix:PATH" for a socket.
+        address: "host:port"; port 0 takes a free one. "unix:PATH" for a unix-domain socket, its
+            path written as in a URL.
         max_message_bytes: The longest message, in either direction.
         max_in_flight: The most calls that run at a time.
         certificates: What to serve TLS with; None for no TLS.
@@ -34,6 +43,28 @@ class Listener:
     max_connections: int = 1_000
     connection_seconds: float = 300.0
     grace_seconds: float = 30.0
+
+    def bind(self, add_port: Callable[[str], int]) -> int:
+        """Has gRPC core listen; returns the port.
+
+        Args:
+            add_port: Core's function of the address, which returns 0 or raises RuntimeError where
+                it cannot.
+
+        Raises:
+            OSError: The address cannot be bound.
+        """
+        claim: AbstractContextManager[None] = nullcontext()
+        if self.address.startswith(SOCKET):
+            claim = claimed(Path(unquote(self.address.removeprefix(SOCKET))))
+        with claim:
+            try:
+                port = add_port(self.address)
+            except RuntimeError:
+                port = 0
+        if not port:
+            raise OSError(f"cannot listen on {self.address}: is another server there?")
+        return port
 
     def channel_arguments(self) -> list[tuple[str, int]]:
         """Returns the limits by gRPC core's names."""

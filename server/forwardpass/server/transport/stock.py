@@ -35,26 +35,25 @@ class StockTransport(Transport):
 
     def start(self) -> int:
         """See `Transport.start`."""
-        address, certificates = self._listener.address, self._listener.certificates
-        try:
-            if certificates is None:
-                port = self._server.add_insecure_port(address)
-            else:
-                authority = certificates.client_authority
-                credentials = grpc.ssl_server_credentials(
-                    [(certificates.key, certificates.chain)],
-                    authority,
-                    require_client_auth=authority is not None,
-                )
-                port = self._server.add_secure_port(address, credentials)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: is another server there?") from error
+        port = self._listener.bind(self._add_port)
         self._server.start()
         return port
 
     def stop(self, grace: float) -> None:
         """See `Transport.stop`."""
         self._server.stop(grace).wait()
+
+    def _add_port(self, address: str) -> int:
+        certificates = self._listener.certificates
+        if certificates is None:
+            return self._server.add_insecure_port(address)
+        authority = certificates.client_authority
+        credentials = grpc.ssl_server_credentials(
+            [(certificates.key, certificates.chain)],
+            authority,
+            require_client_auth=authority is not None,
+        )
+        return self._server.add_secure_port(address, credentials)
 
 
 class _Handlers(grpc.GenericRpcHandler):
