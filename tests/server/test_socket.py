@@ -4,9 +4,7 @@ import fcntl
 import os
 import re
 import signal
-import socket
 import stat
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from tiny_models import EMBEDDER_WEIGHTS, Publisher, embedder
 from forwardpass.client import Client
 from forwardpass.server.app import Server
 from forwardpass.server.settings import Settings, SettingsError, load
+from forwardpass.server.transport.listener import Listener
 from forwardpass.v1.model_service_pb2 import ModelReference, UnloadModelRequest
 
 from .test_process import serving
@@ -88,23 +87,29 @@ def test_the_socket_of_a_live_server_is_left_to_it(
     assert_served(running.address)
 
 
-def test_servers_that_start_at_a_time_take_turns(
-    repository: Publisher, start_server: StartServer, path: Path
-) -> None:
-    outcome: list[str] = []
+def test_servers_that_start_at_a_time_take_turns(path: Path) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
+
+    def is_locked() -> bool:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(folder, fcntl.LOCK_UN)
+        return False
+
+    locked = []
+
+    def add_port(_: str) -> int:
+        locked.append(is_locked())
+        return 1
+
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        late = threading.Thread(target=lambda: outcome.append(refusal(start_server, path)))
-        late.start()
-        with socket.socket(socket.AF_UNIX) as early:
-            early.bind(str(path))
-            early.listen()
-            fcntl.flock(folder, fcntl.LOCK_UN)
-            late.join(SERVER_GONE)
+        Listener(f"unix:{path}", 1 << 20, 1, None).bind(add_port)
+        assert locked == [True]
+        assert not is_locked()
     finally:
         os.close(folder)
-    assert [text.rpartition(": ")[2] for text in outcome] == ["another server is there"]
 
 
 def test_what_is_no_socket_is_left_alone(start_server: StartServer, path: Path) -> None:
