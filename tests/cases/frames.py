@@ -108,18 +108,26 @@ class Wire:
         self.send(_PING)
         return any(_is_pong(frame) for frame in self.frames())
 
-    def trailers(self, stream: int) -> dict[str, str]:
-        """Returns what ends a call, among it its grpc-status."""
-
-        def ends(frame: Frame) -> bool:
+    def answer(self, stream: int) -> tuple[dict[str, str], bytes]:
+        """Returns the metadata of a call's answer, its grpc-status among it, and its bytes."""
+        metadata: dict[str, str] = {}
+        body = []
+        for frame in self.frames():
             if isinstance(frame, HeadersFrame):
-                for name, value in self._decoder.decode(frame.data, raw=True):
-                    found[name.decode()] = value.decode()
-            return frame.stream_id == stream and "END_STREAM" in frame.flags
+                # Those of other calls too: each changes the table that the next is read with.
+                fields = self._decoder.decode(frame.data, raw=True)
+                if frame.stream_id == stream:
+                    metadata |= {name.decode(): value.decode() for name, value in fields}
+            if frame.stream_id == stream:
+                if isinstance(frame, DataFrame):
+                    body.append(frame.data)
+                if "END_STREAM" in frame.flags:
+                    return metadata, b"".join(body)
+        raise AssertionError(f"the server hung up after {metadata}")
 
-        found: dict[str, str] = {}
-        self.until(ends)
-        return found
+    def trailers(self, stream: int) -> dict[str, str]:
+        """Returns the metadata of a call's answer."""
+        return self.answer(stream)[0]
 
     def _read(self, count: int) -> bytes | None:
         """Returns so many bytes; None where the server has hung up."""

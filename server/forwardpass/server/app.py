@@ -97,6 +97,7 @@ class Server:
                 max_in_flight=settings.max_in_flight,
                 certificates=certificates,
                 max_connections=settings.max_connections,
+                compress=settings.compress_answers,
             ),
             routes,
             turn,

@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         64 << 20, ge=1 << 10, le=1 << 30, description="The longest message, in either direction."
     )
+    compress_answers: bool = Field(
+        default=False, description="Compress answers, as gzip, for callers that take that."
+    )
     max_in_flight: int = Field(
         256, ge=1, le=4096, description="The most calls at a time; more are refused at once."
     )

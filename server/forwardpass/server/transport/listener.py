@@ -19,6 +19,7 @@ MAX_STREAMS = 1024
 # Of a call's metadata, by gRPC's count, which adds 32 to each pair. With the two limits that core
 # has set apart, it refuses at random what lies between them.
 _METADATA_BYTES = 8_192
+_NONE, _GZIP = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Listener:
         max_connections: The most connections; more are closed at once.
         connection_seconds: How long a connection takes calls, give or take a tenth.
         grace_seconds: How long its calls may then take to end.
+        compress: Whether to compress answers, as gzip, for callers that say they take that.
     """
 
     address: str
@@ -43,6 +45,7 @@ class Listener:
     max_connections: int = 1_000
     connection_seconds: float = 300.0
     grace_seconds: float = 30.0
+    compress: bool = False
 
     def bind(self, add_port: Callable[[str], int]) -> int:
         """Has gRPC core listen; returns the port.
@@ -86,6 +89,9 @@ class Listener:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.max_metadata_size", _METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+            # A level, which has core look at what the caller takes; an algorithm would be used for
+            # every caller. Core's lowest level is gzip where there is a choice.
+            ("grpc.default_compression_level", _GZIP if self.compress else _NONE),
             ("grpc.server_handshake_timeout_ms", _milliseconds(HANDSHAKE_SECONDS)),
         ]
 
