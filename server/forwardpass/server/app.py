@@ -97,6 +97,8 @@ class Server:
                 max_in_flight=settings.max_in_flight,
                 certificates=certificates,
                 max_connections=settings.max_connections,
+                connection_seconds=settings.connection_seconds,
+                grace_seconds=settings.connection_grace_seconds,
                 compress=settings.compress_answers,
             ),
             routes,

@@ -26,6 +26,8 @@ from pydantic_settings import (
 from forwardpass.server.errors import nearest, quote
 
 PREFIX = "FORWARDPASS_"
+# Ten days; gRPC core counts milliseconds in 31 bits.
+_MAX_SECONDS = 864_000.0
 _PROVIDERS = ("cpu", "cuda")
 # Variables of the client and the trainer, which share the prefix.
 _OTHERS = {"FORWARDPASS_SERVER", "FORWARDPASS_TOKEN", "FORWARDPASS_CACHE"}
@@ -80,6 +82,19 @@ class Settings(BaseSettings):
     )
     max_connections: int = Field(
         1000, ge=1, description="The most connections; more are closed at once."
+    )
+    connection_seconds: float = Field(
+        300.0,
+        gt=0,
+        le=_MAX_SECONDS,
+        description="How long a connection takes calls, give or take a tenth; then callers connect "
+        "anew.",
+    )
+    connection_grace_seconds: float = Field(
+        30.0,
+        ge=0,
+        le=_MAX_SECONDS,
+        description="How long its calls may then take to end, streams among them.",
     )
     max_image_pixels: int = Field(
         32_000_000, ge=1, description="The most pixels of an encoded image."
