@@ -8,10 +8,13 @@ from forwardpass.server.errors import CallError, InvalidInput, nearest, quote
 from forwardpass.server.rpc import answers
 from forwardpass.server.rpc.execution import Execution
 from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.layouts import IMAGES, INPUTS, TEXTS
+from forwardpass.server.rpc.limits import Limit
 from forwardpass.server.rpc.memory import Memory
 from forwardpass.server.rpc.parse import parse
 from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.repository import Repository
+from forwardpass.server.runtime.signature import Signature
 from forwardpass.server.scheduling.job import Answer
 from forwardpass.server.transport.call import Call
 from forwardpass.v1.inference_service_pb2 import (
@@ -21,6 +24,9 @@ from forwardpass.v1.inference_service_pb2 import (
     PredictResponse,
 )
 from forwardpass.wire import Array, Reason, to_tensor
+
+PREDICT_LIMIT = Limit(PredictRequest, INPUTS, (IMAGES, TEXTS), Signature.max_bytes)
+EMBED_LIMIT = Limit(EmbedRequest, INPUTS, (IMAGES, TEXTS), Signature.max_bytes)
 
 
 class Inference:
@@ -37,10 +43,12 @@ class Inference:
 
     def predict(self, call: Call, message: bytes) -> None:
         """Answers a PredictRequest."""
+        PREDICT_LIMIT.check(self._repository, message)
         self.answer_predict(call, parse(PredictRequest, message))
 
     def embed(self, call: Call, message: bytes) -> None:
         """Answers an EmbedRequest."""
+        EMBED_LIMIT.check(self._repository, message)
         self.answer_embed(call, parse(EmbedRequest, message))
 
     def answer_predict(

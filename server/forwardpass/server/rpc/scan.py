@@ -58,10 +58,21 @@ class Layout:
         self.fields = {number << 3 | _BYTES: field for number, field in fields.items()}
 
 
-def scan(message: bytes, layout: Layout) -> list[Span]:
+class _Malformed(Exception):
+    """The bytes are no message."""
+
+
+def scan(
+    message: bytes, layout: Layout, name: str = "protobuf message of this method"
+) -> list[Span]:
     """Returns where the message's own payload fields are, in order.
 
     Payload inside its fields is not returned, but not counted as other bytes either.
+
+    Args:
+        message: The bytes.
+        layout: What the message may have.
+        name: What an error calls it.
 
     Raises:
         InvalidInput: A field comes too often, there are more than 4 MiB beside the payload, or the
@@ -70,8 +81,8 @@ def scan(message: bytes, layout: Layout) -> list[Span]:
     spans: list[Span] = []
     try:
         payload = _walk(message, 0, len(message), layout, spans)
-    except IndexError:
-        raise _malformed() from None
+    except (IndexError, _Malformed):
+        raise InvalidInput(f"the bytes are no {name}") from None
     if len(message) - payload > MAX_BYTES:
         raise InvalidInput(
             f"{len(message) - payload} bytes beside raw contents, but a message may have "
@@ -131,7 +142,7 @@ def _walk(message: bytes, at: int, end: int, layout: Layout, spans: list[Span] |
             elif size > _SMALL and field.inside is not None and at <= end:
                 payload += _walk(message, body, at, field.inside, None)
         if at > end:
-            raise _malformed()
+            raise _Malformed
     return payload
 
 
@@ -145,7 +156,7 @@ def _skip(message: bytes, at: int, kind: int) -> int:
     if kind in _FIXED:
         return at + _FIXED[kind]
     # Groups, which none of our messages has.
-    raise _malformed()
+    raise _Malformed
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
@@ -157,8 +168,4 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 127) << shift
         if byte < 128:
             return value, at
-    raise _malformed()
-
-
-def _malformed() -> InvalidInput:
-    return InvalidInput("the bytes are no protobuf message of this method")
+    raise _Malformed

@@ -9,13 +9,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from google.protobuf.message import Message
 
 from forwardpass.server.errors import InvalidInput
 from forwardpass.server.health import Readiness
-from forwardpass.server.rpc.inference import Inference
+from forwardpass.server.rpc.inference import EMBED_LIMIT, PREDICT_LIMIT, Inference
+from forwardpass.server.rpc.limits import Limit
 from forwardpass.server.rpc.memory import Memory
 from forwardpass.server.rpc.parse import parse
 from forwardpass.server.runtime.repository import Repository
@@ -38,7 +39,7 @@ class Streams:
 
     Args:
         inference: Answers each request of a stream.
-        repository: Tells which models have states.
+        repository: Tells which models have states, and how much each takes.
         readiness: Tells when to end streams.
     """
 
@@ -53,7 +54,7 @@ class Streams:
 
     def embed(self, call: Call, message: bytes) -> Receiver:  # noqa: ARG002  # a stream begins empty
         """Answers a stream of EmbedStreamRequest."""
-        return EmbedStream(call, self._inference).open(self._readiness)
+        return EmbedStream(call, self._inference, self._repository).open(self._readiness)
 
 
 class StreamedCall(Call):
@@ -139,9 +140,13 @@ class StreamedCall(Call):
 class _Stream(ABC, Generic[Request]):
     """The requests of one stream: those that wait, and those that are worked on, in order."""
 
-    def __init__(self, call: Call, kind: type[Request]) -> None:
+    def __init__(
+        self, call: Call, kind: type[Request], limit: Limit[Any], repository: Repository
+    ) -> None:
         self._call = call
         self._kind = kind
+        self._limit = limit
+        self._repository = repository
         # Reentrant: a request may be answered while it is being begun.
         self._lock = threading.RLock()
         self._waiting: deque[Request | InvalidInput] = deque()
@@ -187,6 +192,7 @@ class _Stream(ABC, Generic[Request]):
     def _parse(self, message: bytes) -> Request | InvalidInput:
         """Returns the request, with the model of the one before where it names none."""
         try:
+            self._limit.check_streamed(self._repository, message, self._model)
             request = parse(self._kind, message)
         except InvalidInput as error:
             return error
@@ -257,9 +263,8 @@ class PredictStream(_Stream[PredictStreamRequest]):
     """Requests of a PredictStream, with the state of a step model between them."""
 
     def __init__(self, call: Call, inference: Inference, repository: Repository) -> None:
-        super().__init__(call, PredictStreamRequest)
+        super().__init__(call, PredictStreamRequest, PREDICT_LIMIT, repository)
         self._inference = inference
-        self._repository = repository
         self._memory = Memory()
 
     def _reference(self, request: PredictStreamRequest) -> ModelReference:
@@ -280,8 +285,8 @@ class PredictStream(_Stream[PredictStreamRequest]):
 class EmbedStream(_Stream[EmbedStreamRequest]):
     """Requests of an EmbedStream."""
 
-    def __init__(self, call: Call, inference: Inference) -> None:
-        super().__init__(call, EmbedStreamRequest)
+    def __init__(self, call: Call, inference: Inference, repository: Repository) -> None:
+        super().__init__(call, EmbedStreamRequest, EMBED_LIMIT, repository)
         self._inference = inference
 
     def _reference(self, request: EmbedStreamRequest) -> ModelReference:
