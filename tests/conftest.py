@@ -28,7 +28,7 @@ class Running:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.server.port}"
+        return self.server.address
 
     @property
     def metrics_url(self) -> str:
@@ -73,17 +73,15 @@ def start_server(repository: Publisher, transport: str) -> Iterator[StartServer]
 
         def start(*, wait: bool = True, **settings: Any) -> Running:
             # Most tests trust their graphs, and are the faster for it; the canary has its own.
-            chosen = {"canary": False, "transport": transport, **settings}
-            server = Server(
-                Settings(models=repository.root, port=0, metrics_port=0, threads=1, **chosen)
-            )
+            chosen = {"port": 0, "canary": False, "transport": transport, **settings}
+            server = Server(Settings(models=repository.root, metrics_port=0, threads=1, **chosen))
             server.start()
             stack.callback(server.stop)
             if wait:
                 server.wait_loaded()
             channel = stack.enter_context(
                 grpc.insecure_channel(
-                    f"127.0.0.1:{server.port}",
+                    server.address,
                     [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)],
                 )
             )

@@ -257,6 +257,18 @@ def resident() -> int:
 
 
 @contextmanager
+def growing_at_most(bytes_: int) -> Iterator[None]:
+    """Fails where at any moment inside so many bytes more are in use than before."""
+    before = resident()
+    # Linux then begins anew to note the most that was in use.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    yield
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    peak = int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) << 10
+    assert peak - before < bytes_
+
+
+@contextmanager
 def manage(running: Running) -> Iterator[Any]:
     """Gives the stub of management calls."""
     address = f"127.0.0.1:{running.server.management_port}"

@@ -65,6 +65,16 @@ def command(served: Running, run_command: Command, monkeypatch: pytest.MonkeyPat
     return run_command
 
 
+def test_a_server_is_called_through_its_socket(
+    repository: Publisher, start_server: StartServer, run_command: Command, tmp_path: Path
+) -> None:
+    repository("shapes", classifier())
+    with structlog.testing.capture_logs():
+        served = start_server(host=f"unix:{tmp_path}/forwardpass.sock")
+        ended = run_command("health", "shapes", "--server", served.address)
+    assert (ended.code, ended.out) == (0, "SERVING\n")
+
+
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     path = tmp_path / "a [bold] name.png"

@@ -45,8 +45,12 @@ class ServerProcess:
             text=True,
         )
         self.lines: list[dict[str, Any]] = []
-        self.port = int(self.wait_for("listening")["address"].rsplit(":")[-1])
+        self.address: str = self.wait_for("listening")["address"]
         self.pid = _only_child(self.process.pid) if wrapper else self.process.pid
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rsplit(":")[-1])
 
     def signal(self, number: int) -> None:
         """Sends a signal to the server, not to what started it."""

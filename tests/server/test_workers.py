@@ -274,6 +274,13 @@ def test_management_calls_are_refused_with_workers() -> None:
     load(["models", "--workers", "1", "--management-port", "8003"])
 
 
+def test_a_socket_is_not_shared_by_workers(tmp_path: Path) -> None:
+    host = f"unix:{tmp_path}/socket"
+    with pytest.raises(SettingsError, match="'host' is a socket"):
+        load(["models", "--workers", "2", "--host", host])
+    load(["models", "--workers", "1", "--host", host])
+
+
 @pytest.mark.parametrize(
     ("workers", "given", "threads"), [(1, 0, 8), (2, 0, 4), (3, 0, 2), (16, 0, 1), (2, 8, 8)]
 )

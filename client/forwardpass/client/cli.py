@@ -26,7 +26,7 @@ Server = Annotated[
     typer.Option(
         envvar="FORWARDPASS_SERVER",
         metavar="HOST:PORT",
-        help="The server to call.",
+        help="The server to call; unix:/PATH for a unix-domain socket.",
         rich_help_panel=_CONNECTION,
     ),
 ]

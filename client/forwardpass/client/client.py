@@ -57,7 +57,8 @@ class Client:
         """Prepares to call; the server need not be there yet.
 
         Args:
-            target: host:port, or any name that gRPC resolves, such as "dns:///models:8001".
+            target: host:port, or any name that gRPC resolves, such as "dns:///models:8001", or
+                "unix:/run/forwardpass.sock" for a unix-domain socket.
             timeout: Seconds that a call may take, retries included, where the call itself does
                 not say.
             tls: How to secure the connection; None sends in the clear.

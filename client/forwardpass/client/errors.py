@@ -206,7 +206,9 @@ def from_rpc_error(error: grpc.RpcError, target: str, timeout: float) -> Forward
 def _explain(kind: type[ForwardpassError], text: str, target: str, timeout: float) -> str:
     """Adds what to do to the library's own words."""
     if kind is Unavailable:
-        return f"no connection to {target} ({text}): is the server running, and is this its port?"
+        return (
+            f"no connection to {target} ({text}): is the server running, and is this its address?"
+        )
     if kind is TimedOut:
         return f"no answer from {target} within {timeout:g} s: allow more time or send fewer rows"
     if kind is MessageTooLarge:

@@ -34,7 +34,7 @@ from forwardpass.server.security.tls import TlsError, read_certificates
 from forwardpass.server.security.tokens import authorized
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.transport.call import Kind, Route
-from forwardpass.server.transport.listener import Listener
+from forwardpass.server.transport.listener import SOCKET, Listener
 from forwardpass.server.transport.select import create_transport, turn_of
 from forwardpass.server.transport.stock import StockTransport
 from forwardpass.server.transport.turn import Turn
@@ -88,7 +88,8 @@ class Server:
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self.readiness = Readiness(self._repository, (INFERENCE, MODELS, OPEN_INFERENCE))
         shared = settings.management_port == settings.port != 0
-        if shared and settings.host not in _LOOPBACK and settings.management_token is None:
+        local = settings.host in _LOOPBACK or settings.host.startswith(SOCKET)
+        if shared and not local and settings.management_token is None:
             raise SettingsError(
                 "management calls on a port that others can reach take a management_token"
             )
@@ -106,11 +107,15 @@ class Server:
         )
         self._transport = create_transport(
             Listener(
-                address=f"{settings.host}:{settings.port}",
+                address=_address(settings.host, settings.port),
                 max_message_bytes=settings.max_message_bytes,
                 max_in_flight=settings.max_in_flight,
                 certificates=certificates,
                 shared=settings.workers > 1,
+                max_connections=settings.max_connections,
+                connection_seconds=settings.connection_seconds,
+                grace_seconds=settings.connection_grace_seconds,
+                compress=settings.compress_answers,
             ),
             routes,
             turn,
@@ -130,6 +135,7 @@ class Server:
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self._metrics: MetricsServer | None = None
         self._watcher: Watcher | None = None
+        self.address = ""
         self.port = 0
         self.metrics_port = 0
         self.management_port = 0
@@ -151,9 +157,10 @@ class Server:
             )
             self.metrics_port = self._metrics.port
         self.port = self.management_port = self._transport.start()
+        self.address = _address(settings.host, self.port)
         if self._management is not None:
             self.management_port = self._management.start()
-        where = {"address": f"{settings.host}:{self.port}"}
+        where = {"address": self.address}
         if self._metrics is not None:
             where["metrics"] = f"{settings.metrics_host}:{self.metrics_port}"
         _log.info("listening", **where)
@@ -319,6 +326,10 @@ def open_repository(
 def _cores(settings: Settings) -> int:
     """Returns how many cores a worker may keep busy."""
     return max(1, available_cores() // settings.workers)
+
+
+def _address(host: str, port: int) -> str:
+    return host if host.startswith(SOCKET) else f"{host}:{port}"
 
 
 def _require_fast_protobuf() -> None:

@@ -24,8 +24,11 @@ from pydantic_settings import (
 )
 
 from forwardpass.server.errors import nearest, quote
+from forwardpass.server.transport.listener import SOCKET
 
 PREFIX = "FORWARDPASS_"
+# Ten days; gRPC core counts milliseconds in 31 bits.
+_MAX_SECONDS = 864_000.0
 _PROVIDERS = ("cpu", "cuda")
 # Variables of the client and the trainer, which share the prefix.
 _OTHERS = {"FORWARDPASS_SERVER", "FORWARDPASS_TOKEN", "FORWARDPASS_CACHE"}
@@ -54,7 +57,10 @@ class Settings(BaseSettings):
     models: CliPositionalArg[Path] = Field(
         description="The model repository: <name>/<version>/model.onnx."
     )
-    host: str = Field("127.0.0.1", description="The address to listen on.")
+    host: str = Field(
+        "127.0.0.1",
+        description="The address to listen on; unix:/PATH for a unix-domain socket, without port.",
+    )
     port: int = Field(8001, ge=0, le=65535, description="The gRPC port; 0 takes a free one.")
     metrics_host: str = Field(
         "127.0.0.1", description="The address of /metrics, /livez and /readyz."
@@ -62,6 +68,9 @@ class Settings(BaseSettings):
     metrics_port: int = Field(8002, ge=0, le=65535, description="Their port; 0 takes a free one.")
     max_message_bytes: int = Field(
         64 << 20, ge=1 << 10, le=1 << 30, description="The longest message, in either direction."
+    )
+    compress_answers: bool = Field(
+        default=False, description="Compress answers, as gzip, for callers that take that."
     )
     max_in_flight: int = Field(
         256, ge=1, le=4096, description="The most calls at a time; more are refused at once."
@@ -71,6 +80,22 @@ class Settings(BaseSettings):
     )
     max_queued: int = Field(
         1024, ge=1, description="The most requests that wait for one version of a model."
+    )
+    max_connections: int = Field(
+        1000, ge=1, description="The most connections; more are closed at once."
+    )
+    connection_seconds: float = Field(
+        300.0,
+        gt=0,
+        le=_MAX_SECONDS,
+        description="How long a connection takes calls, give or take a tenth; then callers connect "
+        "anew.",
+    )
+    connection_grace_seconds: float = Field(
+        30.0,
+        ge=0,
+        le=_MAX_SECONDS,
+        description="How long its calls may then take to end, streams among them.",
     )
     max_image_pixels: int = Field(
         32_000_000, ge=1, description="The most pixels of an encoded image."
@@ -167,6 +192,17 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug has a line for every call."
     )
+
+    @field_validator("host")
+    @classmethod
+    def _check_socket(cls, given: str) -> str:
+        """Takes "unix:/run/forwardpass.sock", and gRPC's other way of writing it, "unix:///run"."""
+        scheme, colon, path = given.partition(":")
+        if scheme != "unix" or not colon:
+            return given
+        if not path.startswith("/"):
+            raise ValueError("the path of a socket is absolute: unix:/run/forwardpass.sock")
+        return f"unix:/{path.lstrip('/')}"
 
     @field_validator("providers", mode="before")
     @classmethod
@@ -280,6 +316,11 @@ def _check_workers(settings: Settings) -> None:
             f"setting 'management_port' does not go with {settings.workers} workers: LoadModel "
             "would reach one of them. With --watch all of them take up what appears in the "
             "repository; or take --workers 1"
+        )
+    if settings.workers > 1 and settings.host.startswith(SOCKET):
+        raise SettingsError(
+            f"setting 'host' is a socket, which {settings.workers} workers cannot share as they do "
+            "a port: take a port, or --workers 1"
         )
 
 

@@ -16,7 +16,7 @@ class Connection:
     """Which server to call, and how.
 
     Attributes:
-        server: host:port.
+        server: host:port, or unix:/path.
         timeout: Seconds a call may take.
         tls_ca: A PEM file of root certificates; None sends in the clear.
         token: The bearer token, if any.

@@ -17,10 +17,12 @@ from forwardpass.server.errors import CallError, InvalidInput, nearest, quote
 from forwardpass.server.rpc import answers
 from forwardpass.server.rpc.execution import Execution
 from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.layouts import LATENTS
+from forwardpass.server.rpc.limits import Limit
 from forwardpass.server.rpc.parse import parse
 from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.repository import Repository
-from forwardpass.server.runtime.signature import TensorSpec
+from forwardpass.server.runtime.signature import Signature, TensorSpec
 from forwardpass.server.scheduling.job import Answer, Outcome
 from forwardpass.server.transport.call import Call
 from forwardpass.v1 import model_card_pb2
@@ -51,6 +53,7 @@ class Generation:
 
     def generate(self, call: Call, message: bytes) -> None:
         """Answers a GenerateRequest with all samples at once."""
+        _LIMIT.check(self._repository, message)
         request = parse(GenerateRequest, message)
         parts: dict[int, Answer] = {}
 
@@ -73,6 +76,7 @@ class Generation:
 
     def generate_stream(self, call: Call, message: bytes) -> None:
         """Answers a GenerateStreamRequest with the samples of each run as soon as it is done."""
+        _LIMIT.check_streamed(self._repository, message)
         request = parse(GenerateStreamRequest, message).request
         ready: dict[int, tuple[bytes, int]] = {}
         sent = 0
@@ -194,6 +198,15 @@ class _Draw:
         else:
             response.samples.CopyFrom(to_tensor(samples))
         return response
+
+
+def _max_latent_bytes(signature: Signature) -> int:
+    """Returns how many bytes the latents of a request have at most; 0 where there are none."""
+    spec = signature.input_of(model_card_pb2.TENSOR_ROLE_LATENT)
+    return 0 if spec is None else MAX_COUNT * spec.row_bytes
+
+
+_LIMIT = Limit(GenerateRequest, LATENTS, (), _max_latent_bytes)
 
 
 def _check_count(count: int) -> None:

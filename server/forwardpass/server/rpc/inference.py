@@ -10,11 +10,14 @@ from forwardpass.server.rpc import answers
 from forwardpass.server.rpc.execution import Execution
 from forwardpass.server.rpc.forms import Encode, Forms, Place, Terms
 from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.layouts import IMAGES, INPUTS, TEXTS
+from forwardpass.server.rpc.limits import Limit
 from forwardpass.server.rpc.memory import Memory
 from forwardpass.server.rpc.parse import Hollow, parse_hollow
 from forwardpass.server.rpc.responses import encode_embeddings, encode_predictions
 from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.repository import Repository
+from forwardpass.server.runtime.signature import Signature
 from forwardpass.server.scheduling.job import Answer
 from forwardpass.server.transport.call import Call
 from forwardpass.v1.inference_service_pb2 import (
@@ -30,6 +33,8 @@ _MAP_VALUE = 2
 # Where a PredictRequest and an EmbedRequest have the elements of their input.
 CONTENT = (PredictRequest.INPUTS_FIELD_NUMBER, _MAP_VALUE, Tensor.CONTENT_FIELD_NUMBER)
 assert EmbedRequest.INPUTS_FIELD_NUMBER == PredictRequest.INPUTS_FIELD_NUMBER
+PREDICT_LIMIT = Limit(PredictRequest, INPUTS, (IMAGES, TEXTS), Signature.max_bytes)
+EMBED_LIMIT = Limit(EmbedRequest, INPUTS, (IMAGES, TEXTS), Signature.max_bytes)
 
 
 def _learn_nothing(terms: Terms) -> None:
@@ -56,6 +61,7 @@ class Inference:
         if known is not None:
             known.submit()
             return
+        PREDICT_LIMIT.check(self._repository, message)
         epoch = self._repository.epoch
         asked = parse_hollow(PredictRequest, message, CONTENT)
         request = asked.message
@@ -75,6 +81,7 @@ class Inference:
         if known is not None:
             known.submit()
             return
+        EMBED_LIMIT.check(self._repository, message)
         epoch = self._repository.epoch
         asked = parse_hollow(EmbedRequest, message, CONTENT)
         request = asked.message

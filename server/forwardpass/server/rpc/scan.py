@@ -58,10 +58,21 @@ class Layout:
         self.fields = {number << 3 | _BYTES: field for number, field in fields.items()}
 
 
-def scan(message: bytes, layout: Layout) -> list[Span]:
+class _Malformed(Exception):
+    """The bytes are no message."""
+
+
+def scan(
+    message: bytes | memoryview, layout: Layout, name: str = "protobuf message of this method"
+) -> list[Span]:
     """Returns where the message's own payload fields are, in order.
 
     Payload inside its fields is not returned, but not counted as other bytes either.
+
+    Args:
+        message: The bytes.
+        layout: What the message may have.
+        name: What an error calls it.
 
     Raises:
         InvalidInput: A field comes too often, there are more than 4 MiB beside the payload, or the
@@ -70,8 +81,8 @@ def scan(message: bytes, layout: Layout) -> list[Span]:
     spans: list[Span] = []
     try:
         payload = _walk(message, 0, len(message), layout, spans)
-    except IndexError:
-        raise _malformed() from None
+    except (IndexError, _Malformed):
+        raise InvalidInput(f"the bytes are no {name}") from None
     if len(message) - payload > MAX_BYTES:
         raise InvalidInput(
             f"{len(message) - payload} bytes beside raw contents, but a message may have "
@@ -82,10 +93,10 @@ def scan(message: bytes, layout: Layout) -> list[Span]:
     return spans
 
 
-def without(message: bytes, spans: Sequence[Span]) -> bytes:
+def without(message: bytes | memoryview, spans: Sequence[Span]) -> bytes:
     """Returns the message without its payload fields, which are then never copied by a parser."""
     if not spans:
-        return message
+        return bytes(message)
     parts = []
     at = 0
     for begin, _, end in spans:
@@ -95,7 +106,9 @@ def without(message: bytes, spans: Sequence[Span]) -> bytes:
     return b"".join(parts)
 
 
-def _walk(message: bytes, at: int, end: int, layout: Layout, spans: list[Span] | None) -> int:
+def _walk(
+    message: bytes | memoryview, at: int, end: int, layout: Layout, spans: list[Span] | None
+) -> int:
     """Walks the fields of one message and returns how many bytes of payload it has."""
     fields = layout.fields
     counts: dict[str, int] = {}
@@ -131,11 +144,11 @@ def _walk(message: bytes, at: int, end: int, layout: Layout, spans: list[Span] |
             elif size > _SMALL and field.inside is not None and at <= end:
                 payload += _walk(message, body, at, field.inside, None)
         if at > end:
-            raise _malformed()
+            raise _Malformed
     return payload
 
 
-def _skip(message: bytes, at: int, kind: int) -> int:
+def _skip(message: bytes | memoryview, at: int, kind: int) -> int:
     """Returns where the value of a field ends."""
     if kind == _BYTES:
         size, at = _varint(message, at)
@@ -145,10 +158,10 @@ def _skip(message: bytes, at: int, kind: int) -> int:
     if kind in _FIXED:
         return at + _FIXED[kind]
     # Groups, which none of our messages has.
-    raise _malformed()
+    raise _Malformed
 
 
-def _varint(message: bytes, at: int) -> tuple[int, int]:
+def _varint(message: bytes | memoryview, at: int) -> tuple[int, int]:
     """Returns the number that begins there, and where it ends."""
     value = 0
     for shift in range(0, 7 * _MAX_VARINT, 7):
@@ -157,8 +170,4 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 127) << shift
         if byte < 128:
             return value, at
-    raise _malformed()
-
-
-def _malformed() -> InvalidInput:
-    return InvalidInput("the bytes are no protobuf message of this method")
+    raise _Malformed

@@ -8,13 +8,14 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from google.protobuf.message import Message
 
 from forwardpass.server.errors import InvalidInput
 from forwardpass.server.health import Readiness
-from forwardpass.server.rpc.inference import CONTENT, Inference
+from forwardpass.server.rpc.inference import CONTENT, EMBED_LIMIT, PREDICT_LIMIT, Inference
+from forwardpass.server.rpc.limits import Limit
 from forwardpass.server.rpc.memory import Memory
 from forwardpass.server.rpc.parse import Hollow, parse_hollow
 from forwardpass.server.runtime.repository import Repository
@@ -41,7 +42,7 @@ class Streams:
 
     Args:
         inference: Answers each request of a stream.
-        repository: Tells which models have states.
+        repository: Tells which models have states, and how much each takes.
         readiness: Tells when to end streams.
     """
 
@@ -56,7 +57,7 @@ class Streams:
 
     def embed(self, call: Call, message: bytes) -> Receiver:  # noqa: ARG002  # a stream begins empty
         """Answers a stream of EmbedStreamRequest."""
-        return EmbedStream(call, self._inference).open(self._readiness)
+        return EmbedStream(call, self._inference, self._repository).open(self._readiness)
 
 
 class StreamedCall(Call):
@@ -256,9 +257,13 @@ class Stream(ABC, Generic[Item]):
 class _NativeStream(Stream[Hollow[Request]], Generic[Request]):
     """Requests that mean the model of the one before where they name none."""
 
-    def __init__(self, call: Call, kind: type[Request]) -> None:
+    def __init__(
+        self, call: Call, kind: type[Request], limit: Limit[Any], repository: Repository
+    ) -> None:
         super().__init__(call)
         self._kind = kind
+        self._limit = limit
+        self._repository = repository
         self._model = ModelReference()
 
     @abstractmethod
@@ -268,6 +273,7 @@ class _NativeStream(Stream[Hollow[Request]], Generic[Request]):
     def parse(self, message: bytes) -> Hollow[Request] | InvalidInput:
         """See `Stream.parse`."""
         try:
+            self._limit.check_streamed(self._repository, message, self._model)
             asked = parse_hollow(self._kind, message, _CONTENT)
         except InvalidInput as error:
             return error
@@ -283,9 +289,8 @@ class PredictStream(_NativeStream[PredictStreamRequest]):
     """Requests of a PredictStream, with the state of a step model between them."""
 
     def __init__(self, call: Call, inference: Inference, repository: Repository) -> None:
-        super().__init__(call, PredictStreamRequest)
+        super().__init__(call, PredictStreamRequest, PREDICT_LIMIT, repository)
         self._inference = inference
-        self._repository = repository
         self._memory = Memory()
 
     def begin(self, call: StreamedCall, request: Hollow[PredictStreamRequest]) -> None:
@@ -309,8 +314,8 @@ class PredictStream(_NativeStream[PredictStreamRequest]):
 class EmbedStream(_NativeStream[EmbedStreamRequest]):
     """Requests of an EmbedStream."""
 
-    def __init__(self, call: Call, inference: Inference) -> None:
-        super().__init__(call, EmbedStreamRequest)
+    def __init__(self, call: Call, inference: Inference, repository: Repository) -> None:
+        super().__init__(call, EmbedStreamRequest, EMBED_LIMIT, repository)
         self._inference = inference
 
     def begin(self, call: StreamedCall, request: Hollow[EmbedStreamRequest]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 from forwardpass.server.errors import InvalidInput, nearest, quote
@@ -32,6 +33,14 @@ class TensorSpec:
     role: "model_card_pb2.TensorRole.ValueType"
     ranked: bool = True
 
+    @property
+    def row_bytes(self) -> int:
+        """How many bytes the elements of one row take; 0 where that is not fixed, as for text."""
+        extents = self.shape[1:]
+        if self.type is STRING or not self.ranked or -1 in extents:
+            return 0
+        return self.type.dtype.itemsize * prod(extents)
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -48,6 +57,13 @@ class Signature:
     batched: bool
     max_rows: int
     states: tuple[tuple[str, str], ...] = ()
+
+    def max_bytes(self) -> int:
+        """Returns how many bytes the inputs of a request have at most; 0 for any number."""
+        if not self.batched or not self.max_rows:
+            return 0
+        rows = [spec.row_bytes for spec in self.inputs.values()]
+        return self.max_rows * sum(rows) if all(rows) else 0
 
     def input_of(self, role: "model_card_pb2.TensorRole.ValueType") -> TensorSpec | None:
         """Returns the first input of a role."""

@@ -1,8 +1,25 @@
 """Where a transport listens, and the limits of a connection."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
 
 from forwardpass.server.security.tls import Certificates
+from forwardpass.server.transport.socket_file import claimed
+
+# What the address of a socket begins with.
+SOCKET = "unix:"
+
+# How long a connection may take to become one, TLS and all.
+HANDSHAKE_SECONDS = 10.0
+# The most calls on one connection; a client keeps those beyond to itself until others have ended.
+MAX_STREAMS = 1024
+# Of a call's metadata, by gRPC's count, which adds 32 to each pair. With the two limits that core
+# has set apart, it refuses at random what lies between them.
+_METADATA_BYTES = 8_192
+_NONE, _GZIP = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,11 +27,16 @@ class Listener:
     """Where to listen, and the limits of a connection.
 
     Attributes:
-        address: "host:port"; port 0 takes a free one. "unix:PATH" for a socket.
+        address: "host:port"; port 0 takes a free one. "unix:PATH" for a unix-domain socket, its
+            path written as in a URL.
         max_message_bytes: The longest message, in either direction.
         max_in_flight: The most calls that run at a time.
         certificates: What to serve TLS with; None for no TLS.
         shared: Whether processes of the same user may listen there too.
+        max_connections: The most connections; more are closed at once.
+        connection_seconds: How long a connection takes calls, give or take a tenth.
+        grace_seconds: How long its calls may then take to end.
+        compress: Whether to compress answers, as gzip, for callers that say they take that.
     """
 
     address: str
@@ -22,6 +44,32 @@ class Listener:
     max_in_flight: int
     certificates: Certificates | None
     shared: bool = False
+    max_connections: int = 1_000
+    connection_seconds: float = 300.0
+    grace_seconds: float = 30.0
+    compress: bool = False
+
+    def bind(self, add_port: Callable[[str], int]) -> int:
+        """Has gRPC core listen; returns the port.
+
+        Args:
+            add_port: Core's function of the address, which returns 0 or raises RuntimeError where
+                it cannot.
+
+        Raises:
+            OSError: The address cannot be bound.
+        """
+        claim: AbstractContextManager[None] = nullcontext()
+        if self.address.startswith(SOCKET):
+            claim = claimed(Path(unquote(self.address.removeprefix(SOCKET))))
+        with claim:
+            try:
+                port = add_port(self.address)
+            except RuntimeError:
+                port = 0
+        if not port:
+            raise OSError(f"cannot listen on {self.address}: is another server there?")
+        return port
 
     def channel_arguments(self) -> list[tuple[str, int]]:
         """Returns the limits by gRPC core's names."""
@@ -31,17 +79,25 @@ class Listener:
             ("grpc.so_reuseport", int(self.shared)),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
-            ("grpc.max_concurrent_streams", 1024),
+            ("grpc.max_concurrent_streams", MAX_STREAMS),
+            ("grpc.max_allowed_incoming_connections", self.max_connections),
             # New servers behind a load balancer get their share, and stalled calls come to an end.
-            ("grpc.max_connection_age_ms", 300_000),
-            ("grpc.max_connection_age_grace_ms", 30_000),
+            ("grpc.max_connection_age_ms", _milliseconds(self.connection_seconds)),
+            ("grpc.max_connection_age_grace_ms", _milliseconds(self.grace_seconds)),
             ("grpc.max_connection_idle_ms", 300_000),
             # Dead peers are found within 80 s, and clients may ping every 30 s.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.max_metadata_size", 8_192),
-            ("grpc.absolute_max_metadata_size", 16_384),
-            ("grpc.server_handshake_timeout_ms", 10_000),
+            ("grpc.max_metadata_size", _METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+            # A level, which has core look at what the caller takes; an algorithm would be used for
+            # every caller. Core's lowest level is gzip where there is a choice.
+            ("grpc.default_compression_level", _GZIP if self.compress else _NONE),
+            ("grpc.server_handshake_timeout_ms", _milliseconds(HANDSHAKE_SECONDS)),
         ]
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -11,12 +11,12 @@ from typing import NoReturn
 import grpc
 
 from forwardpass.server.transport.call import Call, Kind, Receiver, Route, Routes, Transport, Ts
-from forwardpass.server.transport.listener import Listener
+from forwardpass.server.transport.listener import MAX_STREAMS, Listener
 from forwardpass.server.transport.trailers import trailing_metadata
 from forwardpass.wire import CODES, Failure, Reason
 
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
-# Threads beyond the calls that may be in flight: they answer health checks and refusals.
+# Threads beyond those that one connection can hold: they answer health checks and refusals.
 _SPARE_THREADS = 32
 
 
@@ -25,34 +25,35 @@ class StockTransport(Transport):
 
     def __init__(self, listener: Listener, routes: Routes) -> None:
         self._listener = listener
+        # A call takes a thread before it is admitted, and holds it if its message never comes.
+        threads = max(listener.max_in_flight, MAX_STREAMS) + _SPARE_THREADS
         self._server = grpc.server(
-            ThreadPoolExecutor(listener.max_in_flight + _SPARE_THREADS, "call"),
+            ThreadPoolExecutor(threads, "call"),
             handlers=[_Handlers(routes)],
             options=listener.channel_arguments(),
         )
 
     def start(self) -> int:
         """See `Transport.start`."""
-        address, certificates = self._listener.address, self._listener.certificates
-        try:
-            if certificates is None:
-                port = self._server.add_insecure_port(address)
-            else:
-                authority = certificates.client_authority
-                credentials = grpc.ssl_server_credentials(
-                    [(certificates.key, certificates.chain)],
-                    authority,
-                    require_client_auth=authority is not None,
-                )
-                port = self._server.add_secure_port(address, credentials)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: is another server there?") from error
+        port = self._listener.bind(self._add_port)
         self._server.start()
         return port
 
     def stop(self, grace: float) -> None:
         """See `Transport.stop`."""
         self._server.stop(grace).wait()
+
+    def _add_port(self, address: str) -> int:
+        certificates = self._listener.certificates
+        if certificates is None:
+            return self._server.add_insecure_port(address)
+        authority = certificates.client_authority
+        credentials = grpc.ssl_server_credentials(
+            [(certificates.key, certificates.chain)],
+            authority,
+            require_client_auth=authority is not None,
+        )
+        return self._server.add_secure_port(address, credentials)
 
 
 class _Handlers(grpc.GenericRpcHandler):

@@ -65,10 +65,12 @@ def create_server(listener: Listener) -> tuple[Any, Any, int]:
     server = cygrpc.Server(listener.channel_arguments(), False)  # no xDS
     queue = cygrpc.CompletionQueue()
     server.register_completion_queue(queue)
-    port = server.add_http2_port(listener.address.encode(), _credentials(listener))
-    if not port:
+    credentials = _credentials(listener)
+    try:
+        port = listener.bind(lambda address: server.add_http2_port(address.encode(), credentials))
+    except OSError:
         server.destroy()
-        raise OSError(f"cannot listen on {listener.address}: is another server there?")
+        raise
     return server, queue, port
 
 
