@@ -162,7 +162,7 @@ INVALID = {
     ),
     "typed contents of 5 MiB": (
         typed([1, 4], fp32_contents=[0] * (5 << 18)),
-        "beside raw contents, but a message may have 4194304; send tensors as raw contents",
+        "beside the elements of tensors, images and texts, but a message may have 4194304",
     ),
     "a bool of 2": (
         infer_request("flag", {"x": np.array([2], np.uint8).view(bool)}),

@@ -86,8 +86,16 @@ class Execution:
         deadline = earliest(call.deadline, timeout)
         if priority is None:
             priority = self._loaded.config.first_priority
-        job = _Part(rows, outputs, deadline, now, priority=priority, alone=alone).of(
-            call, inputs, then
+        job = _Part(
+            call,
+            then,
+            inputs,
+            rows=rows,
+            outputs=outputs,
+            deadline=deadline,
+            submitted=now,
+            priority=priority,
+            alone=alone,
         )
         self._jobs.append(job)
         self._loaded.worker.submit(job)
@@ -137,14 +145,23 @@ class _Part(Job):
 
     __slots__ = ("_call", "_inputs", "_then")
 
-    def of(
-        self, call: Call, inputs: Mapping[str, Array], then: Callable[[Answer], None]
-    ) -> "_Part":
-        """Returns itself, with the call that it is part of."""
+    def __init__(
+        self,
+        call: Call,
+        then: Callable[[Answer], None],
+        inputs: Mapping[str, Array],
+        *,
+        rows: int,
+        outputs: tuple[str, ...],
+        deadline: float | None,
+        submitted: float,
+        priority: int,
+        alone: bool,
+    ) -> None:
+        super().__init__(rows, outputs, deadline, submitted, priority=priority, alone=alone)
         self._call = call
-        self._inputs = inputs
         self._then = then
-        return self
+        self._inputs = inputs
 
     @property
     def inputs(self) -> Mapping[str, Array]:

@@ -85,8 +85,8 @@ def scan(
         raise InvalidInput(f"the bytes are no {name}") from None
     if len(message) - payload > MAX_BYTES:
         raise InvalidInput(
-            f"{len(message) - payload} bytes beside raw contents, but a message may have "
-            f"{MAX_BYTES}; send tensors as raw contents",
+            f"{len(message) - payload} bytes beside the elements of tensors, images and texts, but "
+            f"a message may have {MAX_BYTES}; send elements as raw bytes",
             expected=MAX_BYTES,
             got=len(message) - payload,
         )
