@@ -70,7 +70,7 @@ class Failure:
     reason: Reason
     message: str
     field: str = ""
-    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     retry_after: float | None = None
     request_id: str = ""
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from forwardpass.server.errors import CallError
 from forwardpass.server.rpc.execution import give_back, raise_
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.runtime.loaded import Loaded
@@ -19,7 +20,7 @@ from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.runtime.signature import TensorSpec
 from forwardpass.server.scheduling.job import Answer, Job, Outcome, earliest
 from forwardpass.server.transport.call import Call
-from forwardpass.wire import Array
+from forwardpass.wire import CODES, Array, Reason
 from forwardpass.wire.dtypes import STRING
 
 # So many forms are kept, of so many bytes each.
@@ -209,7 +210,11 @@ class Forms:
         repository.on_change(self._forms.clear)
 
     def match(self, call: Call, message: bytes) -> FormJob | None:
-        """Returns the job of a request, with a lease on its model; None where no form fits."""
+        """Returns the job of a request, with a lease on its model; None where no form fits.
+
+        Raises:
+            CallError: The model's queue is full, so that no job need be made.
+        """
         form = self._forms.get(len(message))
         if (
             form is None
@@ -224,8 +229,14 @@ class Forms:
                 request_id = message[len(form.before) : form.id_end].decode()
             except UnicodeDecodeError:
                 return None
-        if not form.terms.loaded.leases.enter():
+        loaded = form.terms.loaded
+        if not loaded.leases.enter():
             return None
+        try:
+            loaded.worker.check_room()
+        except CallError:
+            give_back(call, loaded, CODES[Reason.QUEUE_FULL], ())
+            raise
         return FormJob(call, form, message, request_id)
 
     def learn(  # noqa: PLR0917  # each is one thing
