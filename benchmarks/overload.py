@@ -16,7 +16,7 @@ from benchmarks.calls import PREDICT, connect, one_target
 from benchmarks.load import closed_loop
 from benchmarks.plan import Plan
 from benchmarks.report import Table
-from benchmarks.serving import Serving, serve
+from benchmarks.serving import CORES, SERVER_CORES, Serving, serve
 
 FACTOR = 10
 SECONDS = 10.0
@@ -62,17 +62,22 @@ class Round:
 
 
 def measure(plan: Plan) -> list[Table]:
-    """Measures the peak and the overload in turn."""
+    """Measures the peak and the overload in turn, with calls on the model's core and beside it."""
     graph, run_seconds = graphs.slow()
     graphs.write(plan.scratch, graphs.SLOW, graph)
-    with serve(plan.scratch, "--max-queued", str(MAX_QUEUED)) as serving:
-        target = one_target(serving.address, PREDICT, graphs.SLOW, np.ones((1, 1), np.float32))
-        rounds = []
-        for seed in range(max(1, plan.rounds // 3)):
-            calls = round(_PEAK_SECONDS / run_seconds)
-            peak = closed_loop(target, _PEAK_IN_FLIGHT, calls).rate
-            rounds.append(_overload(serving, peak, seed))
-    return [_table(rounds, run_seconds)]
+    measured = []
+    for cores in (SERVER_CORES, CORES):
+        # One thread runs the model, whichever cores there are: another is left for the calls.
+        flags = ("--max-queued", str(MAX_QUEUED), "--threads", "1")
+        with serve(plan.scratch, *flags, cores=cores) as serving:
+            target = one_target(serving.address, PREDICT, graphs.SLOW, np.ones((1, 1), np.float32))
+            rounds = []
+            for seed in range(max(1, plan.rounds // 3)):
+                calls = round(_PEAK_SECONDS / run_seconds)
+                peak = closed_loop(target, _PEAK_IN_FLIGHT, calls).rate
+                rounds.append(_overload(serving, peak, seed))
+            measured.append(rounds)
+    return [_table(measured, run_seconds)]
 
 
 def _overload(serving: Serving, peak: float, seed: int) -> Round:
@@ -145,26 +150,34 @@ def _probe(serving: Serving) -> dict[str, list[float]]:
     return taken
 
 
-def _table(rounds: list[Round], run_seconds: float) -> Table:
+def _table(measured: list[list[Round]], run_seconds: float) -> Table:
+    figures = [_figures(rounds) for rounds in measured]
+    rows = [[cells[0][0], *(figure for _, figure in cells)] for cells in zip(*figures, strict=True)]
+    how = (
+        f"A model that takes {1e3 * run_seconds:.1f} ms a run, one call a run, {FACTOR} times its "
+        f"peak for {SECONDS:.0f} s from {_CONNECTIONS} connections; deadline {DEADLINE:.0f} s, "
+        f"--max-queued {MAX_QUEUED}, one thread for the model. Callers on the last core, which the "
+        f"second server shares with them; {len(measured[0])} rounds each."
+    )
+    return Table("Overload", how, ["what", "server on one core", "on all cores"], rows)
+
+
+def _figures(rounds: list[Round]) -> list[tuple[str, str]]:
+    """Returns each figure of a server with its name."""
     ended = [one for each in rounds for one in each.ended]
     counts = Counter(one.code.name for one in ended)
     refusals = [one.milliseconds for one in ended if one.code is _REFUSED]
     p50, p99 = np.percentile(refusals, [50, 99]) if refusals else (np.nan, np.nan)
-    rows = [
-        ["peak without overload", f"{median(one.peak for one in rounds):.1f}/s"],
-        ["answered under overload", f"{median(one.goodput for one in rounds):.1f}/s"],
-        ["of the peak", ", ".join(f"{one.goodput / one.peak:.2f}" for one in rounds)],
-        ["calls by status", ", ".join(f"{code} {n:,}" for code, n in sorted(counts.items()))],
-        ["time to a refusal", f"p50 {p50:.2f} ms, p99 {p99:.2f} ms"],
+    figures = [
+        ("peak without overload", f"{median(one.peak for one in rounds):.1f}/s"),
+        ("answered under overload", f"{median(one.goodput for one in rounds):.1f}/s"),
+        ("of the peak", ", ".join(f"{one.goodput / one.peak:.2f}" for one in rounds)),
+        ("calls by status", ", ".join(f"{code} {n:,}" for code, n in sorted(counts.items()))),
+        ("time to a refusal", f"p50 {p50:.2f} ms, p99 {p99:.2f} ms"),
     ]
     for name in ("Check", "/readyz"):
         probes = [ms for one in rounds for ms in one.probes[name]]
         most = max(probes, default=np.nan)
         told = f"{len(probes)} of {_PROBES * len(rounds)}, at most {most:.1f} ms"
-        rows.append([f"{name} answered meanwhile", told])
-    how = (
-        f"A model that takes {1e3 * run_seconds:.1f} ms a run, one call a run, {FACTOR} times its "
-        f"peak for {SECONDS:.0f} s from {_CONNECTIONS} connections; deadline {DEADLINE:.0f} s, "
-        f"--max-queued {MAX_QUEUED}. Server on one core, callers on another; {len(rounds)} rounds."
-    )
-    return Table("Overload", how, ["what", "figure"], rows)
+        figures.append((f"{name} answered meanwhile", told))
+    return figures
