@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from forwardpass.server.allocator import share_one_arena
+
 if TYPE_CHECKING:
     from forwardpass.server.settings import Settings
 
@@ -19,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; exits 0 after a drain, 1 if it cannot serve, 2 on a wrong setting."""
     # Imports and models stay: to look for garbage in them takes a fourteenth of a start.
     gc.disable()
+    share_one_arena()
     from forwardpass.server import log
     from forwardpass.server.settings import SettingsError, load
 

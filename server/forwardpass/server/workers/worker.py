@@ -10,6 +10,7 @@ from dataclasses import asdict
 import structlog
 
 from forwardpass.server import log
+from forwardpass.server.allocator import share_one_arena
 from forwardpass.server.cli import settle
 from forwardpass.server.settings import Settings
 from forwardpass.server.workers.link import Link
@@ -21,6 +22,7 @@ _log = structlog.get_logger()
 
 def main() -> int:
     """Serves as it is told until SIGTERM, then drains; returns the exit code."""
+    share_one_arena()
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
     link = Link(socket.socket(fileno=sys.stdin.fileno()))
