@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tiny_models import EMBEDDER_WEIGHTS, Publisher, classifier, echo, embedder
 
 from forwardpass.server.rpc import forms, inference
 from forwardpass.server.rpc.open_inference import inference as open_inference
+from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.v1.inference_service_pb2 import EmbedRequest, PredictRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Array, Reason, from_tensor, to_tensor
@@ -229,6 +231,32 @@ def test_only_so_many_forms_are_kept(
     assert parsed.count == 3
     running.inference.Predict(requests[0])
     assert parsed.count == 4
+
+
+def test_a_form_keeps_no_elements(running: Running) -> None:
+    array = features()
+    running.inference.Predict(predict("one", {"x": array}))
+    running.inference.Embed(
+        EmbedRequest(model=ModelReference(name="emb"), inputs={"features": to_tensor(array)})
+    )
+    kept = [one for one in gc.get_objects() if isinstance(one, forms.Form)]
+    assert len(kept) == 2
+    content = array.tobytes()
+    seen: set[int] = set()
+    queue: list[Any] = list(kept)
+    while queue:
+        one = queue.pop()
+        if id(one) in seen or isinstance(one, ModuleType | FunctionType | type):
+            continue
+        seen.add(id(one))
+        if isinstance(one, bytes):
+            assert content not in one
+        elif isinstance(one, PredictRequest | EmbedRequest):
+            assert content not in one.SerializeToString()
+        elif isinstance(one, Loaded):
+            continue  # The model is no part of what a form keeps.
+        else:
+            queue += gc.get_referents(one)
 
 
 def test_a_call_leaves_nothing_to_the_garbage_collector(running: Running, calls: Calls) -> None:

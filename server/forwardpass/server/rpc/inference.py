@@ -90,7 +90,9 @@ class Inference:
             tensor = _only_tensor(asked)
             if tensor is None:
                 return
-            encode = partial(encode_embeddings, terms, partial(_form_vectors, request))
+            # Not the request itself, which would be kept with all its elements.
+            form_vectors = partial(_form_vectors, request.normalize, request.half_precision)
+            encode = partial(encode_embeddings, terms, form_vectors)
             _learn(self._embeddings, message, tensor, terms, encode, epoch)
 
         self.answer_embed(call, asked, learn=learn)
@@ -164,7 +166,9 @@ class Inference:
 
         def encode(answer: Answer) -> EmbedResponse:
             return EmbedResponse(
-                embeddings=to_tensor(_form_vectors(request, answer.outputs[output])),
+                embeddings=to_tensor(
+                    _form_vectors(request.normalize, request.half_precision, answer.outputs[output])
+                ),
                 space_id=loaded.embedding_spaces[output],
             )
 
@@ -235,12 +239,12 @@ def _learn(  # noqa: PLR0917  # each is one thing
         forms.learn(message, place, tuple(tensor.shape), terms, encode, epoch)
 
 
-def _form_vectors(request: EmbedRequest, vectors: Array) -> Array:
+def _form_vectors(normalize: bool, half_precision: bool, vectors: Array) -> Array:
     """Returns embeddings, (rows, dimension), in the form that is asked for."""
     vectors = vectors.astype(np.float32, copy=False)
-    if request.normalize:
+    if normalize:
         vectors = answers.normalized(vectors)
-    return vectors.astype(np.float16) if request.half_precision else vectors
+    return vectors.astype(np.float16) if half_precision else vectors
 
 
 def _embedding_output(loaded: Loaded, name: str) -> str:
