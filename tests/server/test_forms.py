@@ -170,6 +170,41 @@ def test_elements_that_must_be_looked_at_are(
     assert failure_of(running.inference.Predict, request).reason == Reason.INVALID_INPUT
 
 
+def test_booleans_are_looked_at_each_time(repository: Publisher, start_server: StartServer) -> None:
+    repository("flag", echo(TensorProto.BOOL, ["n"]))
+    calls = Calls(start_server().channel)
+    calls.infer(infer_request("flag", {"x": np.array([True])}))
+    request = infer_request("flag", {"x": np.array([2], np.uint8).view(bool)})
+    assert failure_of(calls.infer, request).reason == Reason.INVALID_INPUT
+
+
+def test_a_request_with_much_beside_its_elements_is_no_form(calls: Calls, parsed: Parsed) -> None:
+    for _ in range(2):
+        calls.infer(infer_request("one", {"x": features()}, id="i" * 5000))
+    assert parsed.count == 2
+
+
+def test_requests_alike_have_deadlines_of_their_own(
+    running: Running, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadlines = []
+    make = forms.FormJob.__init__
+
+    def note(job: forms.FormJob, *arguments: Any) -> None:
+        make(job, *arguments)
+        deadlines.append(job.deadline)
+
+    monkeypatch.setattr(forms.FormJob, "__init__", note)
+    request = infer_request("one", {"x": features()})
+    for timeout in (None, 30, 60, None):
+        calls.infer(request, timeout=timeout)
+    (early, late, never) = deadlines
+    assert never is None
+    assert early is not None
+    assert late is not None
+    assert early < late
+
+
 def test_a_new_version_answers_the_next_request(
     repository: Publisher, start_server: StartServer
 ) -> None:

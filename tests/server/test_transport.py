@@ -17,9 +17,10 @@ from forwardpass.server.app import Server
 from forwardpass.server.settings import Settings
 from forwardpass.server.transport.completion_queue.transport import CompletionQueueTransport
 from forwardpass.server.transport.select import TransportError
+from forwardpass.server.transport.trailers import trailing_metadata
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.model_service_pb2 import ListModelsRequest, ModelReference
-from forwardpass.wire import Reason
+from forwardpass.wire import DETAILS_KEY, Failure, Reason
 
 CLASSIFIER = ModelReference(name="clf")
 PICTURE = encode_png(np.zeros((4, 4, 1), np.uint8))
@@ -34,6 +35,15 @@ def broken_core(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AttributeError("module has no attribute 'SendMessageOperation'")
 
     monkeypatch.setattr(CompletionQueueTransport, "start", gone)
+
+
+def test_what_is_kept_of_a_refusal_is_its_own() -> None:
+    # Details are made once for refusals alike; these differ in what no hash has looked at.
+    for waiting in ("16", "17", "16"):
+        failure = Failure(Reason.QUEUE_FULL, "the queue is full", metadata={"waiting": waiting})
+        details = dict(trailing_metadata(failure))[DETAILS_KEY]
+        assert isinstance(details, bytes)
+        assert Failure.from_details(details) == failure
 
 
 def picture() -> PredictRequest:

@@ -1,10 +1,11 @@
-"""Protobuf's wire format, as far as wrapping finished bytes in a message takes, and unwrapping."""
+"""Protobuf's wire format, as far as wrapping bytes in a message, and walking over one, takes."""
 
 from collections.abc import Sequence
 
 # Messages of more fields than that are left to the parser, which is quicker at it.
 _MOST_FIELDS = 64
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+BYTES = 2
+_VARINT, _FIXED = 0, {1: 8, 5: 4}
 _MAX_VARINT = 10
 
 
@@ -51,9 +52,9 @@ def take_out(message: memoryview, path: Sequence[int]) -> tuple[bytes, memoryvie
             if at >= len(message):
                 break
             begin = at
-            tag, at = _read_varint(message, at)
-            body, at = _value(message, at, tag & 7)
-            if tag == path[0] << 3 | _BYTES:
+            tag, at = read_varint(message, at)
+            body, at = read_value(message, at, tag & 7)
+            if tag == path[0] << 3 | BYTES:
                 if found is not None:
                     return None
                 found = begin, body, at
@@ -71,18 +72,33 @@ def take_out(message: memoryview, path: Sequence[int]) -> tuple[bytes, memoryvie
     return b"".join((message[:begin], length_delimited(path[0], rest), message[end:])), taken
 
 
-def _value(message: memoryview, at: int, kind: int) -> tuple[int, int]:
-    """Returns where the value of a field begins, without its length, and where it ends."""
-    if kind == _BYTES:
-        size, at = _read_varint(message, at)
+def read_value(message: bytes | memoryview, at: int, kind: int) -> tuple[int, int]:
+    """Returns where the value of a field begins, without its length, and where it ends.
+
+    Args:
+        message: The message.
+        at: Behind the field's tag.
+        kind: The wire type that the tag tells.
+
+    Raises:
+        LookupError: The message ends before, or the type is one that no message here has.
+        ValueError: A length that is none.
+    """
+    if kind == BYTES:
+        size, at = read_varint(message, at)
         return at, at + size
     if kind == _VARINT:
-        return at, _read_varint(message, at)[1]
-    return at, at + {_FIXED64: 8, _FIXED32: 4}[kind]
+        return at, read_varint(message, at)[1]
+    return at, at + _FIXED[kind]
 
 
-def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
-    """Returns the number that begins there, and where it ends."""
+def read_varint(message: bytes | memoryview, at: int) -> tuple[int, int]:
+    """Returns the number that begins there, and where it ends.
+
+    Raises:
+        LookupError: The message ends before.
+        ValueError: It does not end within ten bytes.
+    """
     number = 0
     for shift in range(0, 7 * _MAX_VARINT, 7):
         byte = message[at]

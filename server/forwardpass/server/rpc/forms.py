@@ -174,14 +174,6 @@ class FormJob(Job):
         """See `Job.inputs`."""
         return self.form.read(self.message)
 
-    def submit(self) -> None:
-        """Hands it to the model's worker.
-
-        Raises:
-            CallError: The queue is full.
-        """
-        self.form.terms.loaded.worker.submit(self)
-
     def answered(self, answer: Answer) -> None:
         """See `Job.answered`."""
         self.call.resume(self.form.answer, (self,), answer.own())
@@ -209,8 +201,8 @@ class Forms:
         self._forms: dict[int, Form] = {}
         repository.on_change(self._forms.clear)
 
-    def match(self, call: Call, message: bytes) -> FormJob | None:
-        """Returns the job of a request, with a lease on its model; None where no form fits.
+    def take(self, call: Call, message: bytes) -> bool:
+        """Answers a request of a known form; whether it is one.
 
         Raises:
             CallError: The model's queue is full, so that no job need be made.
@@ -222,22 +214,23 @@ class Forms:
             or not message.startswith(form.after, form.id_end)
             or not message.endswith(form.behind)
         ):
-            return None
+            return False
         request_id = ""
         if form.after:
             try:
                 request_id = message[len(form.before) : form.id_end].decode()
             except UnicodeDecodeError:
-                return None
+                return False
         loaded = form.terms.loaded
         if not loaded.leases.enter():
-            return None
+            return False
         try:
             loaded.worker.check_room()
         except CallError:
             give_back(call, loaded, CODES[Reason.QUEUE_FULL], ())
             raise
-        return FormJob(call, form, message, request_id)
+        loaded.worker.submit(FormJob(call, form, message, request_id))
+        return True
 
     def learn(  # noqa: PLR0917  # each is one thing
         self,

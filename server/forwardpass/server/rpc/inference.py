@@ -57,9 +57,7 @@ class Inference:
 
     def predict(self, call: Call, message: bytes) -> None:
         """Answers a PredictRequest."""
-        known = self._predictions.match(call, message)
-        if known is not None:
-            known.submit()
+        if self._predictions.take(call, message):
             return
         PREDICT_LIMIT.check(self._repository, message)
         epoch = self._repository.epoch
@@ -77,9 +75,7 @@ class Inference:
 
     def embed(self, call: Call, message: bytes) -> None:
         """Answers an EmbedRequest."""
-        known = self._embeddings.match(call, message)
-        if known is not None:
-            known.submit()
+        if self._embeddings.take(call, message):
             return
         EMBED_LIMIT.check(self._repository, message)
         epoch = self._repository.epoch

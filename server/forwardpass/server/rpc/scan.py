@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from forwardpass.server.errors import InvalidInput
+from forwardpass.wire.fields import BYTES, read_value, read_varint
 
 # The most bytes of a message that are not payload.
 MAX_BYTES = 4 << 20
 # Fields up to so many bytes are not looked into: what they hold cannot grow to much.
 _SMALL = 1024
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_FIXED = {_FIXED64: 8, _FIXED32: 4}
-_MAX_VARINT = 10
 
 # A payload field: where its tag begins, where its bytes begin, and where they end.
 Span: TypeAlias = tuple[int, int, int]
@@ -55,11 +53,7 @@ class Layout:
     __slots__ = ("fields",)
 
     def __init__(self, fields: Mapping[int, Field]) -> None:
-        self.fields = {number << 3 | _BYTES: field for number, field in fields.items()}
-
-
-class _Malformed(Exception):
-    """The bytes are no message."""
+        self.fields = {number << 3 | BYTES: field for number, field in fields.items()}
 
 
 def scan(
@@ -81,7 +75,7 @@ def scan(
     spans: list[Span] = []
     try:
         payload = _walk(message, 0, len(message), layout, spans)
-    except (IndexError, _Malformed):
+    except (LookupError, ValueError):
         raise InvalidInput(f"the bytes are no {name}") from None
     if len(message) - payload > MAX_BYTES:
         raise InvalidInput(
@@ -118,7 +112,7 @@ def _walk(
         tag = message[at]
         at += 1
         if tag > 127:
-            tag, at = _varint(message, begin)
+            tag, at = read_varint(message, begin)
         field = fields.get(tag, _OTHER)
         count = counts[field.name] = counts.get(field.name, 0) + 1
         if count > field.most:
@@ -129,12 +123,12 @@ def _walk(
                 got=count,
             )
         if field is _OTHER:
-            at = _skip(message, at, tag & 7)
+            at = read_value(message, at, tag & 7)[1]
         else:
             size = message[at]
             at += 1
             if size > 127:
-                size, at = _varint(message, at - 1)
+                size, at = read_varint(message, at - 1)
             body = at
             at += size
             if field.payload:
@@ -144,30 +138,5 @@ def _walk(
             elif size > _SMALL and field.inside is not None and at <= end:
                 payload += _walk(message, body, at, field.inside, None)
         if at > end:
-            raise _Malformed
+            raise ValueError("a field ends behind its message")
     return payload
-
-
-def _skip(message: bytes | memoryview, at: int, kind: int) -> int:
-    """Returns where the value of a field ends."""
-    if kind == _BYTES:
-        size, at = _varint(message, at)
-        return at + size
-    if kind == _VARINT:
-        return _varint(message, at)[1]
-    if kind in _FIXED:
-        return at + _FIXED[kind]
-    # Groups, which none of our messages has.
-    raise _Malformed
-
-
-def _varint(message: bytes | memoryview, at: int) -> tuple[int, int]:
-    """Returns the number that begins there, and where it ends."""
-    value = 0
-    for shift in range(0, 7 * _MAX_VARINT, 7):
-        byte = message[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise _Malformed

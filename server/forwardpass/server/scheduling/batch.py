@@ -8,7 +8,7 @@ from forwardpass.server.errors import CallError
 from forwardpass.server.metrics import ModelCounters
 from forwardpass.server.scheduling.collate import check_rows, collate
 from forwardpass.server.scheduling.faults import Faults
-from forwardpass.server.scheduling.job import Answer, Job, Outcome, Stop, kind_of
+from forwardpass.server.scheduling.job import Answer, Job, Kind, Outcome, Stop, kind_of
 from forwardpass.wire import Array
 
 
@@ -45,8 +45,10 @@ def run_batch(
         on_transport: Whether this is the transport's thread: it is the calls' own, and nobody can
             leave during the run, as it would have to tell.
     """
+    kind = kind_of(jobs)
+    stop = None if on_transport else Stop(len(jobs))
     try:
-        outcome, waited = _run(run, jobs, counters, None if on_transport else Stop(len(jobs)))
+        outcome, waited = _run(run, jobs, kind, counters, stop)
     except Exception as error:  # noqa: BLE001  # handed to the job's own call
         if len(jobs) == 1:
             if not isinstance(error, CallError) and not jobs[0].gone:
@@ -60,7 +62,7 @@ def run_batch(
                 run_batch(run, [job], counters, faults, on_transport=on_transport)
     else:
         faults.succeeded()
-        if on_transport and (kind := kind_of(jobs)) is not None:
+        if on_transport and kind is not None:
             kind.answer(jobs, outcome)
             return
         start = 0
@@ -70,7 +72,7 @@ def run_batch(
 
 
 def _run(
-    run: Run, jobs: Sequence[Job], counters: ModelCounters, stop: Stop | None
+    run: Run, jobs: Sequence[Job], kind: Kind | None, counters: ModelCounters, stop: Stop | None
 ) -> tuple[Outcome, list[float]]:
     """Returns what a run of the jobs gave, and how long each of them had waited for it."""
     rows = 0
@@ -79,7 +81,7 @@ def _run(
         if stop is not None:
             job.join(stop)
     names = jobs[0].outputs
-    inputs = collate(jobs)
+    inputs = collate(jobs, kind)
     started = time.perf_counter()
     values = run(names, inputs, None if stop is None else stop.begin)
     seconds = time.perf_counter() - started

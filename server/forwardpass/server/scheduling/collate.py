@@ -4,15 +4,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from forwardpass.server.scheduling.job import Job, kind_of
+from forwardpass.server.scheduling.job import Job, Kind
 from forwardpass.wire import Array
 
 
-def collate(jobs: Sequence[Job]) -> Mapping[str, Array]:
-    """Returns the inputs of all jobs, joined along axis 0; a single job's as they are."""
+def collate(jobs: Sequence[Job], kind: Kind | None) -> Mapping[str, Array]:
+    """Returns the inputs of all jobs, joined along axis 0; a single job's as they are.
+
+    Args:
+        jobs: The jobs.
+        kind: As `kind_of` tells.
+    """
     if len(jobs) == 1:
         return jobs[0].inputs
-    if (kind := kind_of(jobs)) is not None:
+    if kind is not None:
         return kind.gather(jobs)
     return {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
 

@@ -29,9 +29,7 @@ class Inference:
 
     def infer(self, call: Call, message: bytes) -> None:
         """Answers a ModelInferRequest."""
-        known = self._forms.match(call, message)
-        if known is not None:
-            known.submit()
+        if self._forms.take(call, message):
             return
         epoch = self._repository.epoch
         sent = receive(message)
@@ -39,9 +37,8 @@ class Inference:
         execution = Execution(call, loaded)
         execution.check_room()
         terms, classes, inputs = compare(sent, loaded, self._reader)
-        label = not (sent.head.model_version.isdecimal() or not sent.head.model_version)
         where = place(sent)
-        if where is not None and not classes and not label:
+        if where is not None and not classes:
             shape = next(iter(inputs.values())).shape
             self._forms.learn(message, where, shape, terms, partial(encode_alike, terms), epoch)
 

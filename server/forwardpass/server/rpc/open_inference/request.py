@@ -118,13 +118,15 @@ def _class_counts(wanted: Any, loaded: Loaded) -> dict[str, int]:
 
 
 def place(sent: Sent) -> Place | None:
-    """Returns where a request has its id and its elements.
+    """Returns where a request that has all else in common with others has its id and its elements.
 
     None where it has several inputs or none, typed contents, fields behind its elements, or an id
-    that does not follow the model's name and version, where encoders write it.
+    that does not follow the model's name and version, where encoders write it; and where it names a
+    label, which may come to point elsewhere.
     """
     message, head = sent.message, sent.head
-    if len(sent.spans) != 1:
+    is_labelled = head.model_version and not head.model_version.isdecimal()
+    if len(sent.spans) != 1 or is_labelled:
         return None
     _, begin, end = sent.spans[0]
     if end != len(message):
