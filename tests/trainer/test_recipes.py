@@ -1,5 +1,6 @@
 """Every recipe, for a few steps, through to what a server would load."""
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_its_card_says_what_the_graph_takes_and_gives(name: str, publish_once: P
     assert card.versions.keys() == {"python", "torch", "onnx", "onnxruntime", "forwardpass"}
     assert len(card.data.sha256) == 64
     assert (card.parameters == 0) == (name == "kernels")  # whose weights nobody trains
-    assert all(0 <= value <= 1 for value in card.metrics.values())
+    assert all(math.isfinite(value) for value in card.metrics.values())
     assert card.parity_error <= 1
 
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from forwardpass.trainer.errors import TrainerError, UnknownNameError
+from forwardpass.trainer.errors import TrainerError
 from forwardpass.trainer.recipes import RECIPES, find_recipe
 
 if TYPE_CHECKING:
@@ -191,16 +191,13 @@ def fetch(
 
     Example: forwardpass-train fetch mnist --pictures digits
     """
-    from forwardpass.trainer.data import SOURCES
-
-    if name not in SOURCES:
-        raise UnknownNameError("data set", name, SOURCES)
-    from forwardpass.trainer.data import digits, mnist
+    from forwardpass.trainer.data import find_source
     from forwardpass.trainer.data.pictures import write_pictures
     from forwardpass.trainer.progress import Reporter
 
-    dataset = mnist.load(cache, Reporter(_err)) if name == "mnist" else digits.load()
-    _out.print(f"{name}: {SOURCES[name]}", highlight=False)
+    source = find_source(name)
+    dataset = source.load(cache, Reporter(_err))
+    _out.print(f"{name}: {source.about}", highlight=False)
     if pictures is not None:
         written = write_pictures(dataset, pictures, count)
         _out.print(f"wrote {written} test images in {pictures}", highlight=False)

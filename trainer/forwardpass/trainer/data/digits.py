@@ -1,17 +1,20 @@
 """The UCI handwritten digits that come with scikit-learn (Alpaydin and Kaynak, 1998)."""
 
+from pathlib import Path
+
 import numpy as np
 import sklearn
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from forwardpass.trainer.data.dataset import Dataset, Split
+from forwardpass.trainer.progress import Reporter
 
 # Which rows are test rows must not change with a run's seed, or results could not be compared.
 _SPLIT_SEED = 0
 
 
-def load(limit: int = 0) -> Dataset:
+def load(_: Path, __: Reporter, limit: int = 0) -> Dataset:
     """Returns the digits as uint8 (rows, 8, 8, 1) in 0..255, and their classes as int64 (rows).
 
     1,257 rows to train on, 180 to validate, 360 to test, with equal shares of each class.

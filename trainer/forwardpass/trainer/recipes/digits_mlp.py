@@ -47,9 +47,9 @@ class Settings(BaseSettings):
     patience: int = 20  # epochs without a better validation accuracy before stopping
 
 
-def load(settings: Settings, _: Workspace) -> Dataset:
+def load(settings: Settings, workspace: Workspace) -> Dataset:
     """Returns what a run of these settings learns from and is measured on."""
-    return digits.load(settings.limit)
+    return digits.load(workspace.cache, workspace.reporter, settings.limit)
 
 
 def measure(answer: Answer, data: Dataset) -> dict[str, float]:
