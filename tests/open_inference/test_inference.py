@@ -282,4 +282,4 @@ def test_a_lease_is_given_back_and_a_success_counted(calls: Calls, running: Runn
     before = version.counters.succeeded[0]
     calls.infer(emb())
     assert version.counters.succeeded[0] == before + 1
-    assert version.loaded.leases._count == 0
+    assert not version.loaded.leases._leases

@@ -90,7 +90,7 @@ def test_a_request_that_fails_is_told_so_and_the_stream_goes_on(
     for model in running.server._repository.models.values():
         for version in model.versions:
             assert version.loaded is not None
-            assert version.loaded.leases._count == 0
+            assert not version.loaded.leases._leases
 
 
 def test_an_answer_comes_before_the_next_request_is_sent(calls: Calls) -> None:

@@ -371,6 +371,6 @@ def test_wrong_requests_hold_nothing_and_are_counted(calls: Calls, running: Runn
     for case in ("T15 four bytes too many", "T06 an input twice"):
         failure_of(calls.infer, INVALID[case][0])
     assert version.counters.failed.read()[0] == before + 2
-    assert version.loaded.leases._count == 0
+    assert not version.loaded.leases._leases
     admission = running.server._admission
     assert (admission.calls, admission.bytes) == (0, 0)

@@ -48,18 +48,30 @@ T = TypeVar("T")
 
 
 class Number:
-    """A number that threads may add to."""
+    """A number that threads may add to: amounts are put down first, which takes no lock."""
 
-    __slots__ = ("_lock", "value")
+    __slots__ = ("_lock", "_put_down", "_sum")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.value = 0
+        self._put_down: deque[int] = deque()
+        self._sum = 0
 
     def add(self, amount: int) -> None:
         """Adds, which may be negative."""
+        self._put_down.append(amount)
+        if len(self._put_down) >= _PUT_DOWN:
+            self._add_up()
+
+    @property
+    def value(self) -> int:
+        """What all amounts come to."""
+        self._add_up()
+        return self._sum
+
+    def _add_up(self) -> None:
         with self._lock:
-            self.value += amount
+            self._sum += sum(_take(self._put_down))
 
 
 class Total:

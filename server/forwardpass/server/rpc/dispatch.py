@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from functools import partial
 
 import structlog
 
@@ -37,20 +36,20 @@ class Gate:
 
     def _enter(self, call: Call, message: bytes) -> Receiver | None:
         self._counters.started.add(1)
-        size = len(message)
+        call.size = len(message)
         try:
             if self._admission is not None:
-                self._admission.enter(size)
+                self._admission.enter(call.size)
         except CallError:
-            call.on_end(partial(self._count, call))
+            call.on_end(self._count)
             raise
-        call.on_end(partial(self._leave, call, size))
+        call.on_end(self._leave)
         return self._handle(call, message)
 
-    def _leave(self, call: Call, size: int, code: int) -> None:
+    def _leave(self, call: Call, code: int) -> None:
         self._count(call, code)
         if self._admission is not None:
-            self._admission.leave(size)
+            self._admission.leave(call.size)
 
     def _count(self, call: Call, code: int) -> None:
         self._counters.handled[code].add(1)

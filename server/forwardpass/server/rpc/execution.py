@@ -135,9 +135,9 @@ class Execution:
         self.count(answer, encode_seconds)
         return response
 
-    def _end(self, code: int) -> None:
+    def _end(self, call: Call, code: int) -> None:
         jobs, self._jobs = self._jobs, []
-        give_back(self._call, self._loaded, code, jobs)
+        give_back(call, self._loaded, code, jobs)
 
 
 class _Part(Job):

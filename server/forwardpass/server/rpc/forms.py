@@ -84,15 +84,16 @@ class Form:
     """
 
     __slots__ = (
-        "_begin",
         "_count",
         "_dtype",
         "_name",
         "_shape",
         "after",
         "before",
+        "begin",
         "behind",
         "encode",
+        "id_at",
         "id_end",
         "terms",
     )
@@ -107,12 +108,13 @@ class Form:
         encode: Encode,
     ) -> None:
         self.before = message[: place.id_at]
+        self.id_at = place.id_at
         self.id_end = place.id_end
         self.after = message[place.id_end : place.begin]
         self.behind = message[place.end :]
         self.terms = terms
         self.encode = encode
-        self._begin = place.begin
+        self.begin = place.begin
         self._name = spec.name
         self._dtype = spec.type.dtype
         self._shape = shape
@@ -120,12 +122,12 @@ class Form:
 
     def read(self, message: bytes) -> Mapping[str, Array]:
         """Returns the input of one request, looked at where it lies."""
-        array = np.frombuffer(message, self._dtype, self._count, self._begin).reshape(self._shape)
+        array = np.frombuffer(message, self._dtype, self._count, self.begin).reshape(self._shape)
         return {self._name: array if array.flags.aligned else array.copy()}
 
     def gather(self, jobs: Sequence["FormJob"]) -> Mapping[str, Array]:
         """See `Kind.gather`."""
-        begin, end = self._begin, self._begin + self._count * self._dtype.itemsize
+        begin, end = self.begin, self.begin + self._count * self._dtype.itemsize
         elements = b"".join([memoryview(job.message)[begin:end] for job in jobs])
         shape = (len(jobs) * self._shape[0], *self._shape[1:])
         return {self._name: np.frombuffer(elements, self._dtype).reshape(shape)}
@@ -182,8 +184,8 @@ class FormJob(Job):
         """See `Job.failed`."""
         self.call.resume(raise_, error)
 
-    def _end(self, code: int) -> None:
-        give_back(self.call, self.form.terms.loaded, code, (self,))
+    def _end(self, call: Call, code: int) -> None:
+        give_back(call, self.form.terms.loaded, code, (self,))
 
 
 class Forms:
@@ -210,15 +212,15 @@ class Forms:
         form = self._forms.get(len(message))
         if (
             form is None
-            or not message.startswith(form.before)
-            or not message.startswith(form.after, form.id_end)
-            or not message.endswith(form.behind)
+            or message[: form.id_at] != form.before
+            or (form.after and message[form.id_end : form.begin] != form.after)
+            or (form.behind and not message.endswith(form.behind))
         ):
             return False
         request_id = ""
         if form.after:
             try:
-                request_id = message[len(form.before) : form.id_end].decode()
+                request_id = message[form.id_at : form.id_end].decode()
             except UnicodeDecodeError:
                 return False
         loaded = form.terms.loaded

@@ -50,7 +50,7 @@ class Health:
                 call.finish()
 
         forget = self._readiness.watch(lambda: call.resume(tell))
-        call.on_end(lambda _: forget())
+        call.on_end(lambda _, __: forget())
         tell()
 
 

@@ -20,7 +20,7 @@ from forwardpass.server.rpc.memory import Memory
 from forwardpass.server.rpc.parse import Hollow, parse_hollow
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.scheduling.admission import RETRY_AFTER
-from forwardpass.server.transport.call import Call, Receiver, Ts
+from forwardpass.server.transport.call import Call, OnEnd, Receiver, Ts
 from forwardpass.v1.inference_service_pb2 import EmbedStreamRequest, Error, PredictStreamRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Failure, Reason
@@ -68,7 +68,7 @@ class StreamedCall(Call):
         self.answer: bytes | None = None
         self._stream = stream
         self._ended = ended
-        self._end_callbacks: list[Callable[[int], None]] = []
+        self._end_callbacks: list[OnEnd] = []
         self._lock = threading.Lock()
         self._code: int | None = None
 
@@ -116,13 +116,13 @@ class StreamedCall(Call):
         """See `Call.offload`."""
         self._stream.offload(lambda: self.guard(step))
 
-    def on_end(self, callback: Callable[[int], None]) -> None:
+    def on_end(self, callback: OnEnd) -> None:
         """See `Call.on_end`."""
         with self._lock:
             if self._code is None:
                 self._end_callbacks.append(callback)
                 return
-        callback(self._code)
+        callback(self, self._code)
 
     def send(self, message: bytes) -> NoReturn:
         """Has no use: one request has one answer."""
@@ -144,7 +144,7 @@ class StreamedCall(Call):
             self.answer = answer
             callbacks, self._end_callbacks = self._end_callbacks, []
         for callback in callbacks:
-            callback(code)
+            callback(self, code)
         self._ended()
 
 
@@ -168,7 +168,7 @@ class Stream(ABC, Generic[Item]):
                 self._call.resume(self._drain)
 
         forget = readiness.watch(look)
-        self._call.on_end(lambda _: forget())
+        self._call.on_end(lambda _, __: forget())
         self._call.on_end(self._abandon)
         for _ in range(IN_FLIGHT):
             self._call.read()
@@ -245,7 +245,7 @@ class Stream(ABC, Generic[Item]):
             self._draining = True
             self._advance()
 
-    def _abandon(self, code: int) -> None:
+    def _abandon(self, _: Call, code: int) -> None:
         """Lets go of what is unanswered when the stream has ended."""
         with self._lock:
             self._waiting.clear()

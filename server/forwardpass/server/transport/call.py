@@ -38,14 +38,16 @@ class Call(ABC):
         method: The path, such as "/forwardpass.v1.InferenceService/Predict".
         deadline: When the caller stops waiting, by `time.monotonic`; None for never.
         started: When it arrived, by `time.perf_counter`.
+        size: Bytes of its one message, once it has been taken in; 0 for a stream.
     """
 
-    __slots__ = ("_request_id", "deadline", "method", "started")
+    __slots__ = ("_request_id", "deadline", "method", "size", "started")
 
     def __init__(self, method: str, deadline: float | None) -> None:
         self.method = method
         self.deadline = deadline
         self.started = time.perf_counter()
+        self.size = 0
         self._request_id = ""
 
     @property
@@ -111,8 +113,8 @@ class Call(ABC):
         """Runs a step that takes long where it keeps no other call waiting."""
 
     @abstractmethod
-    def on_end(self, callback: Callable[[int], None]) -> None:
-        """Has the callback called once with the status code when the call ends, however it does."""
+    def on_end(self, callback: "OnEnd") -> None:
+        """Has the callback called once, with the call and its status code, when it ends at all."""
 
     def guard(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """Runs a step, and fails the call with what the step raises.
@@ -139,6 +141,8 @@ class Call(ABC):
         )
 
 
+# Takes a call that has ended, and its status code.
+OnEnd = Callable[[Call, int], None]
 # Takes each message of a stream, and None when the caller has sent its last.
 Receiver = Callable[[bytes | None], None]
 

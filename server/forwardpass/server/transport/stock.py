@@ -10,7 +10,16 @@ from typing import NoReturn
 
 import grpc
 
-from forwardpass.server.transport.call import Call, Kind, Receiver, Route, Routes, Transport, Ts
+from forwardpass.server.transport.call import (
+    Call,
+    Kind,
+    OnEnd,
+    Receiver,
+    Route,
+    Routes,
+    Transport,
+    Ts,
+)
 from forwardpass.server.transport.listener import MAX_STREAMS, Listener
 from forwardpass.server.transport.trailers import trailing_metadata
 from forwardpass.wire import CODES, Failure, Reason
@@ -121,7 +130,7 @@ class StockCall(Call):
         self._permits = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._code: int | None = None
-        self._end_callbacks: list[Callable[[int], None]] = []
+        self._end_callbacks: list[OnEnd] = []
         if not context.add_callback(self._on_context_end):
             self._on_context_end()
 
@@ -166,13 +175,13 @@ class StockCall(Call):
         """See `Call.offload`: the thread is the call's own."""
         self.guard(step)
 
-    def on_end(self, callback: Callable[[int], None]) -> None:
+    def on_end(self, callback: OnEnd) -> None:
         """See `Call.on_end`."""
         with self._lock:
             if self._code is None:
                 self._end_callbacks.append(callback)
                 return
-        callback(self._code)
+        callback(self, self._code)
 
     def messages(self) -> Iterator[bytes]:
         """Yields what is sent, runs what is resumed, and ends as the call does."""
@@ -219,7 +228,7 @@ class StockCall(Call):
             callbacks, self._end_callbacks = self._end_callbacks, []
         self._outbox.put(last)
         for callback in callbacks:
-            callback(code)
+            callback(self, code)
 
     def _on_context_end(self) -> None:
         """Runs when gRPC is done with the call: our own end, or the caller's."""

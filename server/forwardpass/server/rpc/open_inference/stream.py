@@ -69,9 +69,9 @@ class _ModelStream(Stream[bytes]):
 
     def begin(self, call: StreamedCall, request: bytes) -> None:
         """See `Stream.begin`."""
-        size = len(request)
-        self._admission.enter(size)
-        call.on_end(lambda _: self._admission.leave(size))
+        call.size = len(request)
+        self._admission.enter(call.size)
+        call.on_end(lambda call, _: self._admission.leave(call.size))
         self._inference.infer(call, request)
 
     def new_call(self, ended: Callable[[], None], request: bytes | InvalidInput) -> StreamedCall:

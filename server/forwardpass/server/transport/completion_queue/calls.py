@@ -9,7 +9,7 @@ from threading import get_ident
 from typing import Any
 
 from forwardpass.server.errors import CallError
-from forwardpass.server.transport.call import Call, Kind, Receiver, Route, Ts
+from forwardpass.server.transport.call import Call, Kind, OnEnd, Receiver, Route, Ts
 from forwardpass.server.transport.completion_queue.core import (
     CLOSE,
     INITIAL_METADATA,
@@ -76,7 +76,7 @@ class QueueCall(Call):
         self._core = event.call
         self._invocation_metadata = event.invocation_metadata
         self._code: int | None = None
-        self._callbacks: list[Callable[[int], None]] = []
+        self._callbacks: list[OnEnd] = []
         self._is_watched = False
         self._has_begun = False
         self._is_writing = False
@@ -164,14 +164,14 @@ class QueueCall(Call):
         """See `Call.offload`."""
         self._home.offloaded.submit(self.guard, step)
 
-    def on_end(self, callback: Callable[[int], None]) -> None:
+    def on_end(self, callback: OnEnd) -> None:
         """See `Call.on_end`."""
         if get_ident() != self._home.thread:
             self._post(lambda: self.on_end(callback))
         elif self._code is None:
             self._callbacks.append(callback)
         else:
-            callback(self._code)
+            callback(self, self._code)
 
     def _on_message(self, event: Event) -> None:
         """Hands the one message to the handler."""
@@ -287,7 +287,7 @@ class QueueCall(Call):
             self._code = code
             callbacks, self._callbacks = self._callbacks, []
             for callback in callbacks:
-                callback(code)
+                callback(self, code)
 
     def _post(self, step: Callable[[], None]) -> None:
         """Has the step done on the transport's thread, from any other."""
