@@ -1,6 +1,6 @@
 """What is compared under h2load: who is asked what, and the rate of each round."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.load import Target, closed_loop
@@ -37,6 +37,17 @@ class Contender:
 
     def _rate(self) -> float:
         return closed_loop(self.target, self.in_flight, self.calls).rate
+
+
+def measure_all(groups: Iterable[Sequence[Contender]], rounds: int) -> None:
+    """Measures every group in each round, after finding out how many calls that takes."""
+    groups = list(groups)
+    for group in groups:
+        for one in group:
+            one.calibrate()
+    for number in range(rounds):
+        for group in groups:
+            measure_round(number, group)
 
 
 def measure_round(number: int, contenders: Sequence[Contender]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import graphs
 from benchmarks.bare import answers
 from benchmarks.calls import MODEL_INFER, PREDICT, Protocol, check_answers, one_target
-from benchmarks.contender import Contender, measure_round
+from benchmarks.contender import Contender, measure_all
 from benchmarks.plan import Plan
 from benchmarks.report import Table, ratio
 from benchmarks.serving import SERVER_CORES, Serving, serve, start
@@ -37,12 +37,7 @@ def measure(plan: Plan) -> list[Table]:
             for rows in ROWS
             for in_flight in IN_FLIGHT
         }
-        for group in groups.values():
-            for one in group:
-                one.calibrate()
-        for number in range(plan.rounds):
-            for group in groups.values():
-                measure_round(number, group)
+        measure_all(groups.values(), plan.rounds)
         ours.check_handled()
         memory = [
             [name, f"{idle[name]:.0f} MB", f"{one.most_rss_megabytes():.0f} MB"]

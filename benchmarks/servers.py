@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks import graphs
 from benchmarks.bare import answers
 from benchmarks.calls import MODEL_INFER, check_answers, one_target
-from benchmarks.contender import Contender, measure_round
+from benchmarks.contender import Contender, measure_all
 from benchmarks.environments import Foreign, Unavailable, environment, free_ports, start_foreign
 from benchmarks.plan import Plan
 from benchmarks.report import Failed, Table, ratio
@@ -53,12 +53,7 @@ def measure(plan: Plan) -> list[Table | Failed]:
             [Contender(name, target, in_flight) for name, target in targets.items()]
             for in_flight in IN_FLIGHT
         ]
-        for group in groups:
-            for one in group:
-                one.calibrate()
-        for number in range(plan.rounds):
-            for group in groups:
-                measure_round(number, group)
+        measure_all(groups, plan.rounds)
         ours.check_handled()
     return [_table(groups, plan.rounds), *failures]
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -33,8 +34,8 @@ SECONDS = (
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 # So many sizes of a run are told apart for each version: callers choose them.
 BATCH_SIZES = 256
-# So many requests or runs are put down before they are added up: together that costs less, but it
-# must not hold up the calls that wait meanwhile.
+# So many numbers, or runs with the numbers of each of their requests, are put down before they are
+# added up: together that costs less, but it must not hold up the calls that wait meanwhile.
 _PUT_DOWN = 256
 _CODES = (
     *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
@@ -154,7 +155,7 @@ class ModelCounters:
         self._batches: dict[int, Total] = {}
         self._rows = 0
         # Put down, and not added up yet.
-        self._answers: deque[tuple[float, float, float]] = deque()
+        self._answers: deque[tuple[Sequence[float], float, float]] = deque()
         self._successes: deque[float] = deque()
         self._runs: deque[tuple[int, Sequence[float], float]] = deque()
         self._adding = threading.Lock()
@@ -176,7 +177,7 @@ class ModelCounters:
             compute_seconds: The run's that they come from.
             encode_seconds: Those of each, where several are encoded together on average.
         """
-        self._answers.extend([(spent, compute_seconds, encode_seconds) for spent in decode_seconds])
+        self._answers.append((decode_seconds, compute_seconds, encode_seconds))
         if len(self._answers) >= _PUT_DOWN:
             self._add_up()
 
@@ -236,15 +237,17 @@ class ModelCounters:
         """Adds up what has been put down."""
         with self._adding:
             if answers := _take(self._answers):
-                columns = np.array(answers).T
-                for phase, seconds in zip(("decode", "compute", "encode"), columns, strict=True):
-                    self._phases[phase].observe(seconds)
+                decode, compute, encode = zip(*answers, strict=True)
+                times = [len(spent) for spent in decode]
+                self._phases["decode"].observe(_joined(decode, sum(times)))
+                self._phases["compute"].observe(np.repeat(compute, times))
+                self._phases["encode"].observe(np.repeat(encode, times))
             if successes := _take(self._successes):
                 self._succeeded.add(math.fsum(successes), len(successes))
             if runs := _take(self._runs):
-                self._batch_rows.observe(np.array([rows for rows, _, _ in runs]))
-                waits = np.array([wait for _, waits, _ in runs for wait in waits])
-                self._phases["queue"].observe(waits)
+                rows, waits, _ = zip(*runs, strict=True)
+                self._batch_rows.observe(np.array(rows))
+                self._phases["queue"].observe(_joined(waits, sum(map(len, waits))))
                 self._add_up_batches(runs)
 
     def _add_up_batches(self, runs: Sequence[tuple[int, Sequence[float], float]]) -> None:
@@ -252,6 +255,10 @@ class ModelCounters:
             self._rows += rows
             if rows in self._batches or len(self._batches) < BATCH_SIZES:
                 self._batches.setdefault(rows, Total()).add(seconds)
+
+
+def _joined(parts: Iterable[Sequence[float]], count: int) -> Array:
+    return np.fromiter(chain.from_iterable(parts), np.float64, count)
 
 
 def _take(put_down: deque[T]) -> list[T]:
