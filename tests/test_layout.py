@@ -16,7 +16,13 @@ SOURCES = sorted(
     if "_pb2" not in path.name
 )
 # The namespaces that live under protos/ may be used by every part.
-SHARED = ("forwardpass.v1", "forwardpass.wire", "forwardpass.artefact", "forwardpass.pixels")
+SHARED = (
+    "forwardpass.v1",
+    "forwardpass.wire",
+    "forwardpass.artefact",
+    "forwardpass.mail",
+    "forwardpass.pixels",
+)
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -78,6 +78,8 @@ RECIPES = {
             "133 s",
             "accuracy 0.994, nearest neighbours 0.994",
         ),
+        Recipe("spam", "tells spam, from raw text", "spam", "? s", "accuracy ?"),
+        Recipe("words", "word vectors, by skip-gram", "spam", "? s", "?"),
         Recipe("mnist-gan", "DCGAN, draws digits", "mnist", "6 min", "87 % clear digits"),
     )
 }
