@@ -83,8 +83,8 @@ def test_a_long_text_among_short_ones_takes_the_memory_of_one(publish_once: Publ
     code = """
 import resource, sys
 import numpy as np
-from forwardpass.trainer.export.parity import open_session
-session = open_session(open(sys.argv[1], "rb").read())
+import onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
 def peak(texts):
     session.run(None, {"text": np.array(texts, dtype=object)})
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -110,12 +110,12 @@ def test_lower_case_is_made_by_the_locale_that_every_machine_has(publish_once: P
     ]
     assert [normalizer["locale"] for normalizer in normalizers] == [b"C"]
     code = (
-        "import sys, numpy as np; from forwardpass.trainer.export.parity import open_session\n"
-        "session = open_session(open(sys.argv[1], 'rb').read())\n"
+        "import sys, numpy as np, onnxruntime\n"
+        "session = onnxruntime.InferenceSession(sys.argv[1])\n"
         "texts = np.array(['LINUX', 'linux', 'ŻÓŁW linux'], dtype=object)\n"
         "print(np.ptp(session.run(None, {'text': texts})[0], axis=0).max())"
     )
-    for locale in ("C", "POSIX", "C.UTF-8", "tr_TR.UTF-8", "nonsense"):
+    for locale in ("C", "C.UTF-8", "nonsense"):
         done = subprocess.run(
             [sys.executable, "-c", code, str(folder / "model.onnx")],
             env={**os.environ, "LC_ALL": locale, "LANG": locale},
@@ -240,6 +240,7 @@ def test_spam_is_compared_with_rules_and_regression(publish_once: Publish) -> No
 
     assert tuple(card.labels) == ("ham", "spam")
     for name in ("accuracy", "logistic_regression_accuracy", "rules_accuracy"):
-        assert card.metrics["always_ham_accuracy"] - 0.2 < card.metrics[name] <= 1
-    # Even a few steps order e-mails better than chance does.
-    assert card.metrics["area_under_roc"] > 0.7
+        assert card.metrics["always_ham_accuracy"] - 0.05 < card.metrics[name] < 1
+    # A few steps from a few examples order e-mails much better than chance does.
+    assert card.metrics["area_under_roc"] > 0.85
+    assert card.metrics["logistic_regression_area_under_roc"] > 0.85
