@@ -69,8 +69,7 @@ def word_map(words: Sequence[str], vectors: Vectors) -> bytes:
         axes.scatter(points[:, 0], points[:, 1], s=3, color=TRAIN, alpha=0.4)
         for word, (x, y) in zip(words, points, strict=True):
             axes.annotate(word, (x, y), fontsize=8, ha="center", va="bottom")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set_axis_off()
         axes.set_title(
             f"The {len(words)} most frequent words of four letters or more, similar ones together",
         )

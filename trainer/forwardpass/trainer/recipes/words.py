@@ -42,7 +42,7 @@ _PROBES = (
     *("linux", "microsoft", "perl", "kernel", "password", "money"),
     *("government", "music", "london", "september", "she", "seven"),
 )
-_NEIGHBOURS, _MAPPED = 6, 250
+_NEIGHBOURS, _MAPPED = 6, 200
 # Halves of a text to be matched have so many words of the vocabulary at least.
 _HALF = 20
 
