@@ -16,7 +16,13 @@ SOURCES = sorted(
     if "_pb2" not in path.name
 )
 # The namespaces that live under protos/ may be used by every part.
-SHARED = ("forwardpass.v1", "forwardpass.wire", "forwardpass.artefact", "forwardpass.pixels")
+SHARED = (
+    "forwardpass.v1",
+    "forwardpass.wire",
+    "forwardpass.artefact",
+    "forwardpass.mail",
+    "forwardpass.pixels",
+)
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -89,7 +95,7 @@ def test_the_namespace_has_no_init_file() -> None:
 def test_every_part_is_typed() -> None:
     packages = [p for part in PARTS for p in (ROOT / part / "forwardpass").iterdir() if p.is_dir()]
     written = [p for p in packages if (p / "__init__.py").exists()]
-    assert len(written) == len(PARTS) + 2
+    assert len(written) == len(PARTS) + 3
     assert all((p / "py.typed").exists() for p in written)
 
 

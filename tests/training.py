@@ -22,6 +22,8 @@ QUICK: dict[str, list[str]] = {
     "digits-mlp": ["epochs=4", "limit=200"],
     "mnist-cnn": ["epochs=1", "limit=512"],
     "mnist-resnet": ["epochs=1", "limit=256"],
+    "spam": ["epochs=3", "limit=256", "words=2000", "batch_size=16"],
+    "words": ["epochs=2", "limit=128"],
     "mnist-gan": ["rounds=3", "limit=256", "width=8"],
 }
 

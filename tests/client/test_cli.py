@@ -171,6 +171,22 @@ def test_predict_takes_and_saves_text(command: Command, tmp_path: Path) -> None:
     assert refused.err.startswith("error: ")
 
 
+def test_predict_reads_e_mails(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lunch.eml"
+    path.write_bytes(b"From: bob\nSubject: Lunch\n\nat noon?\n")
+    (tmp_path / "piped").write_bytes(b"Subject: Tea\n\nat five\n")
+
+    with (tmp_path / "piped").open() as piped:
+        monkeypatch.setattr("sys.stdin", piped)
+        told = command("predict", "reader", "--mail", path, "--mail", "-", "--json").json
+
+    assert told["outputs"] == {"y": ["Lunch\n\nat noon?", "Tea\n\nat five"]}
+    missing = command("predict", "reader", "--mail", tmp_path / "none.eml")
+    assert (missing.code, missing.out) == (2, "")
+
+
 def test_json_has_names_for_odd_numbers(command: Command, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([np.nan, np.inf, -np.inf, 1], np.float32))
     told = command("predict", "floats", tmp_path / "x.npy", "--json").json

@@ -82,6 +82,90 @@ def test_embeddings_are_torch_s_and_carry_their_space(models: Path, address: str
     assert answer.space_id == space.space_id
 
 
+E_MAIL = (
+    "Subject: =?utf-8?q?Fr=C3=A9e?= money\nMIME-Version: 1.0\nContent-Type: text/html\n\n"
+    "<p>CLICK here!!! <b>100%</b> free &amp; guaranteed</p>\n"
+)
+
+
+def test_an_e_mail_gets_the_probability_that_torch_gives_it(
+    models: Path, address: str, tmp_path: Path
+) -> None:
+    golden = golden_of(models, "spam")
+    texts = golden.inputs["text"].tolist()
+    with Client(address) as client:
+        prediction = client.predict("spam", texts=texts, top_k=2)
+        hostile = ["", "\0", "😀", "qwxz, qwxqz", "free " * 200_000]
+        answers = client.predict("spam", texts=hostile).outputs["probabilities"]
+    np.testing.assert_allclose(
+        prediction.outputs["probabilities"], golden.outputs["probabilities"], atol=1e-5
+    )
+    for row, expected in zip(prediction.classes, golden.outputs["probabilities"], strict=True):
+        assert row[0].label == ("ham", "spam")[int(expected.argmax())]
+    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-6)
+    # Of none of the first does the vocabulary have a word.
+    np.testing.assert_array_equal(answers[1:4], answers[[0, 0, 0]])
+    assert (answers[4] != answers[0]).any()
+
+    (tmp_path / "offer.eml").write_text(E_MAIL)
+    command = [str(Path(sys.executable).with_name("forwardpass")), "predict", "spam", "--json"]
+    environment = {**os.environ, "FORWARDPASS_SERVER": address}
+    told = [
+        json.loads(
+            subprocess.run(
+                [*command, *given],
+                input=E_MAIL,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=60,
+            ).stdout
+        )
+        for given in (
+            ["--mail", str(tmp_path / "offer.eml")],
+            ["--mail", "-"],
+            ["--text", "Frée money\n\nCLICK here!!! 100% free & guaranteed"],
+        )
+    ]
+    assert told[0]["outputs"] == told[1]["outputs"] == told[2]["outputs"]
+    assert told[0]["rows"][0]["input"] == str(tmp_path / "offer.eml")
+
+
+def test_a_texts_vector_is_the_mean_of_its_words_vectors(
+    models: Path, address: str, tmp_path: Path
+) -> None:
+    golden = golden_of(models, "words")
+    with Client(address) as client:
+        answer = client.embed("words", texts=golden.inputs["text"].tolist())
+        (space,) = client.model("words").embedding_spaces
+        one, other, both, none, empty = client.embed(
+            "words", texts=["the", "of", "of THE, qwxz", "qwxz", ""]
+        ).vectors
+        long = client.embed("words", texts=["the of\n" * 150_000, "the"]).vectors
+    np.testing.assert_allclose(answer.vectors, golden.outputs["embedding"], atol=1e-5)
+    assert answer.space_id == space.space_id
+    assert np.abs(one).max() > 0
+    np.testing.assert_allclose(both, (one + other) / 2, atol=1e-6)
+    np.testing.assert_allclose(long, [(one + other) / 2, one], atol=1e-4)
+    assert not none.any()
+    assert not empty.any()
+
+    (tmp_path / "lines.txt").write_text("the\n\nof THE, qwxz\r\n qwxz", encoding="utf-8")
+    forwardpass = str(Path(sys.executable).with_name("forwardpass"))
+    command = ["embed", "lines.txt", "--model", "words", "--out", "v.npy", "--neighbours", "1"]
+    told = subprocess.run(
+        [forwardpass, *command, "--server", address, "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), [one, both, none])
+    assert json.loads(told.stdout)["neighbours"][0]["nearest"][0]["input"] == "of THE, qwxz"
+
+
 def test_a_seed_draws_what_torch_draws_from_its_latents(models: Path, address: str) -> None:
     golden = golden_of(models, "mnist-gan")
     latents = draw_latents(0, golden.rows, golden.inputs["latent"].shape[1])

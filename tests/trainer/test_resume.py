@@ -51,6 +51,7 @@ main()
         # killed while publishing (two syncs an epoch, then the artefact's).
         ("digits-mlp", [("before", 1), ("after", 1), ("before", 3), ("sync", 5)]),
         ("mnist-gan", [("after", 2)]),
+        ("words", [("after", 1)]),
     ],
 )
 def test_a_killed_run_ends_as_one_that_was_not(

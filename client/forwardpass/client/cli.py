@@ -129,6 +129,14 @@ def predict(
     text: Annotated[
         list[str] | None, typer.Option(help="A text, for a text model; may be repeated.")
     ] = None,
+    mail: Annotated[
+        list[typer.FileBinaryRead] | None,
+        typer.Option(
+            metavar="FILE",
+            help="An e-mail, of which a text model gets the subject and what a person reads of the "
+            "body; - for standard input; may be repeated.",
+        ),
+    ] = None,
     top_k: Annotated[
         int | None,
         typer.Option(
@@ -156,6 +164,7 @@ def predict(
         model,
         inputs or [],
         text or [],
+        mail or [],
         top_k=top_k,
         out=out,
         pictures=pictures,
@@ -172,8 +181,8 @@ def embed(
             metavar="INPUT",
             exists=True,
             show_default=False,
-            help="Folders (searched to the bottom) and JPEG or PNG files; or one .npy with a row "
-            "each.",
+            help="Folders (searched to the bottom) and JPEG or PNG files; .txt files with a text "
+            "a line; or one .npy with a row each.",
         ),
     ],
     model: Annotated[str, typer.Option(show_default=False, help="The model, or MODEL:VERSION.")],
@@ -188,7 +197,7 @@ def embed(
         bool, typer.Option("--normalize", help="Scale each vector to length 1.")
     ] = False,
     neighbours: Annotated[
-        int, typer.Option(min=0, metavar="K", help="Print the K nearest of eight of the images.")
+        int, typer.Option(min=0, metavar="K", help="Print the K nearest of eight of the rows.")
     ] = 0,
     neighbours_grid: Annotated[
         Path | None,
@@ -203,7 +212,7 @@ def embed(
     tls_ca: TlsCa = None,
     token: Token = None,
 ) -> None:
-    """Turns images into vectors. A file that cannot be read becomes a row with its error."""
+    """Turns images or texts into vectors. An unreadable image becomes a row with its error."""
     from forwardpass.client.commands import embed as command
 
     command.run(

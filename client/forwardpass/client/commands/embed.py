@@ -1,4 +1,4 @@
-"""`forwardpass embed`: images to vectors, in a file, and to their nearest neighbours."""
+"""`forwardpass embed`: images or texts to vectors, in a file, and to their nearest neighbours."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -68,7 +68,7 @@ def run(
             raise WrongTask(f"{name} has no embedding output, so it gives no vectors")
         source = open_source(inputs, known)
         if wish.grid and not isinstance(source, ImageFiles):
-            _refuse("rows of a .npy are no images to draw", "--neighbours-grid")
+            _refuse("there are no images to draw", "--neighbours-grid")
         tally = _embed(client, known, source, wish)
     seconds = time.monotonic() - started
     names = [source.names[row] for row in tally.good]

@@ -50,7 +50,7 @@ def find_neighbours(vectors: NDArray[np.float32], k: int) -> Neighbours:
 
 def neighbour_table(found: Neighbours, names: Sequence[str]) -> Table:
     """Returns a table: the queries and their nearest, each with its cosine."""
-    table = Table("image", "nearest", "cosine")
+    table = Table("row", "nearest", "cosine")
     for query, nearest, cosines in zip(found.queries, found.nearest, found.cosines, strict=True):
         for place, (row, cosine) in enumerate(zip(nearest, cosines, strict=True)):
             table.add_row(

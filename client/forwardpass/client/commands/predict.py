@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 import numpy as np
@@ -15,9 +16,11 @@ from forwardpass.client.commands.whole_file import storable, whole_file
 from forwardpass.client.errors import WrongTask
 from forwardpass.client.models import Model
 from forwardpass.client.results import Prediction
+from forwardpass.mail import read_mail
 
 _CLASSES = 3
 _BAR = 20
+_SHOWN = 60  # characters of a text
 
 
 def run(
@@ -25,6 +28,7 @@ def run(
     model: str,
     files: Sequence[str],
     texts: Sequence[str],
+    mails: Sequence[BinaryIO],
     *,
     top_k: int | None,
     out: Path | None,
@@ -32,8 +36,10 @@ def run(
     as_json: bool,
 ) -> None:
     name, version = split_model(model)
-    if not files and not texts:
-        raise typer.BadParameter("nothing to predict: give files, or --text", param_hint="INPUT")
+    if not files and not texts and not mails:
+        raise typer.BadParameter(
+            "nothing to predict: give files, --text or --mail", param_hint="INPUT"
+        )
     if out and out.suffix != ".npz":
         raise typer.BadParameter(f"{out} does not end in .npz", param_hint="--out")
     given = read_inputs(files)
@@ -45,7 +51,7 @@ def run(
             name,
             given.arrays,
             images=given.images,
-            texts=texts,
+            texts=[*texts, *(read_mail(mail.read()) for mail in mails)],
             top_k=top_k,
             png=pictures is not None,
             version=version,
@@ -55,7 +61,8 @@ def run(
         _save(out, prediction)
     if pictures:
         written += _save_pictures(pictures, prediction, image_outputs)
-    titles = [*map(str, given.images), *texts]
+    shown = texts if as_json else [_first_line(text) for text in texts]
+    titles = [*map(str, given.images), *shown, *(mail.name for mail in mails)]
     if as_json:
         _print_json(prediction, titles)
     elif prediction.classes:
@@ -80,6 +87,12 @@ def _default_classes(model: Model) -> int:
 
 def _title(titles: Sequence[str], row: int) -> str:
     return titles[row] if row < len(titles) else f"row {row}"
+
+
+def _first_line(text: str) -> str:
+    """Returns what a table shows of a text: its first line, and not too much of it."""
+    line = text.strip().partition("\n")[0]
+    return f"{line[:_SHOWN]}…" if len(line) > _SHOWN else line
 
 
 def _class_table(prediction: Prediction, titles: Sequence[str]) -> Table:

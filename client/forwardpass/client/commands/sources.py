@@ -1,4 +1,4 @@
-"""What there is to embed: image files, or the rows of one array."""
+"""What there is to embed: image files, the lines of a text file, or the rows of one array."""
 
 import os
 from abc import ABC, abstractmethod
@@ -78,13 +78,20 @@ class ImageFiles(Source):
 
 
 class ArrayRows(Source):
-    """The rows of one array, called by their number."""
+    """The rows of one array.
 
-    def __init__(self, array: Array, name: str) -> None:
-        self.names = [str(row) for row in range(len(array))]
+    Args:
+        array: (rows, ...).
+        names: What each row is called.
+        name: The model's input.
+        row_bytes: The size of a row as it is sent, at most.
+    """
+
+    def __init__(self, array: Array, names: Sequence[str], name: str, row_bytes: int) -> None:
+        self.names = names
         self.labels = [""] * len(array)
         self.input = name
-        self.row_bytes = array.itemsize * int(np.prod(array.shape[1:]))
+        self.row_bytes = row_bytes
         self._array = array
 
     def load(self, rows: range) -> Loaded:
@@ -99,6 +106,8 @@ def open_source(inputs: Sequence[Path], model: Model) -> Source:
     """
     if any(path.suffix == ".npy" for path in inputs):
         return _open_array(inputs, model)
+    if any(path.suffix == ".txt" for path in inputs):
+        return _open_lines(inputs, model)
     image = model.card.image if model.card else None
     if image is None:
         raise typer.BadParameter(
@@ -121,7 +130,33 @@ def _open_array(inputs: Sequence[Path], model: Model) -> ArrayRows:
     array = load_array(inputs[0])
     if not array.ndim:
         raise typer.BadParameter(f"{inputs[0]} holds one number, no rows", param_hint="INPUT")
-    return ArrayRows(array, specs[0].name)
+    numbers = [str(row) for row in range(len(array))]
+    row_bytes = array.itemsize * int(np.prod(array.shape[1:]))
+    return ArrayRows(array, numbers, specs[0].name, row_bytes)
+
+
+def _open_lines(inputs: Sequence[Path], model: Model) -> ArrayRows:
+    """Returns a row for each line that is not blank, called by its text."""
+    text = next((spec for spec in model.signature.inputs if spec.role == "text"), None)
+    if text is None:
+        raise typer.BadParameter(f"{model.summary.name} takes no texts", param_hint="INPUT")
+    if any(path.suffix != ".txt" for path in inputs):
+        raise typer.BadParameter("text files go without others", param_hint="INPUT")
+    lines = [line.strip() for path in inputs for line in _read_lines(path) if line.strip()]
+    if not lines:
+        listed = ", ".join(map(str, inputs))
+        raise typer.BadParameter(
+            f"there is nothing but blank lines in {listed}", param_hint="INPUT"
+        )
+    longest = max(len(line.encode()) for line in lines)
+    return ArrayRows(np.array(lines, dtype=object), lines, text.name, longest)
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}", param_hint="INPUT") from None
 
 
 def _find_images(given: Path) -> list[Path]:
@@ -134,7 +169,7 @@ def _find_images(given: Path) -> list[Path]:
         )
     if given.suffix.lower() not in IMAGE_SUFFIXES:
         raise typer.BadParameter(
-            f"{given}: expected a folder, .png, .jpg, .jpeg or .npy", param_hint="INPUT"
+            f"{given}: expected a folder, .png, .jpg, .jpeg, .txt or .npy", param_hint="INPUT"
         )
     return [given]
 

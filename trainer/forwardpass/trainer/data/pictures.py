@@ -6,6 +6,7 @@ import numpy as np
 
 from forwardpass.pixels import encode_png
 from forwardpass.trainer.data.dataset import Dataset
+from forwardpass.trainer.errors import DataError
 
 
 def write_pictures(dataset: Dataset, folder: Path, count: int) -> int:
@@ -18,7 +19,12 @@ def write_pictures(dataset: Dataset, folder: Path, count: int) -> int:
 
     Returns:
         How many were written: fewer than asked for where a class has fewer.
+
+    Raises:
+        DataError: It has texts.
     """
+    if dataset.test.inputs.dtype == object:
+        raise DataError(f"{dataset.name} has texts, of which there are no pictures to write")
     written = 0
     for index, label in enumerate(dataset.labels):
         home = folder / label

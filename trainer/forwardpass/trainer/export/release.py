@@ -14,6 +14,7 @@ from forwardpass.artefact import (
     CARD_KEY,
     MODEL_FILE,
     CardError,
+    Golden,
     GraphError,
     ManifestError,
     card_from_json,
@@ -23,6 +24,7 @@ from forwardpass.artefact import (
     verify_manifest,
 )
 from forwardpass.trainer.errors import PublishError, QuantizeError, UnknownNameError
+from forwardpass.trainer.export.front import COUNTS, Front
 from forwardpass.trainer.export.graph import export_graph
 from forwardpass.trainer.export.int8 import Int8
 from forwardpass.trainer.export.parity import answer, measure_parity
@@ -45,7 +47,8 @@ class Trained:
         description: One sentence on what the model does.
         reference: The paper or book that the architecture is from.
         settings: Of the run.
-        module: The trained module with its preprocessing; forward takes the inputs by name.
+        module: The trained module with its preprocessing; forward takes the inputs by name, or what
+            `front` makes of them.
         inputs: What each input means, in forward's order.
         outputs: What each output means, in forward's order.
         golden_inputs: At least two real examples of each input.
@@ -54,6 +57,8 @@ class Trained:
         tolerance: How far ONNX Runtime's answers may be from torch's.
         plots: PNG files by name.
         labels: The name of each class, where there are any.
+        front: What makes the module's input, COUNTS, of the one input, texts; None where the module
+            takes the inputs itself.
         name: The model's, where no recipe gives it one.
     """
 
@@ -70,6 +75,7 @@ class Trained:
     tolerance: model_card_pb2.Tolerance
     plots: Mapping[str, bytes]
     labels: tuple[str, ...] = ()
+    front: Front | None = None
     name: str = ""
 
 
@@ -101,14 +107,24 @@ def release(trained: Trained, workspace: Workspace) -> Published:
         TrainerError: The module cannot be expressed in ONNX.
     """
     workspace.reporter.note("exporting to ONNX, and comparing ONNX Runtime with torch")
-    module = trained.module.to("cpu").eval()
-    golden = answer(module, trained.golden_inputs, list(trained.outputs))
-    model = export_graph(module, trained.golden_inputs, list(trained.outputs))
+    model, golden = _export(trained)
     error = measure_parity(_bytes(model), golden, trained.tolerance)
     card = _card(trained, model, error)
     name = trained.name or trained.recipe
     folder = publish(workspace.models, name, _with_card(model, card), golden, trained.plots)
     return Published(folder, card)
+
+
+def _export(trained: Trained) -> tuple[onnx.ModelProto, Golden]:
+    """Returns the graph, and torch's answers to the golden inputs."""
+    module, outputs = trained.module.to("cpu").eval(), list(trained.outputs)
+    if trained.front is None:
+        golden = answer(module, trained.golden_inputs, outputs)
+        return export_graph(module, trained.golden_inputs, outputs), golden
+    ((name, texts),) = trained.golden_inputs.items()
+    counts = {COUNTS: trained.front.counts(texts)}
+    golden = Golden(trained.golden_inputs, answer(module, counts, outputs).outputs)
+    return trained.front.join(export_graph(module, counts, outputs), name), golden
 
 
 def find_published(models: Path, name: str, version: int | None) -> Published:
