@@ -19,8 +19,8 @@ _EXTENT = 5.0
 def draw(kind: Kind, noise: float, seed: int) -> Split:
     """Returns points as float32 (500, 2) and their classes, -1 or 1, as float32 (500, 1).
 
-    Half are of each class, but for `xor`, where chance decides. They are in no order, so that any
-    part of them is drawn alike.
+    Half are of each class, but for `xor` and a noisy `circle`, where chance has a say. They are in
+    no order, so that any part of them is drawn alike.
 
     Args:
         kind: Which of the four.

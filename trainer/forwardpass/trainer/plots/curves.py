@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from forwardpass.trainer.plots.canvas import TRAIN, VALIDATION, drawing, to_png
 
@@ -82,6 +82,7 @@ def loss_curves(
             if high > 30 * low:
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
         return to_png(figure)

@@ -51,7 +51,7 @@ def fitted(
             label = f"{name}: {errors[name]:.2f} °C"
             axes.plot(days, values, color=colour, linewidth=2.5, label=label)
         axes.set(
-            title="Three functions through the same points, with the error of each on other years'",
+            title="Three functions through the same points, and the error of each on another year",
             xlabel=_DAY,
             ylabel=_TEMPERATURE,
         )

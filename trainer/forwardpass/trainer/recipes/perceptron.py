@@ -27,6 +27,7 @@ from forwardpass.trainer.plots.curves import loss_curves
 from forwardpass.trainer.plots.perceptron import Neuron, activations, answers_of_units
 from forwardpass.trainer.progress import Reporter
 from forwardpass.trainer.run import Run, open_run
+from forwardpass.trainer.schedules import one_cycle
 from forwardpass.trainer.seeds import seed_everything
 from forwardpass.trainer.settings import Settings as BaseSettings
 from forwardpass.trainer.settings import fingerprint
@@ -41,7 +42,7 @@ class Settings(BaseSettings):
 
     epochs: int = 40
     batch_size: int = 16
-    learning_rate: float = 0.03
+    learning_rate: float = 0.05  # at the top of the cycle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +120,7 @@ def run(settings: Settings, workspace: Workspace) -> Published:
     histories: dict[str, list[Epoch]] = {}
     with open_run(workspace.runs / "perceptron" / key) as folder:
         for name in RESPONSES:
-            sums[name], histories[name] = _train(name, data, settings, folder, workspace.reporter)
+            sums[name], histories[name] = train(name, data, settings, folder, workspace.reporter)
 
         module = Perceptrons(
             Standardize.of(data.train.rows().inputs),
@@ -169,7 +170,18 @@ def run(settings: Settings, workspace: Workspace) -> Published:
         )
 
 
-def _train(
+def start_neurons(features: int, response: Response) -> nn.Linear:
+    """Returns a response's neurons as they are before training.
+
+    Their bias is above 0, since a ReLU that answers 0 to every penguin learns nothing: of 100
+    neurons that started from a random bias 2 never answered anything else.
+    """
+    neurons = nn.Linear(features, response.neurons)
+    nn.init.ones_(neurons.bias)
+    return neurons
+
+
+def train(
     name: str, data: Dataset, settings: Settings, folder: Run, reporter: Reporter
 ) -> tuple[nn.Linear, list[Epoch]]:
     """Returns one response's neurons, which take standardised inputs, and how training went."""
@@ -180,7 +192,7 @@ def _train(
         return Rows(standardize(all_responses.inputs), response.targets(all_responses))
 
     seed_everything(settings.seed, "weights", name)
-    neurons = nn.Linear(data.train.inputs.shape[1], response.neurons)
+    neurons = start_neurons(data.train.inputs.shape[1], response)
     history = fit(
         Task(
             model=neurons,
@@ -192,6 +204,9 @@ def _train(
             optimizer=torch.optim.SGD(neurons.parameters(), settings.learning_rate, momentum=0.9),
             epochs=settings.epochs,
             batch_size=settings.batch_size,
+            schedule=one_cycle,
+            # Each loss has one minimum, so there is nothing to choose between epochs.
+            keep_last=True,
         ),
         settings,
         folder,
