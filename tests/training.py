@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 # Enough to go through every line of a recipe, not to learn much.
 QUICK: dict[str, list[str]] = {
     "kernels": [],
+    "regression": ["epochs=1", "few_epochs=1", "limit=40", "few=4"],
+    "perceptron": ["epochs=15"],
     "xor": [],
+    "playground": ["epochs=5"],
     "digits-mlp": ["epochs=4", "limit=200"],
     "mnist-cnn": ["epochs=1", "limit=512"],
     "mnist-resnet": ["epochs=1", "limit=256"],

@@ -55,6 +55,20 @@ def test_it_learns_and_keeps_the_best_epochs_weights(
     assert not task.model.training
 
 
+def test_it_keeps_the_last_epochs_weights_where_none_are_to_be_chosen(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    # Every step but the first epoch's makes it worse.
+    task = make_task(keep_last=True, schedule=lambda done: 1.0 if done < 0.2 else -5.0)
+
+    history = fit(task, SETTINGS, Run(tmp_path), workspace.reporter)
+
+    predicted = task.model(task.validation.inputs).argmax(dim=1)
+    last = (predicted == task.validation.targets).float().mean().item()
+    assert last == pytest.approx(history[-1]["validation_accuracy"])
+    assert last < max(epoch["validation_accuracy"] for epoch in history)
+
+
 def test_it_stops_when_nothing_gets_better(tmp_path: Path, workspace: Workspace) -> None:
     task = make_task(epochs=50, patience=2, schedule=lambda done: 1.0 if done < 0.06 else 0.0)
 

@@ -1,12 +1,13 @@
 """Architectures against the numbers their papers and the course give."""
 
 import numpy as np
+import pytest
 import torch
 
 from forwardpass.trainer.models.dcgan import Sampler, discriminator, generator
 from forwardpass.trainer.models.kernels import KERNELS, Kernels
 from forwardpass.trainer.models.lenet import LeNet
-from forwardpass.trainer.models.mlp import mlp
+from forwardpass.trainer.models.mlp import ACTIVATIONS, mlp
 from forwardpass.trainer.models.pixels import Normalize, NormalizeChannels
 from forwardpass.trainer.models.resnet import (
     basic_block,
@@ -14,6 +15,8 @@ from forwardpass.trainer.models.resnet import (
     imagenet_resnet,
     mnist_resnet,
 )
+from forwardpass.trainer.models.scaling import Rescale, Standardize
+from forwardpass.trainer.recipes.regression import WIDTHS
 
 
 def count(module: torch.nn.Module) -> int:
@@ -39,6 +42,7 @@ def test_the_courses_weights_solve_xor() -> None:
 def test_parameter_counts() -> None:
     assert count(mlp([2, 2, 1])) == 9
     assert count(mlp([64, 128, 10], dropout=0.5)) == 64 * 128 + 128 + 128 * 10 + 10
+    assert count(mlp(WIDTHS)) == 1_003_501  # the course's network for a curve
     assert count(LeNet(0.13, 0.31)) == 61_706
     assert count(mnist_resnet(0.13, 0.31)) == 77_754
 
@@ -68,6 +72,24 @@ def test_an_mlp_ends_in_a_linear_layer_with_and_without_dropout() -> None:
         layers = [type(layer).__name__ for layer in mlp([4, 3, 2], dropout)]
         assert layers[0] == layers[-1] == "Linear"
         assert ("Dropout" in layers) == bool(dropout)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_mlp_has_the_activation_it_is_asked_for_but_not_at_its_end(name: str) -> None:
+    layers = list(mlp([2, 3, 4, 1], activation=ACTIVATIONS[name]))
+
+    assert [type(layer) for layer in layers[1::2]] == [ACTIVATIONS[name]] * 2
+    assert isinstance(layers[-1], torch.nn.Linear)
+
+
+def test_rows_are_standardized_and_come_back() -> None:
+    rows = torch.tensor([[1.0, 10.0], [2.0, 30.0], [6.0, 20.0]])
+
+    standard = Standardize.of(rows)(rows)
+
+    torch.testing.assert_close(standard.mean(dim=0), torch.zeros(2))
+    torch.testing.assert_close(standard.std(dim=0), torch.ones(2))
+    torch.testing.assert_close(Rescale.of(rows)(standard), rows)
 
 
 def test_normalize_shifts_and_scales_raw_pixels() -> None:

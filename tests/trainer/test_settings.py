@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 
 from forwardpass.trainer.errors import SettingError, UnknownNameError
-from forwardpass.trainer.settings import Settings, fingerprint, parse_settings
+from forwardpass.trainer.settings import Settings, Widths, fingerprint, parse_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +12,7 @@ class Knobs(Settings):
     epochs: int = 5
     learning_rate: float = 0.1
     preset: Literal["full", "demo"] = "full"
+    hidden: Widths = (4, 2)
 
 
 def test_texts_become_values_of_their_fields_types() -> None:
@@ -19,6 +20,14 @@ def test_texts_become_values_of_their_fields_types() -> None:
 
     assert knobs == Knobs(epochs=8, learning_rate=0.001, preset="demo")
     assert knobs.as_text()["learning_rate"] == "0.001"
+
+
+@pytest.mark.parametrize(("text", "widths"), [("8-6-4", (8, 6, 4)), ("3", (3,)), ("", ())])
+def test_widths_are_typed_as_networks_are_named(text: str, widths: tuple[int, ...]) -> None:
+    knobs = parse_settings(Knobs, [f"hidden={text}"])
+
+    assert knobs.hidden == widths
+    assert knobs.as_text()["hidden"] == text
 
 
 def test_an_unknown_key_names_the_nearest_and_all() -> None:
@@ -37,6 +46,8 @@ def test_an_unknown_key_names_the_nearest_and_all() -> None:
         ("learning_rate=fast", "give a number"),
         ("learning_rate=nan", "at least 0"),
         ("preset=huge", "give one of full, demo"),
+        ("hidden=4,2", "hidden=4,2: give widths, such as 4-2"),
+        ("hidden=4-0", "hidden=4-0: give widths of at least 1"),
     ],
 )
 def test_a_value_that_cannot_be_says_what_can(pair: str, message: str) -> None:

@@ -38,3 +38,20 @@ def accuracy(scores: Array, targets: Array) -> float:
         targets: Classes, (n).
     """
     return float(np.mean(scores.argmax(axis=1) == targets))
+
+
+def rmse(values: Array, targets: Array) -> float:
+    """Returns the root of the mean squared error, in the unit of both, which are of one shape."""
+    return float(np.sqrt(np.mean(np.square(values - targets))))
+
+
+def r2(values: Array, targets: Array) -> float:
+    """Returns the share of the targets' variance that the values explain, at most 1.
+
+    It is 0 for the targets' own mean, and below 0 for what is worse.
+
+    Args:
+        values: Of the targets' shape.
+        targets: Not all the same.
+    """
+    return 1 - float(np.mean(np.square(values - targets)) / np.var(targets))

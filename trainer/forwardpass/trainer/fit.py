@@ -66,6 +66,8 @@ class Task:
         average: Decay a step of the exponential moving average of the weights, which is then what
             is judged and returned; 0 for the weights themselves.
         patience: Epochs without a better metric after which to stop; 0 never stops early.
+        keep_last: Whether the model is left with the weights of the last epoch instead of the best,
+            as where nothing is to be chosen by the validation rows.
     """
 
     model: nn.Module
@@ -81,6 +83,7 @@ class Task:
     augment: Callable[[Tensor, torch.Generator], Tensor] = _unchanged
     average: float = 0.0
     patience: int = 0
+    keep_last: bool = False
 
 
 def make_fabric(settings: Settings) -> Fabric:
@@ -171,7 +174,8 @@ def fit(
                 state["best"] = {key: value.clone() for key, value in judged.state_dict().items()}
             run.save(fabric, name, state)
             bar.epoch(epoch, history[-1])
-    task.model.to("cpu").load_state_dict(state["best"])
+    kept = judged.state_dict() if task.keep_last else state["best"]
+    task.model.to("cpu").load_state_dict(kept)
     task.model.eval()
     return history
 

@@ -15,6 +15,9 @@ _AT_LEAST_ONE = (
     *("words", "hidden", "dimension", "window", "noise", "at_least"),
 )
 
+# Units of each hidden layer, typed as 4-2; without any there is no hidden layer.
+Widths = tuple[int, ...]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -32,6 +35,8 @@ class Settings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if isinstance(value, tuple) and any(width < 1 for width in value):
+                raise SettingError(f"{field.name}={_text(value)}: give widths of at least 1")
             if isinstance(value, (int, float)):
                 least = 1 if field.name in _AT_LEAST_ONE else 0
                 if not math.isfinite(value) or value < least:
@@ -39,7 +44,7 @@ class Settings:
 
     def as_text(self) -> dict[str, str]:
         """Returns each setting by name, as a person would type it."""
-        return {key: str(value) for key, value in dataclasses.asdict(self).items()}
+        return {key: _text(value) for key, value in dataclasses.asdict(self).items()}
 
 
 S = TypeVar("S", bound=Settings)
@@ -70,10 +75,16 @@ def _convert(key: str, text: str, hint: Any) -> Any:
             raise SettingError(f"{key}={text}: give one of {', '.join(get_args(hint))}")
         return text
     try:
+        if hint == Widths:
+            return tuple(int(width) for width in text.split("-")) if text else ()
         return hint(text)
     except ValueError:
-        wanted = {int: "a whole number", float: "a number"}[hint]
+        wanted = {int: "a whole number", float: "a number", Widths: "widths, such as 4-2"}[hint]
         raise SettingError(f"{key}={text}: give {wanted}") from None
+
+
+def _text(value: Any) -> str:
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def fingerprint(recipe: str, settings: Settings, data: str, versions: dict[str, str]) -> str:

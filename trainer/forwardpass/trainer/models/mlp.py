@@ -5,8 +5,18 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+# What may follow a linear layer, by name.
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "linear": nn.Identity,
+}
 
-def mlp(widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
+
+def mlp(
+    widths: Sequence[int], dropout: float = 0.0, activation: type[nn.Module] = nn.ReLU
+) -> nn.Sequential:
     """Returns linear layers with ReLU between them: f(x) = w^T max(0, W^T x + c) + b, or deeper.
 
     [2, 2, 1] is the network that solves XOR in Goodfellow, Bengio and Courville, "Deep Learning",
@@ -15,10 +25,11 @@ def mlp(widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
     Args:
         widths: Of the input, of each hidden layer, and of the output; at least two.
         dropout: Share of each hidden layer's values that is zeroed in training, in [0, 1).
+        activation: What follows each hidden layer, where it is not to be ReLU.
     """
     layers: list[nn.Module] = []
     for width, following in pairwise(widths):
-        layers += [nn.Linear(width, following), nn.ReLU()]
+        layers += [nn.Linear(width, following), activation()]
         if dropout:
             layers.append(nn.Dropout(dropout))
     # Nothing comes after the last linear layer.

@@ -10,6 +10,9 @@ from matplotlib.figure import Figure
 
 # Colour-blind safe (Okabe and Ito); train and validation have the same two everywhere.
 TRAIN, VALIDATION = "#0072B2", "#D55E00"
+# Several things beside one another, and two classes on the purple and orange of a filled plane.
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+CLASSES = ("#542788", "#E66101")
 
 _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from forwardpass.trainer.plots.canvas import TRAIN, VALIDATION, drawing, to_png
 
@@ -53,4 +53,36 @@ def adversarial_curves(history: Sequence[Mapping[str, float]]) -> bytes:
         )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
+        return to_png(figure)
+
+
+def loss_curves(
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    unit: str,
+    judged: str = "validation",
+) -> bytes:
+    """Draws the losses after each epoch of several models, side by side.
+
+    Args:
+        histories: What `fit` returned for each, by what its panel is called.
+        unit: What is counted on the vertical axes.
+        judged: What the rows are called that each epoch was judged on.
+    """
+    with drawing(3.6 * len(histories) + 0.6, 3.6) as figure:
+        panels = figure.subplots(1, len(histories), squeeze=False)[0]
+        for axes, (name, history) in zip(panels, histories.items(), strict=True):
+            epochs = range(1, len(history) + 1)
+            for key, label, colour in (
+                ("train_loss", "train", TRAIN),
+                ("validation_loss", judged, VALIDATION),
+            ):
+                axes.plot(epochs, [epoch[key] for epoch in history], color=colour, label=label)
+            axes.set(title=name, xlabel="epoch", ylabel=unit)
+            low, high = axes.dataLim.intervaly
+            if high > 30 * low:
+                axes.set_yscale("log")
+                axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend()
         return to_png(figure)

@@ -1,12 +1,38 @@
-"""What a network of two inputs and two hidden units does with the plane."""
+"""What a network of two inputs does with the plane."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.contour import QuadContourSet
 from numpy.typing import NDArray
 
-from forwardpass.trainer.plots.canvas import TRAIN, VALIDATION, drawing, to_png
+from forwardpass.trainer.data.dataset import Split
+from forwardpass.trainer.plots.canvas import CLASSES, TRAIN, VALIDATION, drawing, to_png
 
 Floats = NDArray[np.float32]
+
+
+class Plane:
+    """The points of a square grid around the origin.
+
+    Attributes:
+        xs: The coordinates, the same on both axes (k).
+        points: All of them, row by row (k * k, 2).
+    """
+
+    def __init__(self, extent: float, count: int = 121) -> None:
+        self.xs = np.linspace(-extent, extent, count, dtype=np.float32)
+        self.points = np.stack(np.meshgrid(self.xs, self.xs), axis=-1).reshape(-1, 2)
+
+    def fill(self, axes: Axes, values: Floats) -> QuadContourSet:
+        """Draws a function of the points, cut at -1 and 1: (k * k)."""
+        square = np.clip(values.reshape(len(self.xs), -1), -1, 1)
+        levels = np.linspace(-1, 1, 41)
+        # Paler than the map goes, so that points are seen on it.
+        filled = axes.contourf(self.xs, self.xs, square, levels, cmap="PuOr_r", vmin=-1.6, vmax=1.6)
+        axes.set_aspect("equal")
+        return filled
 
 
 def decision_boundary(xs: Floats, values: Floats, points: Floats, targets: Floats) -> bytes:
@@ -32,6 +58,74 @@ def decision_boundary(xs: Floats, values: Floats, points: Floats, targets: Float
             aspect="equal",
         )
         figure.colorbar(filled, label="f(x), cut at -0.5 and 1.5")
+        return to_png(figure)
+
+
+def points_and_boundary(plane: Plane, values: Floats, train: Split, test: Split) -> bytes:
+    """Draws a function of the plane, the line where it is 0, and the points that it is to tell.
+
+    Args:
+        plane: Where the function was asked.
+        values: What it answered (k * k, 1).
+        train: Points (n, 2), and -1 or 1 for each (n, 1).
+        test: Likewise.
+    """
+    with drawing(6.6, 5.4) as figure:
+        axes = figure.subplots()
+        filled = plane.fill(axes, values)
+        if values.min() < 0 < values.max():
+            square = values.reshape(len(plane.xs), -1)
+            axes.contour(plane.xs, plane.xs, square, [0], colors="black", linewidths=1.2)
+        for name, split, shape, edge in (
+            ("train", train, "o", "white"),
+            ("test", test, "s", "black"),
+        ):
+            for value, colour in ((-1, CLASSES[0]), (1, CLASSES[1])):
+                own = split.inputs[split.targets[:, 0] == value]
+                axes.scatter(
+                    own[:, 0],
+                    own[:, 1],
+                    s=22,
+                    color=colour,
+                    marker=shape,
+                    edgecolors=edge,
+                    linewidths=0.6,
+                    label=f"{name}, class {value}",
+                )
+        axes.set(
+            title="What the network answers; the line is 0",
+            xlabel="$x_1$",
+            ylabel="$x_2$",
+            xlim=(plane.xs[0], plane.xs[-1]),
+            ylim=(plane.xs[0], plane.xs[-1]),
+        )
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, handletextpad=0.1)
+        figure.colorbar(filled, label="f(x)", ticks=[-1, -0.5, 0, 0.5, 1], shrink=0.8)
+        return to_png(figure)
+
+
+def hidden_units(plane: Plane, layers: Sequence[Floats]) -> bytes:
+    """Draws what each unit of each hidden layer answers over the plane, a row a layer.
+
+    Args:
+        plane: Where they were asked.
+        layers: What the units of each layer answered after their activation (k * k, units); at
+            least one layer.
+    """
+    columns = max(layer.shape[1] for layer in layers)
+    with drawing(max(1.5 * columns + 1.2, 4), 1.7 * len(layers) + 0.5) as figure:
+        panels = figure.subplots(len(layers), columns, squeeze=False)
+        for axes in panels.ravel():
+            axes.set_axis_off()
+        for row, layer in enumerate(layers):
+            for unit, values in enumerate(layer.T):
+                axes = panels[row, unit]
+                filled = plane.fill(axes, values)
+                axes.set_title(f"layer {row + 1}, unit {unit + 1}", fontsize=8)
+        figure.suptitle("What each hidden unit answers", fontsize=11)
+        figure.colorbar(
+            filled, ax=panels.ravel().tolist(), label="cut at -1 and 1", ticks=[-1, 0, 1]
+        )
         return to_png(figure)
 
 

@@ -68,7 +68,22 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("kernels", "blur, sharpening, edges; fixed weights", "photos", "13 s", "exact"),
+        Recipe(
+            "regression",
+            "line, cubic, network of 1,003,501 parameters",
+            "seattle-weather",
+            "73 s",
+            "error 7.6, 4.4, 3.9 degrees",
+        ),
+        Recipe(
+            "perceptron",
+            "neurons with four kinds of output unit",
+            "penguins",
+            "14 s",
+            "R squared 0.54, 0.80; accuracy 0.84, 0.96",
+        ),
         Recipe("xor", "2-2-1 network, 9 parameters", "truth table", "11 s", "error < 1e-18"),
+        Recipe("playground", "a network for points in the plane", "drawn", "13 s", "accuracy 1"),
         Recipe("digits-mlp", "multi-layer perceptron", "digits", "13 s", "accuracy 0.981"),
         Recipe("mnist-cnn", "LeNet-5, 61,706 parameters", "mnist", "80 s", "accuracy 0.995"),
         Recipe(

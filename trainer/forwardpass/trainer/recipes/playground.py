@@ -1,0 +1,185 @@
+"""playground: what a small network makes of points in the plane, after playground.tensorflow.org.
+
+As there, two numbers go in, one comes out of a tanh, squared error is what is made smaller, and the
+network of the last epoch is what is looked at.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torchmetrics.regression import R2Score
+
+from forwardpass.artefact import array_digest
+from forwardpass.trainer.data import playground
+from forwardpass.trainer.data.dataset import Split
+from forwardpass.trainer.errors import SettingError
+from forwardpass.trainer.evaluation import predict
+from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.fit import Epoch, Task, fit
+from forwardpass.trainer.models.mlp import ACTIVATIONS, Regressor, mlp
+from forwardpass.trainer.plots.curves import loss_curves
+from forwardpass.trainer.plots.plane import Plane, hidden_units, points_and_boundary
+from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.run import Run, open_run
+from forwardpass.trainer.seeds import derive, seed_everything
+from forwardpass.trainer.settings import Settings as BaseSettings
+from forwardpass.trainer.settings import Widths, fingerprint
+from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2
+from forwardpass.wire import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """Knobs of playground.
+
+    Raises:
+        SettingError: There would be too few points to train or to test on.
+    """
+
+    data: playground.Kind = "circle"
+    noise: float = 0.0  # 0 to 0.5
+    train_share: float = 0.5  # of the 500 points; the others are test rows
+    hidden: Widths = (4, 2)
+    activation: Literal["relu", "tanh", "sigmoid", "linear"] = "tanh"
+    regularization: Literal["none", "l1", "l2"] = "none"  # of the weights, not of biases
+    regularization_rate: float = 0.003
+    epochs: int = 60
+    batch_size: int = 10
+    learning_rate: float = 0.03
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.1 <= self.train_share <= 0.9:
+            raise SettingError(
+                f"train_share={self.train_share}: give a share of at least 0.1 and at most 0.9"
+            )
+
+
+def run(settings: Settings, workspace: Workspace) -> Published:
+    """Trains it and publishes the next version of playground."""
+    train, test = draw(settings)
+    digest = array_digest([train.inputs, train.targets, test.inputs, test.targets])
+    key = fingerprint("playground", settings, digest, software())
+    with open_run(workspace.runs / "playground" / key) as folder:
+        network, history = learn(settings, train, test, folder, workspace.reporter)
+
+        plane = Plane(6.0)
+        (answers,) = predict(network, test.inputs)
+        right = (answers > 0) == (test.targets > 0)
+        links = torch.cat([weight.ravel() for weight in weights(network)])
+        plots = {
+            "decision-boundary.png": points_and_boundary(
+                plane, predict(network, plane.points)[0], train, test
+            ),
+            "losses.png": loss_curves(
+                {"Half squared error": history}, unit="mean over the points", judged="test"
+            ),
+        }
+        if settings.hidden:
+            plots["hidden-units.png"] = hidden_units(plane, _layers(network, plane.points))
+        return release(
+            Trained(
+                recipe="playground",
+                description="Tells on which side of a boundary a point of the plane lies: "
+                f"above 0 for one class of the data called {settings.data}, below for the other.",
+                reference='Smilkov, Carter, Sculley, Viégas and Wattenberg, "Direct-manipulation '
+                'visualization of deep networks", 2017',
+                settings=settings,
+                module=Regressor(network),
+                inputs={"features": model_card_pb2.TENSOR_ROLE_FEATURES},
+                outputs={"value": model_card_pb2.TENSOR_ROLE_VALUES},
+                golden_inputs={"features": test.inputs[:8]},
+                metrics={
+                    "accuracy": float(right.mean()),
+                    "half_squared_error": float(np.square(answers - test.targets).mean() / 2),
+                    "share_of_zero_weights": (links == 0).float().mean().item(),
+                },
+                source=model_card_pb2.DataSource(
+                    name=settings.data,
+                    origin="drawn by the seed, as playground.tensorflow.org does",
+                    sha256=digest,
+                    train_rows=len(train),
+                    test_rows=len(test),
+                ),
+                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
+                plots=plots,
+            ),
+            workspace,
+        )
+
+
+def draw(settings: Settings) -> tuple[Split, Split]:
+    """Returns what is learned from and what is tested on."""
+    points = playground.draw(settings.data, settings.noise, derive(settings.seed, "points"))
+    count = round(len(points) * settings.train_share)
+    train = points.head(count)
+    test = Split(points.inputs[count:], points.targets[count:])
+    limit = settings.limit or len(points)
+    return train.head(limit), test.head(limit)
+
+
+def learn(
+    settings: Settings, train: Split, test: Split, folder: Run, reporter: Reporter
+) -> tuple[nn.Sequential, list[Epoch]]:
+    """Returns the network, from points (n, 2) to values (n, 1), and its history."""
+    seed_everything(settings.seed, "weights")
+    network = nn.Sequential(
+        *mlp([2, *settings.hidden, 1], activation=ACTIVATIONS[settings.activation]), nn.Tanh()
+    )
+    optimizer = torch.optim.SGD(network.parameters(), settings.learning_rate)
+    optimizer.register_step_post_hook(_Shrink(network, settings))
+    task = Task(
+        model=network,
+        train=train.rows(),
+        # They are looked at all along, as on the page; so nothing is chosen by them.
+        validation=test.rows(),
+        keep_last=True,
+        loss=_half_squared_error,
+        metric=R2Score(),
+        metric_name="r2",
+        optimizer=optimizer,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+    )
+    return network, fit(task, settings, folder, reporter)
+
+
+def _half_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
+    return functional.mse_loss(predictions, targets) / 2
+
+
+def weights(network: nn.Sequential) -> list[Tensor]:
+    """Returns the weights of each layer, without its biases."""
+    return [layer.weight for layer in network if isinstance(layer, nn.Linear)]
+
+
+class _Shrink:
+    """Takes each step's part of a penalty on the weights: rate * |w| (l1) or rate * w^2 / 2 (l2).
+
+    l1 moves each weight towards 0 by the same amount and leaves it there; l2 by the same share.
+    """
+
+    def __init__(self, network: nn.Sequential, settings: Settings) -> None:
+        self._weights = weights(network)
+        self._settings = settings
+
+    @torch.no_grad()
+    def __call__(self, optimizer: Optimizer, *_: object) -> None:
+        amount = optimizer.param_groups[0]["lr"] * self._settings.regularization_rate
+        for weight in self._weights:
+            if self._settings.regularization == "l1":
+                weight.copy_(functional.softshrink(weight, amount))
+            elif self._settings.regularization == "l2":
+                weight.mul_(1 - amount)
+
+
+def _layers(network: nn.Sequential, points: Array) -> list[Array]:
+    """Returns what each hidden layer makes of the points, after its activation: (n, units)."""
+    ends = range(2, len(network) - 1, 2)
+    return [predict(network[:end], points, rows=len(points))[0] for end in ends]
