@@ -9,11 +9,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from forwardpass.trainer.errors import SettingError, UnknownNameError
 
-# These make no sense at 0, where other numbers read 0 as "off".
-_AT_LEAST_ONE = (
-    *("epochs", "batch_size", "attempts", "latent"),
-    *("words", "hidden", "dimension", "window", "noise", "at_least"),
-)
+# A whole number that is not 0 by itself makes no sense at 0, but for these, which 0 turns off.
+_OFF_AT_ZERO = ("patience", "shift")
 
 # Units of each hidden layer, typed as 4-2; without any there is no hidden layer.
 Widths = tuple[int, ...]
@@ -38,7 +35,8 @@ class Settings:
             if isinstance(value, tuple) and any(width < 1 for width in value):
                 raise SettingError(f"{field.name}={_text(value)}: give widths of at least 1")
             if isinstance(value, (int, float)):
-                least = 1 if field.name in _AT_LEAST_ONE else 0
+                counts = isinstance(field.default, int) and field.name not in _OFF_AT_ZERO
+                least = 1 if counts and field.default else 0
                 if not math.isfinite(value) or value < least:
                     raise SettingError(f"{field.name}={value}: give a number of at least {least}")
 
