@@ -15,7 +15,7 @@ import torch
 from forwardpass.artefact import array_digest
 from forwardpass.pixels import decode_image
 from forwardpass.trainer.data import cifar10, digits, fashion_mnist, mnist
-from forwardpass.trainer.data.augment import jitter
+from forwardpass.trainer.data.augment import crop_and_flip, jitter
 from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.data.packages import Package, fetch, members
 from forwardpass.trainer.data.parsed import keep_parsed
@@ -257,6 +257,50 @@ def test_images_are_moved_by_the_draws_they_are_given() -> None:
     assert not moved[0].equal(moved[1])
     torch.testing.assert_close(moved.sum(dim=(1, 2, 3)), torch.full((2,), 255.0))
     torch.testing.assert_close(still, images.float())
+
+
+def test_crops_and_mirror_images_are_of_the_draws_they_are_given() -> None:
+    images = torch.randint(0, 256, (64, 6, 5, 3), dtype=torch.uint8)
+    draws = torch.Generator().manual_seed(0)
+
+    cut = crop_and_flip(images, draws, border=2, fill=[9, 8, 7])
+    again = crop_and_flip(images, torch.Generator().manual_seed(0), border=2, fill=[9, 8, 7])
+    others = crop_and_flip(images, draws, border=2, fill=[9, 8, 7])
+
+    assert cut.equal(again)
+    assert not cut.equal(others)
+    framed = torch.tensor([9, 8, 7], dtype=torch.uint8).repeat(64, 10, 9, 1)
+    framed[:, 2:-2, 2:-2] = images
+    found = set()
+    for image, result in zip(framed, cut, strict=True):
+        places = [
+            (down, across, mirrored)
+            for down in range(5)
+            for across in range(5)
+            for mirrored in (False, True)
+            if crop(image, down, across, mirrored=mirrored).equal(result)
+        ]
+        assert len(places) == 1  # of its own image, and nowhere else in it
+        found.add(places[0])
+    for axis in range(2):
+        assert {place[axis] for place in found} == set(range(5))
+    assert {mirrored for _, _, mirrored in found} == {False, True}
+
+
+def crop(framed: torch.Tensor, down: int, across: int, *, mirrored: bool) -> torch.Tensor:
+    part = framed[down : down + 6, across : across + 5]
+    return part.flip(1) if mirrored else part
+
+
+def test_without_a_border_half_of_the_images_are_as_they_were() -> None:
+    images = torch.randint(0, 256, (1000, 4, 4, 1), dtype=torch.uint8)
+
+    cut = crop_and_flip(images, torch.Generator().manual_seed(0), border=0, fill=[0])
+
+    same = (cut == images).all(dim=(1, 2, 3))
+    mirrored = (cut == images.flip(2)).all(dim=(1, 2, 3))
+    assert (same | mirrored).all()
+    assert 400 < same.sum() < 600
 
 
 def test_importing_data_reads_and_fetches_nothing() -> None:

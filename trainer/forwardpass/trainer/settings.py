@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from forwardpass.trainer.errors import SettingError, UnknownNameError
 
-# These make no sense at 0, where other numbers read 0 as "off".
+# These make no sense at 0, where other numbers read 0 as "off", unless 0 is their default: there it
+# stands for a preset's number.
 _AT_LEAST_ONE = ("epochs", "batch_size", "attempts", "latent")
 
 
@@ -30,7 +31,7 @@ class Settings:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, (int, float)):
-                least = 1 if field.name in _AT_LEAST_ONE else 0
+                least = 1 if field.name in _AT_LEAST_ONE and field.default != 0 else 0
                 if not math.isfinite(value) or value < least:
                     raise SettingError(f"{field.name}={value}: give a number of at least {least}")
 
