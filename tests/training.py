@@ -22,6 +22,8 @@ QUICK: dict[str, list[str]] = {
     "digits-mlp": ["epochs=4", "limit=200"],
     "mnist-cnn": ["epochs=1", "limit=512"],
     "mnist-resnet": ["epochs=1", "limit=256"],
+    "fashion-cnn": ["epochs=1", "limit=512"],
+    "cifar10-resnet": ["epochs=1", "limit=128", "depth=8"],
     "mnist-gan": ["rounds=3", "limit=256", "width=8"],
 }
 

@@ -78,6 +78,20 @@ RECIPES = {
             "133 s",
             "accuracy 0.994, nearest neighbours 0.994",
         ),
+        Recipe(
+            "fashion-cnn",
+            "CNN of 3 stages, 128-number embedding",
+            "fashion-mnist",
+            "not measured yet",
+            "not measured yet",
+        ),
+        Recipe(
+            "cifar10-resnet",
+            "ResNet-20, 269,722 parameters",
+            "cifar10",
+            "not measured yet",
+            "not measured yet",
+        ),
         Recipe("mnist-gan", "DCGAN, draws digits", "mnist", "6 min", "87 % clear digits"),
     )
 }
