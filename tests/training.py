@@ -27,6 +27,8 @@ QUICK: dict[str, list[str]] = {
     "mnist-resnet": ["epochs=1", "limit=256"],
     "spam": ["epochs=3", "limit=256", "words=2000", "batch_size=16"],
     "words": ["epochs=2", "limit=128"],
+    "fashion-cnn": ["epochs=1", "limit=512"],
+    "cifar10-resnet": ["epochs=1", "limit=128", "depth=8"],
     "mnist-gan": ["rounds=3", "limit=256", "width=8"],
 }
 

@@ -4,19 +4,25 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from forwardpass.artefact import array_digest
 from forwardpass.pixels import decode_image
-from forwardpass.trainer.data import digits, mnist
-from forwardpass.trainer.data.augment import jitter
+from forwardpass.trainer.data import cifar10, digits, fashion_mnist, mnist
+from forwardpass.trainer.data.augment import crop_and_flip, jitter
+from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.data.packages import Package, fetch, members
+from forwardpass.trainer.data.parsed import keep_parsed
 from forwardpass.trainer.data.pictures import write_pictures
 from forwardpass.trainer.errors import DataError
 from forwardpass.trainer.workspace import Workspace
+from forwardpass.wire import Array
 
 NOT_THERE = Package("pypi", "forwardpass-no-such-data==0", "none.whl", "0" * 64)
 
@@ -33,14 +39,63 @@ def test_digits_have_equal_shares_of_each_class_and_full_range_pixels(
     assert abs(shares - 0.1).max() < 0.01
 
 
-def test_mnist_is_whole(workspace: Workspace) -> None:
-    data = mnist.load(workspace.cache, workspace.reporter)
+# Examples of each class as the data sets were published, training and validation rows together.
+COUNTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "mnist": (
+        (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+        (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
+    ),
+    "fashion-mnist": ((6_000,) * 10, (1_000,) * 10),
+    "cifar10": ((5_000,) * 10, (1_000,) * 10),
+}
 
-    assert data.train.inputs.shape == (55_000, 28, 28, 1)
-    assert data.train.inputs.dtype == np.uint8
-    assert (len(data.validation), len(data.test)) == (5_000, 10_000)
-    assert abs(data.train.inputs.mean() / 255 - mnist.MEAN) < 1e-4
-    assert abs(data.train.inputs.std() / 255 - mnist.DEVIATION) < 1e-4
+
+@pytest.mark.parametrize(
+    ("source", "shape", "rows"),
+    [
+        (mnist, (28, 28, 1), 55_000),
+        (fashion_mnist, (28, 28, 1), 55_000),
+        (cifar10, (32, 32, 3), 45_000),
+    ],
+)
+def test_a_published_data_set_is_whole(
+    source: Any, shape: tuple[int, ...], rows: int, workspace: Workspace
+) -> None:
+    data: Dataset = source.load(workspace.cache, workspace.reporter)
+
+    splits = (data.train, data.validation, data.test)
+    assert [len(split) for split in splits] == [rows, 5_000, 10_000]
+    assert {split.inputs.shape[1:] for split in splits} == {shape}
+    known = np.concatenate([data.train.targets, data.validation.targets])
+    counts = tuple(np.bincount(known)), tuple(np.bincount(data.test.targets))
+    assert counts == COUNTS[data.name]
+    assert len(data.labels) == 10
+    mean, deviation = pixel_statistics(data.train.inputs)
+    np.testing.assert_allclose(source.MEAN, mean, atol=1e-4)
+    np.testing.assert_allclose(source.DEVIATION, deviation, atol=1e-4)
+
+
+def pixel_statistics(images: Array) -> tuple[Array, Array]:
+    """Returns mean and standard deviation of each channel of uint8 images, in [0, 1]."""
+    assert images.dtype == np.uint8
+    channels = np.moveaxis(images, -1, 0)
+    shares = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in channels])
+    shares = shares / channels[0].size
+    values = np.arange(256) / 255
+    mean = shares @ values
+    return mean, np.sqrt(shares @ values**2 - mean**2)
+
+
+@pytest.mark.parametrize("source", [mnist, fashion_mnist, cifar10])
+def test_no_image_is_in_two_splits(source: Any, workspace: Workspace) -> None:
+    data: Dataset = source.load(workspace.cache, workspace.reporter)
+
+    images = {
+        image.tobytes()
+        for split in (data.train, data.validation, data.test)
+        for image in split.inputs
+    }
+    assert len(images) == len(data.train) + len(data.validation) + len(data.test)
 
 
 def test_a_limit_keeps_the_first_rows_of_each_split(workspace: Workspace) -> None:
@@ -59,25 +114,52 @@ def test_csv_of_every_byte_value_is_parsed_as_numpy_does() -> None:
     assert (mnist._numbers(text.encode()) == np.array(text.split(","), int)).all()
 
 
-def test_a_wheel_with_another_digest_is_refused_by_both_digests(
-    tmp_path: Path, workspace: Workspace
+@pytest.mark.parametrize(
+    ("source", "package"),
+    [(mnist, mnist.WHEEL), (fashion_mnist, fashion_mnist.DEB), (cifar10, cifar10.TARBALL)],
+)
+def test_a_package_with_another_digest_is_refused_by_both_digests(
+    source: Any, package: Package, tmp_path: Path, workspace: Workspace
 ) -> None:
-    (tmp_path / mnist.WHEEL.file).write_bytes(b"something else")
+    (tmp_path / package.file).write_bytes(b"something else")
 
     with pytest.raises(DataError) as caught:
-        mnist.load(tmp_path, workspace.reporter)
+        source.load(tmp_path, workspace.reporter)
 
     message = str(caught.value)
-    assert mnist.WHEEL.file in message
-    assert f"expected sha256 {mnist.WHEEL.sha256}" in message
+    assert package.file in message
+    assert f"expected sha256 {package.sha256}" in message
     assert f"got      sha256 {hashlib.sha256(b'something else').hexdigest()}" in message
     assert "Delete it" in message
-    assert [path.name for path in tmp_path.iterdir()] == [mnist.WHEEL.file]
+    assert [path.name for path in tmp_path.iterdir()] == [package.file]
 
 
+def test_what_is_parsed_is_kept_and_not_parsed_again(tmp_path: Path) -> None:
+    path = tmp_path / "some.npz"
+    arrays: dict[str, Array] = {"y": np.arange(3), "x": np.zeros((3, 2), np.uint8)}
+    digest = array_digest(arrays.values())
+    keep_parsed(path, digest, lambda: arrays)
+
+    kept = keep_parsed(path, digest, dict)
+
+    assert [array.shape for array in kept] == [(3,), (3, 2)]
+    assert array_digest(kept) == digest
+    assert [entry.name for entry in tmp_path.iterdir()] == ["some.npz"]
+
+
+def test_what_is_parsed_to_other_arrays_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"expected sha256 {'0' * 64}"):
+        keep_parsed(tmp_path / "some.npz", "0" * 64, lambda: {"x": np.arange(3)})
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("source", [mnist, cifar10])
 @pytest.mark.parametrize("whole", [True, False])
-def test_damaged_arrays_are_refused(*, whole: bool, tmp_path: Path, workspace: Workspace) -> None:
-    path = tmp_path / "mnist.npz"
+def test_damaged_arrays_are_refused(
+    source: Any, *, whole: bool, tmp_path: Path, workspace: Workspace
+) -> None:
+    path = tmp_path / f"{source.__name__.rpartition('.')[2]}.npz"
     if whole:
         other = np.zeros(3, np.uint8)
         np.savez(path, train_x=other, train_y=other, test_x=other, test_y=other)
@@ -85,7 +167,7 @@ def test_damaged_arrays_are_refused(*, whole: bool, tmp_path: Path, workspace: W
         path.write_bytes(b"half a file")
 
     with pytest.raises(DataError, match=r"damaged\. Delete it"):
-        mnist.load(tmp_path, workspace.reporter)
+        source.load(tmp_path, workspace.reporter)
 
 
 def test_what_pip_cannot_get_says_what_to_do_and_leaves_nothing(
@@ -177,6 +259,50 @@ def test_images_are_moved_by_the_draws_they_are_given() -> None:
     torch.testing.assert_close(still, images.float())
 
 
+def test_crops_and_mirror_images_are_of_the_draws_they_are_given() -> None:
+    images = torch.randint(0, 256, (64, 6, 5, 3), dtype=torch.uint8)
+    draws = torch.Generator().manual_seed(0)
+
+    cut = crop_and_flip(images, draws, border=2, fill=[9, 8, 7])
+    again = crop_and_flip(images, torch.Generator().manual_seed(0), border=2, fill=[9, 8, 7])
+    others = crop_and_flip(images, draws, border=2, fill=[9, 8, 7])
+
+    assert cut.equal(again)
+    assert not cut.equal(others)
+    framed = torch.tensor([9, 8, 7], dtype=torch.uint8).repeat(64, 10, 9, 1)
+    framed[:, 2:-2, 2:-2] = images
+    found = set()
+    for image, result in zip(framed, cut, strict=True):
+        places = [
+            (down, across, mirrored)
+            for down in range(5)
+            for across in range(5)
+            for mirrored in (False, True)
+            if crop(image, down, across, mirrored=mirrored).equal(result)
+        ]
+        assert len(places) == 1  # of its own image, and nowhere else in it
+        found.add(places[0])
+    for axis in range(2):
+        assert {place[axis] for place in found} == set(range(5))
+    assert {mirrored for _, _, mirrored in found} == {False, True}
+
+
+def crop(framed: torch.Tensor, down: int, across: int, *, mirrored: bool) -> torch.Tensor:
+    part = framed[down : down + 6, across : across + 5]
+    return part.flip(1) if mirrored else part
+
+
+def test_without_a_border_half_of_the_images_are_as_they_were() -> None:
+    images = torch.randint(0, 256, (1000, 4, 4, 1), dtype=torch.uint8)
+
+    cut = crop_and_flip(images, torch.Generator().manual_seed(0), border=0, fill=[0])
+
+    same = (cut == images).all(dim=(1, 2, 3))
+    mirrored = (cut == images.flip(2)).all(dim=(1, 2, 3))
+    assert (same | mirrored).all()
+    assert 400 < same.sum() < 600
+
+
 def test_importing_data_reads_and_fetches_nothing() -> None:
     code = "import sys, forwardpass.trainer.data; sys.exit('torch' in sys.modules)"
 
@@ -190,3 +316,10 @@ def test_pictures_are_the_first_test_images_of_each_class(
     assert write_pictures(data, tmp_path, 2) == 20
     second = data.test.inputs[data.test.targets == 7][1]
     assert (decode_image((tmp_path / "7" / "1.png").read_bytes(), 1) == second).all()
+
+
+def test_a_label_with_a_slash_makes_one_folder(tmp_path: Path, workspace: Workspace) -> None:
+    data = replace(digits.load(workspace.cache, workspace.reporter), labels=("in/out",))
+
+    assert write_pictures(data, tmp_path, 1) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in-out"]

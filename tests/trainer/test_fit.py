@@ -12,7 +12,7 @@ from forwardpass.trainer.errors import DivergedError, RunError
 from forwardpass.trainer.fit import Rows, Task, fit, make_fabric
 from forwardpass.trainer.models.mlp import mlp
 from forwardpass.trainer.run import Run, open_run
-from forwardpass.trainer.schedules import one_cycle
+from forwardpass.trainer.schedules import one_cycle, two_drops
 from forwardpass.trainer.seeds import derive, generator, seed_everything
 from forwardpass.trainer.settings import Settings
 from forwardpass.trainer.workspace import Workspace
@@ -152,6 +152,12 @@ def test_the_cycle_rises_and_falls() -> None:
     assert factors[:20] == sorted(factors[:20])
     assert factors[20:] == sorted(factors[20:], reverse=True)
     assert factors[-1] < 0.02
+
+
+def test_two_drops_are_after_the_papers_32_000th_and_48_000th_of_64_000_steps() -> None:
+    steps = (0, 31_999, 32_000, 47_999, 48_000, 63_999)
+
+    assert [two_drops(step / 64_000) for step in steps] == [1, 1, 0.1, 0.1, 0.01, 0.01]
 
 
 def test_seeds_of_different_purposes_differ() -> None:

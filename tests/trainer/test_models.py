@@ -3,17 +3,25 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from forwardpass.trainer.models.dcgan import Sampler, discriminator, generator
+from forwardpass.trainer.models.embedding import LogitsAndEmbedding, ProbabilitiesAndEmbedding
+from forwardpass.trainer.models.fashion import FashionCnn
 from forwardpass.trainer.models.kernels import KERNELS, Kernels
 from forwardpass.trainer.models.lenet import LeNet
 from forwardpass.trainer.models.mlp import ACTIVATIONS, mlp
 from forwardpass.trainer.models.pixels import Normalize, NormalizeChannels
 from forwardpass.trainer.models.resnet import (
+    CIFAR_DEPTHS,
+    PaddedShortcut,
+    ResNet,
     basic_block,
     bottleneck_block,
+    cifar_resnet,
     imagenet_resnet,
     mnist_resnet,
+    padded_block,
 )
 from forwardpass.trainer.models.scaling import Rescale, Standardize
 from forwardpass.trainer.recipes.regression import WIDTHS
@@ -45,6 +53,81 @@ def test_parameter_counts() -> None:
     assert count(mlp(WIDTHS)) == 1_003_501  # the course's network for a curve
     assert count(LeNet(0.13, 0.31)) == 61_706
     assert count(mnist_resnet(0.13, 0.31)) == 77_754
+    assert count(FashionCnn(0.29, 0.35, dropout=0.3)) == 241_770
+
+
+# Of He et al. 2015, table 6, in millions; the exact count is of what is built here.
+@pytest.mark.parametrize(
+    ("depth", "parameters", "paper"),
+    [
+        (20, 269_722, 0.27),
+        (32, 464_154, 0.46),
+        (44, 658_586, 0.66),
+        (56, 853_018, 0.85),
+        (110, 1_727_962, 1.7),
+    ],
+)
+def test_residual_networks_for_cifar_have_the_papers_layers_and_parameters(
+    depth: int, parameters: int, paper: float
+) -> None:
+    network = make_cifar_resnet(depth)
+
+    weighted = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    assert len(weighted) == depth
+    assert count(network) == parameters
+    digits = 1 if depth == 110 else 2  # as many as the paper prints
+    assert round(parameters / 1e6, digits) == paper
+    assert depth in CIFAR_DEPTHS
+
+
+def make_cifar_resnet(depth: int) -> ResNet:
+    return cifar_resnet(depth, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+
+
+def test_a_residual_network_for_cifar_halves_its_maps_twice_and_doubles_their_number() -> None:
+    network = make_cifar_resnet(20)
+    shapes = []
+    for block in network.blocks.children():
+        block.register_forward_hook(lambda _, __, maps: shapes.append(tuple(maps.shape)))
+
+    embedding = network.embed(torch.zeros(2, 32, 32, 3, dtype=torch.uint8))
+
+    assert shapes == 3 * [(2, 16, 32, 32)] + 3 * [(2, 32, 16, 16)] + 3 * [(2, 64, 8, 8)]
+    assert embedding.shape == (2, 64)
+
+
+def test_a_shortcut_of_option_a_takes_every_other_pixel_and_adds_zeros() -> None:
+    x = torch.randn(2, 3, 6, 4)
+
+    y = PaddedShortcut(3, 8, stride=2)(x)
+
+    assert y.shape == (2, 8, 3, 2)
+    for row in range(3):
+        for column in range(2):
+            assert y[:, :3, row, column].equal(x[:, :, 2 * row, 2 * column])
+    assert not y[:, 3:].any()
+
+
+def test_a_padded_block_without_residual_is_its_shortcut() -> None:
+    for channels, width, stride in ((4, 4, 1), (4, 8, 2)):
+        block = padded_block(channels, width, stride).eval()
+        torch.nn.init.zeros_(block.residual.get_parameter("3.weight"))
+        x = torch.randn(2, channels, 6, 6)
+
+        assert block(x).equal(PaddedShortcut(channels, width, stride)(x).relu())
+        assert not list(block.shortcut.parameters())
+
+
+def test_probabilities_are_the_softmax_of_the_logits() -> None:
+    network = FashionCnn(0.29, 0.35, dropout=0.3).eval()
+    images = torch.randint(0, 256, (3, 28, 28, 1), dtype=torch.uint8)
+
+    logits, embedding = LogitsAndEmbedding(network)(images)
+    probabilities, same = ProbabilitiesAndEmbedding(network)(images)
+
+    assert probabilities.equal(logits.softmax(dim=1))
+    assert same.equal(embedding)
+    assert embedding.shape == (3, 128)
 
 
 def test_a_residual_network_takes_images_of_any_extent() -> None:

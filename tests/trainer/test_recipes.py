@@ -18,13 +18,14 @@ from forwardpass.artefact import (
     within,
 )
 from forwardpass.pixels import decode_image
-from forwardpass.trainer.errors import TrainerError
+from forwardpass.trainer.errors import SettingError, TrainerError
 from forwardpass.trainer.export.parity import open_session
 from forwardpass.trainer.export.release import Published
-from forwardpass.trainer.recipes import RECIPES, find_recipe
+from forwardpass.trainer.recipes import RECIPES, cifar10_resnet, find_recipe
 from forwardpass.trainer.settings import parse_settings
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2 as pb
+from forwardpass.wire import Array
 
 Publish = Callable[[str], Published]
 every_recipe = pytest.mark.parametrize("name", sorted(RECIPES))
@@ -164,6 +165,35 @@ def test_the_generators_loop_stops_at_a_loss_that_is_no_number(
     with pytest.raises(TrainerError, match=r"at step \d+ of round \d"):
         recipe.run(settings, shared)
     assert sorted(shared.models.glob("mnist-gan/*")) == before
+
+
+@pytest.mark.parametrize("depth", ["2", "21", "18"])
+def test_cifar10_resnet_has_6_n_and_2_layers(depth: str) -> None:
+    with pytest.raises(SettingError, match=f"depth={depth}: give 6 n \\+ 2, such as 20"):
+        parse_settings(cifar10_resnet.Settings, [f"depth={depth}"])
+
+
+def test_cifar10_resnets_settings_of_0_are_the_presets(
+    publish_once: Publish, workspace: Workspace
+) -> None:
+    short = load_golden(publish_once("cifar10-resnet").folder / "golden.npz")
+
+    def probabilities(*settings: str) -> Array:
+        parsed = parse_settings(cifar10_resnet.Settings, [*QUICK["cifar10-resnet"], *settings])
+        published = cifar10_resnet.run(parsed, workspace)
+        return load_golden(published.folder / "golden.npz").outputs["probabilities"]
+
+    assert (probabilities("learning_rate=0.2") == short.outputs["probabilities"]).all()
+    assert (probabilities("preset=paper") != short.outputs["probabilities"]).any()
+
+
+def test_cifar10_resnets_paper_preset_takes_the_papers_64_000_steps(workspace: Workspace) -> None:
+    settings = cifar10_resnet.Settings(preset="paper")
+    data = cifar10_resnet.load(settings, workspace)
+
+    steps = math.ceil(len(data.train) / settings.batch_size)
+    epochs = cifar10_resnet.PRESETS["paper"].epochs
+    assert steps * (epochs - 1) < 64_000 <= steps * epochs
 
 
 def test_samples_follow_their_seeds_latents(publish_once: Publish) -> None:

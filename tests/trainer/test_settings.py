@@ -55,6 +55,16 @@ def test_a_value_that_cannot_be_says_what_can(pair: str, message: str) -> None:
         parse_settings(Knobs, [pair])
 
 
+def test_a_0_that_is_the_default_may_be_given() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Preset(Settings):
+        epochs: int = 0
+
+    assert parse_settings(Preset, ["epochs=0"]) == Preset()
+    with pytest.raises(SettingError, match="at least 0"):
+        parse_settings(Preset, ["epochs=-1"])
+
+
 def test_a_fingerprint_tells_runs_apart_by_all_that_changes_their_result() -> None:
     versions = {"torch": "2"}
     same = fingerprint("xor", Knobs(), "data", versions)

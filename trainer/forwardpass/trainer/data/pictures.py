@@ -12,6 +12,8 @@ from forwardpass.trainer.errors import DataError
 def write_pictures(dataset: Dataset, folder: Path, count: int) -> int:
     """Writes the first test images of each class: FOLDER/<label>/0.png, 1.png and so on.
 
+    A label's "/" is "-" in the folder's name.
+
     Args:
         dataset: Its test inputs are uint8 (rows, height, width, channels).
         folder: Where to write; what lies there under these names is replaced.
@@ -27,7 +29,7 @@ def write_pictures(dataset: Dataset, folder: Path, count: int) -> int:
         raise DataError(f"{dataset.name} has texts, of which there are no pictures to write")
     written = 0
     for index, label in enumerate(dataset.labels):
-        home = folder / label
+        home = folder / label.replace("/", "-")
         home.mkdir(parents=True, exist_ok=True)
         rows = np.flatnonzero(dataset.test.targets == index)[:count]
         for number, row in enumerate(rows):

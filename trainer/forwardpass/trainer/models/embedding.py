@@ -36,3 +36,21 @@ class LogitsAndEmbedding(nn.Module):
         embedding = self.network.embed(image)
         logits: Tensor = self.network.head(embedding)
         return logits, embedding
+
+
+class ProbabilitiesAndEmbedding(nn.Module):
+    """The same with the softmax of the logits.
+
+    Args:
+        network: In evaluation mode when it is exported.
+    """
+
+    def __init__(self, network: EmbeddingNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """From uint8 (n, h, w, c) to probabilities (n, classes) and embeddings (n, width)."""
+        embedding = self.network.embed(image)
+        logits: Tensor = self.network.head(embedding)
+        return logits.softmax(dim=1), embedding

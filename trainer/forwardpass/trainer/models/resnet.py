@@ -1,15 +1,17 @@
 """Residual networks: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2015.
 
-`mnist_resnet` is small; `imagenet_resnet` makes the paper's 18, 34, 50, 101 and 152 layers.
+`mnist_resnet` is small; `cifar_resnet` makes the paper's networks of 6 n + 2 layers, and
+`imagenet_resnet` those of 18, 34, 50, 101 and 152.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from forwardpass.trainer.models import imagenet
 from forwardpass.trainer.models.embedding import EmbeddingNetwork
-from forwardpass.trainer.models.pixels import Normalize
+from forwardpass.trainer.models.pixels import Normalize, NormalizeChannels
 
 
 class Block(nn.Module):
@@ -18,18 +20,13 @@ class Block(nn.Module):
     Args:
         residual: F, from (n, channels, h, w) to (n, width, h / stride, w / stride); ends in a
             normalisation.
-        channels: Of the input.
-        width: Of the output.
-        stride: Of the residual; where it is not 1, or the widths differ, the shortcut is a 1 x 1
-            convolution (the paper's option B).
+        shortcut: From and to the same.
     """
 
-    def __init__(self, residual: nn.Sequential, channels: int, width: int, stride: int) -> None:
+    def __init__(self, residual: nn.Sequential, shortcut: nn.Module) -> None:
         super().__init__()
         self.residual = residual
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or channels != width:
-            self.shortcut = _convolution(channels, width, 1, stride)
+        self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """From (n, channels, h, w) to (n, width, h / stride, w / stride)."""
@@ -37,17 +34,40 @@ class Block(nn.Module):
         return added.relu()
 
 
+class PaddedShortcut(nn.Module):
+    """The paper's option A: the identity, without a parameter.
+
+    Args:
+        channels: Of the input.
+        width: Of the output, at least `channels`; the further ones are zeros.
+        stride: Every so many pixels are taken, along both axes.
+    """
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.zeros, self.stride = width - channels, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From (n, channels, h, w) to (n, width, h / stride, w / stride)."""
+        taken = x[:, :, :: self.stride, :: self.stride]
+        return functional.pad(taken, (0, 0, 0, 0, 0, self.zeros))
+
+
+# From channels, width and stride to a block.
 MakeBlock = Callable[[int, int, int], Block]
 
 
 def basic_block(channels: int, width: int, stride: int) -> Block:
     """Returns a block of two 3 x 3 convolutions, the first of which has the stride."""
-    residual = nn.Sequential(
-        *_convolution(channels, width, 3, stride),
-        nn.ReLU(),
-        *_convolution(width, width, 3),
-    )
-    return Block(residual, channels, width, stride)
+    return Block(_two_convolutions(channels, width, stride), _projection(channels, width, stride))
+
+
+def padded_block(channels: int, width: int, stride: int) -> Block:
+    """Returns a basic block with a shortcut that has no parameters."""
+    residual = _two_convolutions(channels, width, stride)
+    if channels == width and stride == 1:
+        return Block(residual, nn.Identity())
+    return Block(residual, PaddedShortcut(channels, width, stride))
 
 
 def bottleneck_block(channels: int, width: int, stride: int) -> Block:
@@ -64,7 +84,7 @@ def bottleneck_block(channels: int, width: int, stride: int) -> Block:
         nn.ReLU(),
         *_convolution(narrow, width, 1),
     )
-    return Block(residual, channels, width, stride)
+    return Block(residual, _projection(channels, width, stride))
 
 
 class ResNet(EmbeddingNetwork):
@@ -120,6 +140,38 @@ def mnist_resnet(mean: float, deviation: float) -> ResNet:
     )
 
 
+# Layers of the paper's networks for CIFAR-10 (table 6).
+CIFAR_DEPTHS = (20, 32, 44, 56, 110)
+
+
+def cifar_resnet(depth: int, mean: Sequence[float], deviation: Sequence[float]) -> ResNet:
+    """Returns the network of section 4.2: uint8 (n, 32, 32, 3) to ten logits, by way of 64 numbers.
+
+    A convolution, then (depth - 2) / 6 blocks each of 16, 32 and 64 maps, and a linear layer. With
+    20 layers it has 269,722 parameters, none of them in a shortcut. Pixels are shifted and scaled
+    by channel, where the paper subtracts from each pixel a mean of its own.
+
+    Args:
+        depth: 6 n + 2; the paper's are CIFAR_DEPTHS.
+        mean: Of each channel of the training set's pixels, in [0, 1].
+        deviation: Their standard deviations.
+    """
+    blocks: list[Block] = []
+    channels = 16
+    for width in (16, 32, 64):
+        for position in range((depth - 2) // 6):
+            stride = 2 if width > 16 and position == 0 else 1
+            blocks.append(padded_block(channels, width, stride))
+            channels = width
+    return ResNet(
+        NormalizeChannels(mean, deviation),
+        nn.Sequential(*_convolution(3, 16, 3), nn.ReLU()),  # (n, 16, 32, 32)
+        nn.Sequential(*blocks),  # (n, 64, 8, 8)
+        width=64,
+        classes=10,
+    )
+
+
 # The paper's table 1: the block, the width of the last stage, and blocks in each of four stages.
 _STAGES: dict[int, tuple[MakeBlock, int, tuple[int, int, int, int]]] = {
     18: (basic_block, 512, (2, 2, 2, 2)),
@@ -169,3 +221,18 @@ def _convolution(channels: int, width: int, size: int, stride: int = 1) -> nn.Se
         nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=False),
         nn.BatchNorm2d(width),
     )
+
+
+def _two_convolutions(channels: int, width: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        *_convolution(channels, width, 3, stride),
+        nn.ReLU(),
+        *_convolution(width, width, 3),
+    )
+
+
+def _projection(channels: int, width: int, stride: int) -> nn.Module:
+    """Returns the paper's option B: a 1 x 1 convolution where the shortcut changes the shape."""
+    if channels == width and stride == 1:
+        return nn.Identity()
+    return _convolution(channels, width, 1, stride)

@@ -41,7 +41,9 @@ def confusion_matrix(
                 color="white" if dark else "#333333",
             )
         ticks = range(count)
-        axes.set_xticks(ticks, labels)
+        # Names are slanted, or long ones would run into one another.
+        slant = 45 if max(map(len, labels)) > 3 else 0
+        axes.set_xticks(ticks, labels, rotation=slant, ha="right" if slant else "center")
         axes.set_yticks(ticks, labels)
         axes.grid(visible=False)
         right = matrix.trace() / matrix.sum()

@@ -1,5 +1,6 @@
 """Images, filters and mistakes, as pictures."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,19 +31,20 @@ def worst_mistakes(
     """Draws the 24 test images whose true class was given the least probability.
 
     Args:
-        images: uint8 (n, height, width, 1).
+        images: uint8 (n, height, width, 1 or 3).
         probabilities: (n, classes).
         true: Class indices (n).
         labels: The name of each class.
     """
     given = probabilities[np.arange(len(true)), true]
     worst = np.argsort(given, kind="stable")[:24]
-    with drawing(9, 5) as figure:
+    with drawing(10.5, 5.6) as figure:
         panels = figure.subplots(3, 8, squeeze=False).ravel()
         for axes in panels:
             axes.set_axis_off()
         for axes, index in zip(panels, worst, strict=False):
-            axes.imshow(images[index, ..., 0], cmap="gray_r", vmin=0, vmax=255)
+            # The map of colours, dark ink on paper, is for greyscale alone.
+            axes.imshow(images[index], cmap="gray_r", vmin=0, vmax=255)
             guess = int(probabilities[index].argmax())
             axes.set_title(
                 f"is {labels[true[index]]}: {given[index]:.0%}\n"
@@ -54,19 +56,30 @@ def worst_mistakes(
 
 
 def first_layer_filters(weights: NDArray[np.float32]) -> bytes:
-    """Draws the kernels of a first convolution; blue is negative, red positive.
+    """Draws the kernels of a first convolution, at most eight in a row.
+
+    Of one channel, blue is negative and red positive. Of three, each is drawn as the colours that
+    it answers to, grey where its weight is 0.
 
     Args:
-        weights: (filters, 1, height, width).
+        weights: (filters, 1 or 3, height, width).
     """
     bound = float(np.abs(weights).max())
-    with drawing(1.4 * len(weights) + 1.2, 2.2) as figure:
-        panels = figure.subplots(1, len(weights), squeeze=False).ravel()
-        for number, (axes, kernel) in enumerate(zip(panels, weights, strict=True)):
-            image = axes.imshow(kernel[0], cmap="RdBu_r", vmin=-bound, vmax=bound)
+    rows = math.ceil(len(weights) / 8)
+    columns = math.ceil(len(weights) / rows)
+    with drawing(1.4 * columns + 1.2, 1.5 * rows + 0.7) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in panels[len(weights) :]:
+            axes.set_axis_off()
+        for number, (axes, kernel) in enumerate(zip(panels, weights, strict=False)):
+            if len(kernel) == 1:
+                image = axes.imshow(kernel[0], cmap="RdBu_r", vmin=-bound, vmax=bound)
+            else:
+                axes.imshow(0.5 + kernel.transpose(1, 2, 0) / (2 * bound))
             axes.set_title(f"filter {number + 1}", fontsize=9)
             axes.set_xticks([])
             axes.set_yticks([])
         figure.suptitle("Kernels of the first convolution", fontsize=11)
-        figure.colorbar(image, ax=panels.tolist(), label="weight")
+        if weights.shape[1] == 1:
+            figure.colorbar(image, ax=panels.tolist(), label="weight")
         return to_png(figure)

@@ -96,6 +96,19 @@ RECIPES = {
         Recipe("spam", "tells spam, from raw text", "spam", "54 s", "accuracy 0.984"),
         Recipe(
             "words", "word vectors, by skip-gram", "spam", "124 s", "15 % of text halves matched"
+        Recipe(
+            "fashion-cnn",
+            "CNN of 3 stages, 128-number embedding",
+            "fashion-mnist",
+            "not measured yet",
+            "not measured yet",
+        ),
+        Recipe(
+            "cifar10-resnet",
+            "ResNet-20, 269,722 parameters",
+            "cifar10",
+            "not measured yet",
+            "not measured yet",
         ),
         Recipe("mnist-gan", "DCGAN, draws digits", "mnist", "6 min", "87 % clear digits"),
     )

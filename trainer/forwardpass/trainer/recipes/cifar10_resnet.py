@@ -1,0 +1,165 @@
+"""cifar10-resnet: the residual network that its paper trained on CIFAR-10, in minutes on a CPU."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy
+
+from forwardpass.trainer.data import cifar10
+from forwardpass.trainer.data.augment import crop_and_flip
+from forwardpass.trainer.data.dataset import Dataset
+from forwardpass.trainer.errors import SettingError
+from forwardpass.trainer.evaluation import Answer, accuracy, predict
+from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.fit import Task, fit
+from forwardpass.trainer.models.embedding import ProbabilitiesAndEmbedding
+from forwardpass.trainer.models.initial import initialize
+from forwardpass.trainer.models.resnet import cifar_resnet
+from forwardpass.trainer.plots.confusion import confusion_matrix
+from forwardpass.trainer.plots.curves import learning_curves
+from forwardpass.trainer.plots.pictures import first_layer_filters, worst_mistakes
+from forwardpass.trainer.run import open_run
+from forwardpass.trainer.schedules import one_cycle, two_drops
+from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import Settings as BaseSettings
+from forwardpass.trainer.settings import fingerprint
+from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """How stochastic gradient descent goes, where no setting says otherwise.
+
+    Attributes:
+        epochs: Passes over the 45,000 training rows, 352 steps of 128 each.
+        learning_rate: At its highest.
+        schedule: What the learning rate does.
+        weight_decay: Of all parameters.
+        nesterov: Whether the momentum of 0.9 is Nesterov's.
+    """
+
+    epochs: int
+    learning_rate: float
+    schedule: Callable[[float], float]
+    weight_decay: float
+    nesterov: bool
+
+
+PRESETS = {
+    "short": Preset(13, 0.2, one_cycle, 5e-4, nesterov=True),
+    # Section 4.2 of the paper: 64,000 steps, which are 181.8 epochs.
+    "paper": Preset(182, 0.1, two_drops, 1e-4, nesterov=False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """Knobs of cifar10-resnet.
+
+    Raises:
+        SettingError: A depth that is not 6 n + 2.
+    """
+
+    preset: Literal["short", "paper"] = "short"  # 20 minutes of two cores; the paper's, for a GPU
+    depth: int = 20  # layers, 6 n + 2: the paper's are 20, 32, 44, 56 and 110
+    epochs: int = 0  # 0 for the preset's 13 or 182
+    batch_size: int = 128
+    learning_rate: float = 0  # 0 for the preset's 0.2 or 0.1
+    patience: int = 0  # epochs without a better validation accuracy before stopping; 0 for never
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth < 8 or self.depth % 6 != 2:
+            raise SettingError(f"depth={self.depth}: give 6 n + 2, such as 20, 32, 44, 56 or 110")
+
+
+def load(settings: Settings, workspace: Workspace) -> Dataset:
+    """Returns what a run of these settings learns from and is measured on."""
+    return cifar10.load(workspace.cache, workspace.reporter, settings.limit)
+
+
+def measure(answer: Answer, data: Dataset) -> dict[str, float]:
+    """Returns the accuracy on the test rows."""
+    probabilities, _ = answer(data.test.inputs)
+    return {"accuracy": accuracy(probabilities, data.test.targets)}
+
+
+def run(settings: Settings, workspace: Workspace) -> Published:
+    """Trains it and publishes the next version of cifar10-resnet."""
+    data = load(settings, workspace)
+    preset = PRESETS[settings.preset]
+
+    seed_everything(settings.seed, "weights")
+    network = initialize(cifar_resnet(settings.depth, cifar10.MEAN, cifar10.DEVIATION))
+    # Where an image does not reach, the network sees its own zero.
+    grey = [round(255 * mean) for mean in cifar10.MEAN]
+
+    key = fingerprint("cifar10-resnet", settings, data.digest(), software())
+    with open_run(workspace.runs / "cifar10-resnet" / key) as folder:
+        history = fit(
+            Task(
+                model=network,
+                train=data.train.rows(),
+                validation=data.validation.rows(),
+                loss=functional.cross_entropy,
+                metric=MulticlassAccuracy(10, average="micro"),
+                metric_name="accuracy",
+                optimizer=torch.optim.SGD(
+                    network.parameters(),
+                    settings.learning_rate or preset.learning_rate,
+                    momentum=0.9,
+                    nesterov=preset.nesterov,
+                    weight_decay=preset.weight_decay,
+                ),
+                epochs=settings.epochs or preset.epochs,
+                batch_size=settings.batch_size,
+                schedule=preset.schedule,
+                augment=partial(crop_and_flip, border=4, fill=grey),
+                patience=settings.patience,
+            ),
+            settings,
+            folder,
+            workspace.reporter,
+        )
+
+        published = ProbabilitiesAndEmbedding(network)
+        probabilities, _ = predict(published, data.test.inputs)
+        predicted = probabilities.argmax(axis=1)
+        filters = network.get_parameter("stem.0.weight")
+        return release(
+            Trained(
+                recipe="cifar10-resnet",
+                description="Tells which of ten animals and vehicles a 32 x 32 colour photo shows, "
+                "and embeds it in 64 numbers.",
+                reference='He, Zhang, Ren and Sun, "Deep residual learning for image '
+                'recognition", 2015, section 4.2',
+                settings=settings,
+                module=published,
+                inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+                outputs={
+                    "probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES,
+                    "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
+                },
+                golden_inputs={"image": data.test.inputs[:8]},
+                metrics=measure(partial(predict, published), data),
+                source=data.source(),
+                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-4),
+                plots={
+                    "learning-curves.png": learning_curves(history, "accuracy"),
+                    "confusion-matrix.png": confusion_matrix(
+                        predicted, data.test.targets, data.labels
+                    ),
+                    "worst-mistakes.png": worst_mistakes(
+                        data.test.inputs, probabilities, data.test.targets, data.labels
+                    ),
+                    "first-layer-filters.png": first_layer_filters(filters.detach().numpy()),
+                },
+                labels=data.labels,
+            ),
+            workspace,
+        )

@@ -1,0 +1,117 @@
+"""fashion-cnn: a convolutional network that tells articles of clothing apart, and embeds them."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy
+
+from forwardpass.trainer.data import fashion_mnist
+from forwardpass.trainer.data.augment import crop_and_flip
+from forwardpass.trainer.data.dataset import Dataset
+from forwardpass.trainer.evaluation import Answer, accuracy, predict
+from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.fit import Task, fit
+from forwardpass.trainer.models.embedding import ProbabilitiesAndEmbedding
+from forwardpass.trainer.models.fashion import FashionCnn
+from forwardpass.trainer.plots.confusion import confusion_matrix
+from forwardpass.trainer.plots.curves import learning_curves
+from forwardpass.trainer.plots.pictures import first_layer_filters, worst_mistakes
+from forwardpass.trainer.run import open_run
+from forwardpass.trainer.schedules import one_cycle
+from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import Settings as BaseSettings
+from forwardpass.trainer.settings import fingerprint
+from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """Knobs of fashion-cnn."""
+
+    epochs: int = 12
+    batch_size: int = 128
+    learning_rate: float = 3e-3  # at the top of the cycle
+    dropout: float = 0.3  # share of the embedding that is zeroed in training
+    shift: int = 2  # pixels that a training image is moved by at most; half of them are mirrored
+    patience: int = 0  # epochs without a better validation accuracy before stopping; 0 for never
+
+
+def load(settings: Settings, workspace: Workspace) -> Dataset:
+    """Returns what a run of these settings learns from and is measured on."""
+    return fashion_mnist.load(workspace.cache, workspace.reporter, settings.limit)
+
+
+def measure(answer: Answer, data: Dataset) -> dict[str, float]:
+    """Returns the accuracy on the test rows."""
+    probabilities, _ = answer(data.test.inputs)
+    return {"accuracy": accuracy(probabilities, data.test.targets)}
+
+
+def run(settings: Settings, workspace: Workspace) -> Published:
+    """Trains it and publishes the next version of fashion-cnn."""
+    data = load(settings, workspace)
+
+    seed_everything(settings.seed, "weights")
+    network = FashionCnn(fashion_mnist.MEAN, fashion_mnist.DEVIATION, settings.dropout)
+
+    key = fingerprint("fashion-cnn", settings, data.digest(), software())
+    with open_run(workspace.runs / "fashion-cnn" / key) as folder:
+        history = fit(
+            Task(
+                model=network,
+                train=data.train.rows(),
+                validation=data.validation.rows(),
+                loss=functional.cross_entropy,
+                metric=MulticlassAccuracy(10, average="micro"),
+                metric_name="accuracy",
+                optimizer=torch.optim.AdamW(network.parameters(), settings.learning_rate),
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                schedule=one_cycle,
+                augment=partial(crop_and_flip, border=settings.shift, fill=[0]),
+                patience=settings.patience,
+            ),
+            settings,
+            folder,
+            workspace.reporter,
+        )
+
+        published = ProbabilitiesAndEmbedding(network)
+        probabilities, _ = predict(published, data.test.inputs)
+        predicted = probabilities.argmax(axis=1)
+        filters = network.first.get_parameter("0.weight")
+        return release(
+            Trained(
+                recipe="fashion-cnn",
+                description="Tells which of ten articles of clothing a 28 x 28 greyscale image "
+                "shows (light on black), and embeds it in 128 numbers.",
+                reference='Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for '
+                'benchmarking machine learning algorithms", 2017',
+                settings=settings,
+                module=published,
+                inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+                outputs={
+                    "probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES,
+                    "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
+                },
+                golden_inputs={"image": data.test.inputs[:8]},
+                metrics=measure(partial(predict, published), data),
+                source=data.source(),
+                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-4),
+                plots={
+                    "learning-curves.png": learning_curves(history, "accuracy"),
+                    "confusion-matrix.png": confusion_matrix(
+                        predicted, data.test.targets, data.labels
+                    ),
+                    "worst-mistakes.png": worst_mistakes(
+                        data.test.inputs, probabilities, data.test.targets, data.labels
+                    ),
+                    "first-layer-filters.png": first_layer_filters(filters.detach().numpy()),
+                },
+                labels=data.labels,
+            ),
+            workspace,
+        )
