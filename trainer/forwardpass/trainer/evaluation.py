@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
+from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.wire import Array
 
 # From inputs (n, ...) to each output, (n, ...), of a module or of a published model.
@@ -38,3 +40,21 @@ def accuracy(scores: Array, targets: Array) -> float:
         targets: Classes, (n).
     """
     return float(np.mean(scores.argmax(axis=1) == targets))
+
+
+def recognition_accuracy(module: nn.Module, data: Dataset) -> float:
+    """Returns the share of test rows whose nearest training row is of the same class.
+
+    Args:
+        module: Its first output is an embedding, by whose Euclidean distance rows are near.
+        data: Inputs with their classes.
+    """
+    known, asked = (predict(module, split.inputs)[0] for split in (data.train, data.test))
+    nearest = KNeighborsClassifier(n_neighbors=1).fit(known, data.train.targets)
+    return float(nearest.score(asked, data.test.targets))
+
+
+def rms_error(images: Array, reconstructions: Array) -> float:
+    """Returns the root of the mean squared difference of two arrays of pixels, in grey levels."""
+    differences = images.astype(np.float64) - reconstructions
+    return float(np.sqrt(np.mean(differences**2)))

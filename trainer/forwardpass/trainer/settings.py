@@ -10,7 +10,16 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from forwardpass.trainer.errors import SettingError, UnknownNameError
 
 # These make no sense at 0, where other numbers read 0 as "off".
-_AT_LEAST_ONE = ("epochs", "batch_size", "attempts", "latent")
+_AT_LEAST_ONE = (
+    "epochs",
+    "batch_size",
+    "attempts",
+    "latent",
+    "labels",
+    "draws",
+    "extent",
+    "embedding",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,10 @@ def write_pictures(dataset: Dataset, folder: Path, count: int) -> int:
     """
     written = 0
     for index, label in enumerate(dataset.labels):
-        home = folder / label
-        home.mkdir(parents=True, exist_ok=True)
         rows = np.flatnonzero(dataset.test.targets == index)[:count]
+        home = folder / label
+        if len(rows):
+            home.mkdir(parents=True, exist_ok=True)
         for number, row in enumerate(rows):
             (home / f"{number}.png").write_bytes(encode_png(dataset.test.inputs[row]))
         written += len(rows)
