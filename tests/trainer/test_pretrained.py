@@ -14,6 +14,7 @@ from training import Publish
 from forwardpass.trainer import pretrained
 from forwardpass.trainer.data import imagenet_photos
 from forwardpass.trainer.data.packages import fetch
+from forwardpass.trainer.data.pictures import write_pictures
 from forwardpass.trainer.errors import DataError
 from forwardpass.trainer.models.keras_resnet import Bottleneck, keras_layers, keras_resnet50
 from forwardpass.trainer.workspace import Workspace
@@ -116,7 +117,7 @@ def package(folder: Path, *shards: bytes) -> Path:
     return path
 
 
-def test_photos_have_the_classes_that_their_names_say(workspace: Workspace) -> None:
+def test_photos_have_the_classes_that_their_names_say(workspace: Workspace, tmp_path: Path) -> None:
     photos = imagenet_photos.load(workspace.cache, workspace.reporter)
 
     assert photos.test.inputs.shape == (20, 224, 224, 3)
@@ -124,6 +125,9 @@ def test_photos_have_the_classes_that_their_names_say(workspace: Workspace) -> N
     names = [photos.labels[index] for index in photos.test.targets]
     assert names[:4] == ["bull mastiff", "folding chair", "beaker", "buckeye"]
     assert len(photos.train) == len(photos.validation) == 0
+    assert write_pictures(photos, tmp_path, 5) == 20
+    # Two show a jeep. The 981 classes that no photograph shows have no folder.
+    assert len(list(tmp_path.iterdir())) == 19
 
 
 def test_it_names_photos_rightly(publish_once: Publish) -> None:

@@ -27,7 +27,7 @@ def colour_filters(kernels: Floats, photo: NDArray[np.uint8], activations: Float
     pictures = {
         f"Kernels of the first convolution, {extents}": image_grid(colours, columns, gap=1),
         "A photograph": photo,
-        "Where each kernel answers it: dark, much": image_grid(255 - answers, columns, gap=1),
+        "Where each kernel answers it (dark: much)": image_grid(255 - answers, columns, gap=1),
     }
     with drawing(13, 5.2) as figure:
         panels = figure.subplots(1, 3, width_ratios=(1, 0.5, 1))
