@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.metrics import pairwise_distances_argmin
 from torch import nn
 
 from forwardpass.trainer.data.dataset import Dataset
@@ -50,8 +50,8 @@ def recognition_accuracy(module: nn.Module, data: Dataset) -> float:
         data: Inputs with their classes.
     """
     known, asked = (predict(module, split.inputs)[0] for split in (data.train, data.test))
-    nearest = KNeighborsClassifier(n_neighbors=1).fit(known, data.train.targets)
-    return float(nearest.score(asked, data.test.targets))
+    nearest = pairwise_distances_argmin(asked, known)
+    return float(np.mean(data.train.targets[nearest] == data.test.targets))
 
 
 def rms_error(images: Array, reconstructions: Array) -> float:
