@@ -29,6 +29,10 @@ QUICK: dict[str, list[str]] = {
     "words": ["epochs=2", "limit=128"],
     "fashion-cnn": ["epochs=1", "limit=512"],
     "cifar10-resnet": ["epochs=1", "limit=128", "depth=8"],
+    "resnet50-imagenet": ["limit=8"],
+    "transfer": ["labels=30", "limit=60", "extent=64", "draws=2"],
+    "faces-pca": ["components=8", "limit=24"],
+    "faces-autoencoder": ["epochs=2", "embedding=8", "limit=24"],
     "mnist-gan": ["rounds=3", "limit=256", "width=8"],
 }
 

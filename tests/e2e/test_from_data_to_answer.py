@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 from training import QUICK, Publish
 
 from forwardpass.artefact import Golden, draw_latents, load_golden, within
@@ -16,7 +18,13 @@ from forwardpass.client import Client
 from forwardpass.pixels import decode_image, encode_png
 from forwardpass.server.app import Server
 from forwardpass.server.settings import Settings
+from forwardpass.trainer.data import imagenet_photos
+from forwardpass.trainer.evaluation import accuracy, predict
+from forwardpass.trainer.recipes import transfer
+from forwardpass.trainer.settings import parse_settings
+from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
+from forwardpass.wire import Array
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +172,67 @@ def test_a_texts_vector_is_the_mean_of_its_words_vectors(
     )
     np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), [one, both, none])
     assert json.loads(told.stdout)["neighbours"][0]["nearest"][0]["input"] == "of THE, qwxz"
+
+
+def test_a_photo_gets_its_name_and_the_embedding_that_torch_gave_it(
+    models: Path, address: str, cache: Path
+) -> None:
+    wheel = zipfile.ZipFile(cache / imagenet_photos.WHEEL.file)
+    photo = wheel.read("foolbox/data/imagenet_00_243.jpg")
+    golden = golden_of(models, "resnet50-imagenet")
+    with Client(address) as client:
+        answer = client.predict("resnet50-imagenet", images=[photo], top_k=5)
+        vectors = client.embed("resnet50-imagenet", images=[photo]).vectors
+    assert answer.classes[0][0].label == "bull mastiff"
+    assert answer.classes[0][0].probability > 0.9
+    assert vectors == pytest.approx(golden.outputs["embedding"][:1], abs=1e-3)
+
+
+def test_a_head_on_the_servers_vectors_is_as_good_as_the_recipes(
+    publish_once: Publish, address: str, tmp_path: Path, shared: Workspace
+) -> None:
+    settings = parse_settings(transfer.Settings, QUICK["transfer"])
+    data = transfer.load(settings, shared)
+    for name, split in (("train", data.train), ("test", data.test)):
+        for number, (image, index) in enumerate(zip(split.inputs, split.targets, strict=True)):
+            folder = tmp_path / name / data.labels[index]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{number}.png").write_bytes(encode_png(image))
+
+    def embed(name: str) -> tuple[Array, Array]:
+        out = tmp_path / f"{name}.parquet"
+        subprocess.run(
+            [
+                str(Path(sys.executable).with_name("forwardpass")),
+                *("embed", f"{tmp_path}/{name}", "--model", "transfer", "--out", f"{out}"),
+                *("--server", address),
+            ],
+            capture_output=True,
+            check=True,
+        )
+        table = parquet.read_table(out)
+        vectors = (
+            table["vector"].combine_chunks().flatten().to_numpy().reshape(len(table), -1).copy()
+        )
+        return vectors, np.array([data.labels.index(label) for label in table["label"].to_pylist()])
+
+    head = transfer.fit_head(*embed("train"), settings.decay)
+    vectors, classes = embed("test")
+    (logits,) = predict(head, vectors)
+    expected = publish_once("transfer").card.metrics["accuracy"]
+    assert accuracy(logits, classes) == pytest.approx(expected)
+
+
+def test_a_face_is_drawn_again_from_the_vector_that_embed_gives(models: Path, address: str) -> None:
+    for name in ("faces-pca", "faces-autoencoder"):
+        golden = golden_of(models, name)
+        photo = encode_png(golden.inputs["image"][0])
+        with Client(address) as client:
+            vectors = client.embed(name, images=[photo]).vectors
+            drawn = np.asarray(client.predict(name, images=[photo]).outputs["reconstruction"])
+        assert vectors == pytest.approx(golden.outputs["embedding"][:1], abs=0.05)
+        assert vectors.std() > 1
+        assert np.abs(drawn.astype(int) - golden.outputs["reconstruction"][:1]).max() <= 1
 
 
 def test_a_seed_draws_what_torch_draws_from_its_latents(models: Path, address: str) -> None:

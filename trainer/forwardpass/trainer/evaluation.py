@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from sklearn.metrics import pairwise_distances_argmin
 from torch import nn
 
+from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.wire import Array
 
 # From inputs (n, ...) to each output, (n, ...), of a module or of a published model.
@@ -42,7 +44,7 @@ def accuracy(scores: Array, targets: Array) -> float:
 
 def rmse(values: Array, targets: Array) -> float:
     """Returns the root of the mean squared error, in the unit of both, which are of one shape."""
-    return float(np.sqrt(np.mean(np.square(values - targets))))
+    return float(np.sqrt(np.mean(np.square(values.astype(np.float64) - targets))))
 
 
 def r2(values: Array, targets: Array) -> float:
@@ -55,3 +57,15 @@ def r2(values: Array, targets: Array) -> float:
         targets: Not all the same.
     """
     return 1 - float(np.mean(np.square(values - targets)) / np.var(targets))
+
+
+def recognition_accuracy(module: nn.Module, data: Dataset) -> float:
+    """Returns the share of test rows whose nearest training row is of the same class.
+
+    Args:
+        module: Its first output is an embedding, by whose Euclidean distance rows are near.
+        data: Inputs with their classes.
+    """
+    known, asked = (predict(module, split.inputs)[0] for split in (data.train, data.test))
+    nearest = pairwise_distances_argmin(asked, known)
+    return float(np.mean(data.train.targets[nearest] == data.test.targets))

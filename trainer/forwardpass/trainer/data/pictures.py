@@ -29,9 +29,10 @@ def write_pictures(dataset: Dataset, folder: Path, count: int) -> int:
         raise DataError(f"{dataset.name} has texts, of which there are no pictures to write")
     written = 0
     for index, label in enumerate(dataset.labels):
-        home = folder / label.replace("/", "-")
-        home.mkdir(parents=True, exist_ok=True)
         rows = np.flatnonzero(dataset.test.targets == index)[:count]
+        home = folder / label.replace("/", "-")
+        if len(rows):
+            home.mkdir(parents=True, exist_ok=True)
         for number, row in enumerate(rows):
             (home / f"{number}.png").write_bytes(encode_png(dataset.test.inputs[row]))
         written += len(rows)

@@ -11,7 +11,7 @@ from torch import nn
 from forwardpass.artefact import GOLDEN_FILE, MODEL_FILE, load_golden
 from forwardpass.trainer.export.int8 import make_int8
 from forwardpass.trainer.export.release import Published, Trained, release, release_int8
-from forwardpass.trainer.models.initial import initialize
+from forwardpass.trainer.models.initial import initialize, settle
 from forwardpass.trainer.seeds import derive, seed_everything
 from forwardpass.trainer.settings import Settings
 from forwardpass.trainer.workspace import Workspace
@@ -40,7 +40,8 @@ def publish_untrained(architecture: Architecture, workspace: Workspace, seed: in
     seed_everything(seed, "weights")
     network = initialize(architecture.build())
     if any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-        _settle(network, _noise(_IMAGES, architecture.shape, seed, "statistics"))
+        noise = _noise(_IMAGES, architecture.shape, seed, "statistics")
+        settle(network, torch.from_numpy(noise))
     (name,) = architecture.inputs
     rows = _GOLDEN_IMAGES if architecture.takes_images else _GOLDEN_FEATURES
     return release(
@@ -92,16 +93,3 @@ def _noise(rows: int, shape: tuple[int, ...], seed: int, purpose: str) -> Array:
     if len(shape) == 3:
         return draw.integers(0, 256, (rows, *shape), dtype=np.uint8)
     return draw.standard_normal((rows, *shape), dtype=np.float32)
-
-
-@torch.inference_mode()
-def _settle(network: nn.Module, images: Array) -> None:
-    """Sets batch normalisation's statistics to those of the images, as training would.
-
-    With a mean of 0 and a variance of 1 instead each block would double the variance.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0  # nothing of the old statistics stays
-    network.train()
-    network(torch.from_numpy(images))

@@ -2,7 +2,8 @@
 
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 # The standard deviation of biases.
 _BIAS = 0.1
@@ -23,3 +24,21 @@ def initialize(network: N) -> N:
             if module.bias is not None:
                 nn.init.normal_(module.bias, std=_BIAS)
     return network
+
+
+@torch.no_grad()
+def settle(network: nn.Module, images: Tensor) -> None:
+    """Sets batch normalisation's statistics to those of the images, as training would.
+
+    With a mean of 0 and a variance of 1 instead each residual block would double the variance.
+    The network is left in training mode.
+
+    Args:
+        network: Changed in place.
+        images: What it takes, (n, ...); statistics are of all of them together.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # nothing of the old statistics stays
+    network.train()
+    network(images)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.pixels import encode_png, image_grid
-from forwardpass.trainer.plots.canvas import drawing, to_png
+from forwardpass.trainer.plots.canvas import VALIDATION, drawing, to_png
 
 
 def sample_grid(images: NDArray[np.uint8], columns: int, scale: int = 2) -> bytes:
@@ -82,4 +82,39 @@ def first_layer_filters(weights: NDArray[np.float32]) -> bytes:
         figure.suptitle("Kernels of the first convolution", fontsize=11)
         if weights.shape[1] == 1:
             figure.colorbar(image, ax=panels.tolist(), label="weight")
+        return to_png(figure)
+
+
+def best_guesses(
+    images: NDArray[np.uint8],
+    probabilities: NDArray[np.float32],
+    true: NDArray[np.int64],
+    labels: Sequence[str],
+) -> bytes:
+    """Draws colour images with the most probable class of each, in red where it is another one.
+
+    Args:
+        images: uint8 (n, height, width, 3).
+        probabilities: (n, classes).
+        true: Class indices (n).
+        labels: The name of each class.
+    """
+    columns = 5
+    rows = -(-len(images) // columns)
+    with drawing(2.2 * columns, 2.6 * rows + 0.4) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in panels:
+            axes.set_axis_off()
+        right = probabilities.argmax(axis=1) == true
+        for axes, image, row, index, hit in zip(
+            panels, images, probabilities, true, right, strict=False
+        ):
+            axes.imshow(image)
+            truth = "" if hit else f"\nis {labels[index]}"
+            axes.set_title(
+                f"{labels[row.argmax()]} {row.max():.0%}{truth}",
+                fontsize=9,
+                color="#333333" if hit else VALIDATION,
+            )
+        figure.suptitle(f"Most probable class of {len(images)} photographs, {right.sum()} right")
         return to_png(figure)

@@ -96,6 +96,7 @@ RECIPES = {
         Recipe("spam", "tells spam, from raw text", "spam", "54 s", "accuracy 0.984"),
         Recipe(
             "words", "word vectors, by skip-gram", "spam", "124 s", "15 % of text halves matched"
+        ),
         Recipe(
             "fashion-cnn",
             "CNN of 3 stages, 128-number embedding",
@@ -109,6 +110,26 @@ RECIPES = {
             "cifar10",
             "not measured yet",
             "not measured yet",
+        ),
+        Recipe(
+            "resnet50-imagenet",
+            "ResNet-50 that others trained, 2,048-number embeddings",
+            "imagenet-photos",
+            "24 s",
+            "19 of 20 photos right",
+        ),
+        Recipe(
+            "transfer",
+            "its features and a head of two classes",
+            "cifar10",
+            "10 min",
+            "see its card",
+        ),
+        Recipe(
+            "faces-pca", "eigenfaces, 40-number embeddings", "faces", "13 s", "97.5 % known again"
+        ),
+        Recipe(
+            "faces-autoencoder", "draws faces from 40 numbers", "faces", "5 min", "see its card"
         ),
         Recipe("mnist-gan", "DCGAN, draws digits", "mnist", "6 min", "87 % clear digits"),
     )

@@ -1,0 +1,107 @@
+"""faces-pca: eigenfaces, the directions in which the photographs of 40 people vary most."""
+
+from dataclasses import dataclass
+
+import torch
+
+from forwardpass.trainer.data import faces
+from forwardpass.trainer.errors import SettingError
+from forwardpass.trainer.evaluation import predict, recognition_accuracy, rmse
+from forwardpass.trainer.export.release import Published, Trained, release
+from forwardpass.trainer.models.pca import Pca, fit_pca
+from forwardpass.trainer.models.reconstruction import EmbeddingAndReconstruction
+from forwardpass.trainer.plots.faces import (
+    eigenfaces,
+    explained_variance,
+    people_map,
+    reconstructions,
+)
+from forwardpass.trainer.settings import Settings as BaseSettings
+from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2
+from forwardpass.wire import Array
+
+_EIGENFACES = 23  # that are drawn
+_COMPARED = (5, 20, 80)  # components that photographs are drawn from
+_SHOWN = 8  # photographs that are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """Knobs of faces-pca; the seed changes nothing."""
+
+    components: int = 40  # numbers in the embedding
+
+
+def run(settings: Settings, workspace: Workspace) -> Published:
+    """Analyses the training photographs and publishes the next version of faces-pca."""
+    data = faces.load(workspace.cache, workspace.reporter, settings.limit)
+    every, variances = fit_pca(torch.from_numpy(data.train.inputs))
+    if not 1 <= settings.components <= len(variances):
+        raise SettingError(
+            f"components={settings.components}: {len(data.train)} photographs have from 1 to "
+            f"{len(variances)}"
+        )
+
+    published = EmbeddingAndReconstruction(every.first(settings.components))
+    embeddings, drawn = predict(published, data.test.inputs)
+    counts = [count for count in _COMPARED if count <= len(variances)]
+    shown = data.test.inputs[:_SHOWN]
+    return release(
+        Trained(
+            recipe="faces-pca",
+            description=f"Embeds a 92 x 112 greyscale photograph of a face in "
+            f"{settings.components} numbers, its coordinates among eigenfaces, and draws it again "
+            "from these.",
+            reference='Turk and Pentland, "Eigenfaces for recognition", 1991',
+            settings=settings,
+            module=published,
+            inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+            outputs={
+                "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
+                "reconstruction": model_card_pb2.TENSOR_ROLE_IMAGE,
+            },
+            golden_inputs={"image": data.test.inputs[:8]},
+            metrics={
+                "reconstruction_rms_grey_levels": rmse(drawn, data.test.inputs),
+                "recognition_accuracy": recognition_accuracy(published, data),
+            },
+            source=data.source(),
+            # A pixel may be rounded the other way.
+            tolerance=model_card_pb2.Tolerance(relative=0, absolute=1),
+            plots={
+                "eigenfaces.png": eigenfaces(
+                    every.mean.numpy(),
+                    every.components[:_EIGENFACES].numpy(),
+                    (variances / variances.sum()).numpy(),
+                ),
+                "explained-variance.png": explained_variance(
+                    _explained(every, data.train.inputs),
+                    _explained(every, data.test.inputs),
+                    counts,
+                ),
+                "reconstructions.png": reconstructions(
+                    {"photograph": shown}
+                    | {
+                        f"{count} components": predict(
+                            EmbeddingAndReconstruction(every.first(count)), shown
+                        )[1]
+                        for count in counts
+                    }
+                ),
+                "people-map.png": people_map(embeddings, data.test.inputs, data.test.targets),
+            },
+        ),
+        workspace,
+    )
+
+
+def _explained(pca: Pca, images: Array) -> Array:
+    """Returns the share of the images' variance about the mean that the first component explains,
+    the first two, and so on: float64 (components).
+    """
+    pixels = torch.from_numpy(images)
+    total = (pixels - pca.mean).double().square().sum()
+    along = pca.embed(pixels).double().square().sum(dim=0)  # (components)
+    shares: Array = (along.cumsum(dim=0) / total).numpy()
+    return shares

@@ -1,0 +1,242 @@
+"""transfer: cats and dogs told apart by features that a network learned on other photographs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from forwardpass.trainer import pretrained
+from forwardpass.trainer.data import cifar10
+from forwardpass.trainer.data.dataset import Dataset, Split
+from forwardpass.trainer.errors import SettingError
+from forwardpass.trainer.evaluation import accuracy, predict
+from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.fit import make_fabric
+from forwardpass.trainer.models.embedding import EmbeddingNetwork, LogitsAndEmbedding
+from forwardpass.trainer.models.enlarged import Enlarged
+from forwardpass.trainer.models.initial import initialize, settle
+from forwardpass.trainer.models.keras_resnet import keras_resnet50
+from forwardpass.trainer.plots.confusion import confusion_matrix
+from forwardpass.trainer.plots.embedding import embedding_map
+from forwardpass.trainer.plots.labelled import accuracy_by_labels
+from forwardpass.trainer.plots.pictures import best_guesses
+from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.run import Run, open_run
+from forwardpass.trainer.seeds import generator, seed_everything
+from forwardpass.trainer.settings import Settings as BaseSettings
+from forwardpass.trainer.settings import fingerprint
+from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2
+from forwardpass.wire import Array
+
+LABELS = ("cat", "dog")
+_CLASSES = [cifar10.LABELS.index(label) for label in LABELS]
+_FEWER = (10, 30, 100)  # labelled images of each class that heads are fitted to as well
+_BATCH = 50  # images that are embedded at once, after which their features are kept
+_SETTLING = 64  # training images that random weights get their statistics from
+_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """Knobs of transfer."""
+
+    labels: int = 300  # labelled images of each class to learn from, drawn by the seed
+    draws: int = 5  # how often fewer of them are drawn, to see how much the draw matters
+    extent: int = 160  # pixels, height and width that images of 32 x 32 are enlarged to
+    decay: float = 1.0  # weight decay of the head, above 0; the more, the simpler it is
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.decay:
+            raise SettingError("decay=0: give a number above 0, such as 0.001")
+
+
+def load(settings: Settings, workspace: Workspace) -> Dataset:
+    """Returns cats and dogs of CIFAR-10, uint8 (rows, 32, 32, 3), cats of class 0 and dogs of 1.
+
+    As many of each class to train on as the settings say, a cat and a dog in turn; all 2,000 that
+    the set has to test on.
+    """
+    full = cifar10.load(workspace.cache, workspace.reporter)
+    order = torch.randperm(len(full.train), generator=generator(settings.seed, "labels")).numpy()
+    drawn = [order[full.train.targets[order] == index][: settings.labels] for index in _CLASSES]
+    return replace(
+        full,
+        labels=LABELS,
+        train=_rows(full.train, np.stack(drawn, axis=1).ravel()),
+        validation=full.validation.head(0),  # nothing is chosen by it
+        test=_rows(full.test, np.flatnonzero(np.isin(full.test.targets, _CLASSES))),
+    ).limited(settings.limit)
+
+
+def _rows(split: Split, rows: Array) -> Split:
+    return Split(split.inputs[rows], np.searchsorted(_CLASSES, split.targets[rows]))
+
+
+def run(settings: Settings, workspace: Workspace) -> Published:
+    """Fits the head and publishes the next version of transfer."""
+    data = load(settings, workspace)
+    network = pretrained.resnet50(workspace.cache, workspace.reporter)
+
+    key = fingerprint("transfer", settings, data.digest() + pretrained.PACKAGE.sha256, software())
+    with open_run(workspace.runs / "transfer" / key) as folder:
+        embedder = Embedder(data, settings, folder, workspace.reporter)
+        features = {
+            "ImageNet's features": embedder.embed(network, "trained"),
+            "random weights": embedder.embed(_random(data, settings), "random"),
+            "raw pixels": _flat(data),
+        }
+        curves = {name: _learning_curve(known, settings) for name, known in features.items()}
+        learned, random, pixels = (curve[len(data.train) // 2][0] for curve in curves.values())
+
+        known = features["ImageNet's features"]
+        network.head = fit_head(known.train.inputs, known.train.targets, settings.decay)
+        (logits,) = predict(network.head, known.test.inputs)
+        probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
+        return release(
+            Trained(
+                recipe="transfer",
+                description="Tells whether a small photograph shows a cat or a dog, by the "
+                "features of a ResNet-50 that was trained on ImageNet, and embeds it in them.",
+                reference='Donahue, Jia, Vinyals, Hoffman, Zhang, Tzeng and Darrell, "DeCAF: A '
+                'deep convolutional activation feature for generic visual recognition", 2014',
+                settings=settings,
+                module=LogitsAndEmbedding(Enlarged(network, settings.extent)),
+                inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+                outputs={
+                    "logits": model_card_pb2.TENSOR_ROLE_LOGITS,
+                    "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
+                },
+                golden_inputs={"image": data.test.inputs[:8]},
+                metrics={
+                    "accuracy": learned,
+                    "random_weights_accuracy": random,
+                    "raw_pixels_accuracy": pixels,
+                },
+                source=data.source(),
+                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-3),
+                plots={
+                    "learning-curves.png": accuracy_by_labels(curves),
+                    "confusion-matrix.png": confusion_matrix(
+                        logits.argmax(axis=1), data.test.targets, data.labels
+                    ),
+                    "embedding-map.png": embedding_map(
+                        known.test.inputs, known.test.targets, data.labels
+                    ),
+                    "photos.png": best_guesses(
+                        data.test.inputs[:_SHOWN],
+                        probabilities[:_SHOWN],
+                        data.test.targets[:_SHOWN],
+                        data.labels,
+                    ),
+                },
+                labels=data.labels,
+            ),
+            workspace,
+        )
+
+
+def fit_head(features: Array, classes: Array, decay: float) -> nn.Linear:
+    """Returns the linear layer whose logits tell two classes apart: logistic regression.
+
+    Features are brought to mean 0 and deviation 1, which the layer's weights then undo.
+
+    Args:
+        features: float32 (n, width).
+        classes: 0 or 1 for each (n).
+        decay: What is minimised is the mean cross-entropy and decay / 2 times the sum of the
+            squares of the weights.
+    """
+    scaler = StandardScaler().fit(features)
+    regression = LogisticRegression(C=1 / (decay * len(features)), max_iter=1000)
+    regression.fit(scaler.transform(features), classes)
+    weights = regression.coef_[0] / scaler.scale_
+    bias = regression.intercept_[0] - weights @ scaler.mean_
+    head = nn.Linear(features.shape[1], 2)
+    with torch.no_grad():
+        # Their difference is the regression's one logit.
+        head.weight.copy_(torch.from_numpy(np.stack([-weights / 2, weights / 2])))
+        head.bias.copy_(torch.tensor([-bias / 2, bias / 2]))
+    return head
+
+
+def _random(data: Dataset, settings: Settings) -> EmbeddingNetwork:
+    """Returns the same architecture with random weights."""
+    seed_everything(settings.seed, "weights")
+    network = initialize(keras_resnet50())
+    settle(Enlarged(network, settings.extent), torch.from_numpy(data.train.inputs[:_SETTLING]))
+    return network
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """Embeds the images of a run, which goes on from what is in its folder if it was killed."""
+
+    data: Dataset
+    settings: Settings
+    run: Run
+    reporter: Reporter
+
+    def embed(self, network: EmbeddingNetwork, name: str) -> Dataset:
+        """Returns the data with the network's embeddings for inputs.
+
+        Args:
+            network: In evaluation mode when it returns, on the CPU.
+            name: What its weights are, in a word.
+
+        Raises:
+            RunError: The features cannot be written, or those in the folder do not fit.
+        """
+        fabric = make_fabric(self.settings)
+        enlarged = Enlarged(network, self.settings.extent).eval().to(fabric.device)
+        images = torch.from_numpy(np.concatenate([self.data.train.inputs, self.data.test.inputs]))
+        state = {"features": torch.empty(0, network.head.in_features)}
+        if self.run.load(fabric, name, state):
+            done = len(state["features"])
+            self.reporter.note(f"{done} of {len(images)} images are in {self.run.folder}")
+        starts = range(len(state["features"]), len(images), _BATCH)
+        for start in self.reporter.items(starts, f"embedding, {name} weights"):
+            batch = images[start : start + _BATCH].to(fabric.device)
+            with torch.inference_mode():
+                features = enlarged.embed(batch).cpu()
+            state["features"] = torch.cat([state["features"], features])
+            self.run.save(fabric, name, state)
+        enlarged.to("cpu")
+        return _with_features(self.data, state["features"].numpy())
+
+
+def _flat(data: Dataset) -> Dataset:
+    """Returns the data with pixels for features, 3,072 numbers an image."""
+    images = np.concatenate([data.train.inputs, data.test.inputs])
+    return _with_features(data, images.reshape(len(images), -1).astype(np.float32))
+
+
+def _with_features(data: Dataset, features: Array) -> Dataset:
+    count = len(data.train)
+    return replace(
+        data,
+        train=Split(features[:count], data.train.targets),
+        test=Split(features[count:], data.test.targets),
+    )
+
+
+def _learning_curve(data: Dataset, settings: Settings) -> Mapping[int, list[float]]:
+    """Returns the test accuracies of heads that were fitted to so many labels of each class."""
+    every = len(data.train) // 2
+    curve: dict[int, list[float]] = {}
+    for labels in (*(count for count in _FEWER if count < every), every):
+        curve[labels] = []
+        for draw in range(settings.draws if labels < every else 1):
+            draws = generator(settings.seed, "draw", draw)
+            # Cats and dogs take turns, so that each has the same share of any pairs.
+            pairs = torch.randperm(every, generator=draws)[:labels].numpy()
+            rows = np.concatenate([2 * pairs, 2 * pairs + 1])
+            head = fit_head(data.train.inputs[rows], data.train.targets[rows], settings.decay)
+            (logits,) = predict(head, data.test.inputs)
+            curve[labels].append(accuracy(logits, data.test.targets))
+    return curve
