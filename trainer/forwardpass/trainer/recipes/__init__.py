@@ -79,9 +79,21 @@ RECIPES = {
             "accuracy 0.994, nearest neighbours 0.994",
         ),
         Recipe("mnist-gan", "DCGAN, draws digits", "mnist", "6 min", "87 % clear digits"),
-        Recipe("sunspots", "recurrent network, forecasts a year ahead", "sunspots", "? s", "?"),
-        Recipe("airline", "LSTM, forecasts a month ahead", "airline", "? s", "?"),
-        Recipe("text", "GRU, writes like Moby-Dick", "moby-dick", "? min", "?"),
+        Recipe(
+            "sunspots",
+            "recurrent network, forecasts a year ahead",
+            "sunspots",
+            "13 s",
+            "error 0.47 of seasonal-naive",
+        ),
+        Recipe(
+            "airline",
+            "LSTM, forecasts a month ahead",
+            "airline",
+            "15 s",
+            "error 0.32 of seasonal-naive",
+        ),
+        Recipe("text", "GRU, writes like Moby-Dick", "moby-dick", "6 min", "?"),
     )
 }
 
