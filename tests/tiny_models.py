@@ -29,6 +29,13 @@ CLASSIFIER_WEIGHTS = _RNG.normal(size=(16, 3)).astype(np.float32)
 EMBEDDER_WEIGHTS = _RNG.normal(size=(4, 3)).astype(np.float32)
 GENERATOR_WEIGHTS = _RNG.normal(size=(5, 16)).astype(np.float32)
 LABELS = ("circle", "square", "cross")
+CHARACTERS = ("\n", "a", "b", "é", "—")
+# Of the writer: from a character, and from the state before, to the state; from that to scores.
+WRITER_WEIGHTS = {
+    "from_token": _RNG.normal(size=(5, 3)).astype(np.float32),
+    "from_state": _RNG.normal(size=(3, 3)).astype(np.float32),
+    "to_scores": 2 * _RNG.normal(size=(3, 5)).astype(np.float32),
+}
 
 
 @dataclass(frozen=True)
@@ -246,6 +253,40 @@ def stepper() -> TinyModel:
         ],
     )
     card.signature.states.add(input="total", output="next")
+    return TinyModel(graph, card)
+
+
+def writer() -> TinyModel:
+    """A step of a text generator of five characters, whose state holds three numbers."""
+    graph = model(
+        [
+            helper.make_node("Gather", ["from_token", "token"], ["new"]),
+            helper.make_node("MatMul", ["h", "from_state"], ["old"]),
+            helper.make_node("Add", ["new", "old"], ["sum"]),
+            helper.make_node("Tanh", ["sum"], ["next_h"]),
+            helper.make_node("MatMul", ["next_h", "to_scores"], ["logits"]),
+        ],
+        [_value("token", TensorProto.INT64, ["n"]), _value("h", TensorProto.FLOAT, ["n", 3])],
+        [
+            _value("logits", TensorProto.FLOAT, ["n", 5]),
+            _value("next_h", TensorProto.FLOAT, ["n", 3]),
+        ],
+        WRITER_WEIGHTS,
+    )
+    number, real = tensor_pb2.DATA_TYPE_INT64, tensor_pb2.DATA_TYPE_FLOAT32
+    state = model_card_pb2.TENSOR_ROLE_STATE
+    card = _card(
+        [
+            _spec("token", number, (-1,), model_card_pb2.TENSOR_ROLE_TOKEN),
+            _spec("h", real, (-1, 3), state),
+        ],
+        [
+            _spec("logits", real, (-1, 5), model_card_pb2.TENSOR_ROLE_LOGITS),
+            _spec("next_h", real, (-1, 3), state),
+        ],
+        labels=CHARACTERS,
+    )
+    card.signature.states.add(input="h", output="next_h")
     return TinyModel(graph, card)
 
 

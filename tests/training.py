@@ -33,6 +33,9 @@ QUICK: dict[str, list[str]] = {
     "transfer": ["labels=30", "limit=60", "extent=64", "draws=2"],
     "faces-pca": ["components=8", "limit=24"],
     "faces-autoencoder": ["epochs=2", "embedding=8", "limit=24"],
+    "sunspots": ["epochs=6"],
+    "airline": ["epochs=15"],
+    "text": ["epochs=1", "limit=64"],
     "mnist-gan": ["rounds=3", "limit=256", "width=8"],
 }
 

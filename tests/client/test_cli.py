@@ -19,6 +19,7 @@ from tiny_models import (
     echo,
     embedder,
     generator,
+    writer,
 )
 
 from forwardpass.client import errors
@@ -50,6 +51,7 @@ def served(repository: Publisher, start_server: StartServer) -> Iterator[Running
     repository("shapes", classifier())
     repository("features", embedder())
     repository("gan", generator())
+    repository("poet", writer())
     repository("floats", echo(TensorProto.FLOAT, ["n"]))
     strings = echo(TensorProto.STRING, ["n"])
     repository("strings", strings)
@@ -220,6 +222,20 @@ def test_generated_texts_are_all_that_goes_on(
     refused = run_command("generate", "poet", "--out", out, "--server", server.target)
     assert refused.code == 2
     assert not out.exists()
+
+
+def test_a_text_is_printed_as_it_is_written(command: Command) -> None:
+    arguments = ("generate", "poet", "--prompt", "ab", "--seed", "7", "--length", "40")
+    whole, streamed = command(*arguments), command(*arguments, "--stream")
+    assert whole.code == 0
+    assert len(whole.out) == 41
+    assert "seed 7" in whole.err
+    assert streamed == whole
+    for more in (["--count", "2"], ["--json"], ["--out", "x.npy"]):
+        assert command(*arguments, "--stream", *more).code == 2
+    refused = command("generate", "gan", "--stream")
+    assert refused.code == 2
+    assert "no texts" in refused.err
 
 
 def test_health(command: Command) -> None:

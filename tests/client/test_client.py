@@ -1,6 +1,7 @@
 """The client and the real server, over a real connection, with models small enough to work out."""
 
 import io
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from tiny_models import (
     embedder,
     generator,
     softmax,
+    writer,
 )
 
 from forwardpass.artefact import draw_latents
@@ -46,6 +48,7 @@ def client(repository: Publisher, start_server: StartServer, connect: Connect) -
     repository("shapes", classifier())
     repository("features", embedder())
     repository("gan", generator())
+    repository("poet", writer())
     repository("floats", echo(TensorProto.FLOAT, ["n"]))
     repository("strings", echo(TensorProto.STRING, ["n", 2]))
     repository("bytes", echo(TensorProto.UINT8, ["n"]))
@@ -243,3 +246,38 @@ def test_health_of_what_failed(
             call("shapes", PIXELS)
         with pytest.raises(ModelFailed, match=r"model\.onnx"):
             call("shapes", {"image": PIXELS})
+
+
+def test_a_stream_yields_the_parts_of_what_generate_gives(client: Client) -> None:
+    whole = client.generate("gan", count=40, seed=3)
+    parts = list(client.generate_stream("gan", count=40, seed=3))
+    assert [index for index, _ in parts] == [0, 16, 32]
+    together = np.concatenate([part.samples for _, part in parts if part.samples is not None])
+    np.testing.assert_array_equal(together, whole.samples)
+
+
+def test_a_text_comes_whole_or_piece_by_piece(client: Client) -> None:
+    wish: dict[str, Any] = {"prompt": "ab", "seed": 5, "length": 30, "temperature": 0.7}
+    whole = client.generate("poet", **wish)
+    assert (whole.samples, whole.seed) == (None, 5)
+    pieces = [part.texts[0] for _, part in client.generate_stream("poet", **wish)]
+    assert len(pieces) == 30
+    assert whole.texts == ("".join(pieces),)
+
+
+def test_what_is_wrong_with_a_stream_is_raised_when_it_is_read(client: Client) -> None:
+    stream = client.generate_stream("poet", prompt="xyz")
+    with pytest.raises(InvalidInput, match="'x' at place 0") as caught:
+        next(stream)
+    assert caught.value.field == "prompt"
+
+
+def test_a_stream_that_is_left_is_cancelled(
+    repository: Publisher, start_server: StartServer, connect: Connect
+) -> None:
+    repository("poet", writer())
+    running = start_server()
+    stream = connect(running.address).generate_stream("poet", length=4096)
+    next(stream)
+    cast("Generator[Any]", stream).close()
+    assert running.server._admission.wait_idle(60)

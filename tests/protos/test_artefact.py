@@ -16,6 +16,7 @@ from forwardpass.artefact import (
     card_from_json,
     card_to_json,
     draw_latents,
+    draw_uniforms,
     load_golden,
     max_absolute_error,
     save_golden,
@@ -135,6 +136,25 @@ def test_latents_are_the_committed_ones(
 ) -> None:
     drawn = draw_latents(seed, 1, dimension, start)[0, : len(expected)]
     assert drawn.tolist() == pytest.approx(expected, abs=1e-7)
+
+
+def test_uniforms_are_the_committed_ones() -> None:
+    drawn = draw_uniforms(7, 3, 2)
+    expected = [
+        [0.87207345482, 0.295365381514],
+        [0.102817094686, 0.587703804712],
+        [0.906365353246, 0.989666816545],
+    ]
+    assert drawn == pytest.approx(np.array(expected), abs=1e-11)
+
+
+def test_uniforms_are_uniform_and_those_of_fewer_steps_are_the_first_of_those_of_more() -> None:
+    uniforms = draw_uniforms(11, 500, 200)
+    assert (draw_uniforms(11, 3, 5) == uniforms[:3, :5]).all()
+    assert uniforms.min() >= 0
+    assert uniforms.max() < 1
+    shares = np.histogram(uniforms, 10, (0, 1))[0] / uniforms.size
+    assert shares == pytest.approx(0.1, abs=0.005)
 
 
 def test_a_sample_is_the_same_alone_and_among_others() -> None:

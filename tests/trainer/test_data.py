@@ -14,7 +14,15 @@ import torch
 
 from forwardpass.artefact import array_digest
 from forwardpass.pixels import decode_image
-from forwardpass.trainer.data import cifar10, digits, fashion_mnist, mnist
+from forwardpass.trainer.data import (
+    airline,
+    cifar10,
+    digits,
+    fashion_mnist,
+    mnist,
+    moby_dick,
+    sunspots,
+)
 from forwardpass.trainer.data.augment import crop_and_flip, jitter
 from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.data.packages import Package, fetch, members
@@ -96,6 +104,35 @@ def test_no_image_is_in_two_splits(source: Any, workspace: Workspace) -> None:
         for image in split.inputs
     }
     assert len(images) == len(data.train) + len(data.validation) + len(data.test)
+
+
+def test_series_are_whole_and_what_is_measured_on_is_not_learned_from(
+    workspace: Workspace,
+) -> None:
+    for source, count, first, last in ((sunspots, 309, 5.0, 2.9), (airline, 144, 112, 432)):
+        series = source.load(workspace.cache, workspace.reporter)
+        assert (len(series.values), series.values.dtype) == (count, np.float32)
+        assert series.values[[0, -1]] == pytest.approx([first, last])
+        assert len(series.train) + series.validation + series.test == count
+        inputs, targets = series.windows(20)
+        assert (targets[:, :-1] == inputs[:, 1:]).all()
+        assert targets[-1, -1] == series.train[-1]
+        # Naive forecasts: what came one value, and one season, before.
+        assert (series.repeated(1)[1:] == series.truth[:-1]).all()
+        assert series.repeated(series.season)[0] == series.known[-series.season]
+
+
+def test_moby_dick_is_cut_into_rows_of_characters_that_follow_one_another(
+    workspace: Workspace,
+) -> None:
+    data = moby_dick.load(workspace.cache, workspace.reporter)
+
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [8093, 420, 791]
+    assert (len(data.labels), data.labels[0]) == (81, "\n")
+    for split in (data.train, data.validation, data.test):
+        assert (split.targets.ravel()[:-1] == split.inputs.ravel()[1:]).all()
+    text = "".join(data.labels[token] for token in data.train.inputs[0])
+    assert text.startswith("CHAPTER 1. Loomings.\n\nCall me Ishmael.")
 
 
 def test_a_limit_keeps_the_first_rows_of_each_split(workspace: Workspace) -> None:

@@ -245,8 +245,11 @@ def generate(
         typer.Option(show_default="1", help="How freely to choose text, in (0, 10]."),
     ] = None,
     length: Annotated[
-        int | None, typer.Option(min=1, max=4096, show_default="256", help="Steps of text.")
+        int | None, typer.Option(min=1, max=4096, show_default="256", help="Characters of text.")
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print a text while it is being written.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Save a .png picture of all samples, or a .npy array."),
@@ -264,6 +267,7 @@ def generate(
         Connection(server, timeout, tls_ca, token),
         model,
         command.Wish(count, seed, class_, prompt, temperature, length),
+        stream=stream,
         out=out,
         as_json=json,
     )

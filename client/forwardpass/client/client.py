@@ -1,7 +1,8 @@
 """The client: numpy in, numpy out, one method a call."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -202,33 +203,86 @@ class Client:
                 told, where None.
             latents: float32 (count, dimension), instead of a seed.
             class_: The class to draw, by index or by label, for a conditional generator.
-            prompt: The text to go on from, for a text generator; at most 4096 bytes.
+            prompt: The text to go on from, for a text generator; at most 4096 bytes. Answers do
+                not repeat it.
             temperature: How freely a text generator chooses, in (0, 10]; 1 where None.
-            length: Steps that a text generator takes, in [1, 4096]; 256 where None.
+            length: Characters that a text generator writes, in [1, 4096]; 256 where None.
             png: Whether to answer image samples as PNG files.
             timing: As in `predict`.
             version: As in `predict`.
             timeout: As in `predict`.
         """
-        if prompt is not None:
-            given.check_text(prompt, "prompt")
-        request = pb.GenerateRequest(
-            model=_reference(model, version),
-            count=None if count is None else given.unsigned(count, "count", 32),
-            seed=None if seed is None else given.unsigned(seed, "seed", 64),
-            latents=given.latents(latents),
+        request = _generate_request(
+            _reference(model, version),
+            count=count,
+            seed=seed,
+            latents=latents,
+            class_=class_,
             prompt=prompt,
             temperature=temperature,
-            length=None if length is None else given.unsigned(length, "length", 32),
+            length=length,
             png=png,
             timing=timing,
         )
-        if isinstance(class_, str):
-            given.check_text(class_, "class")
-            request.class_label = class_
-        elif class_ is not None:
-            request.class_index = given.unsigned(class_, "class", 32)
         return self._call(self._methods.generate, request, timeout, results.to_generated)
+
+    def generate_stream(
+        self,
+        model: str,
+        *,
+        count: int | None = None,
+        seed: int | None = None,
+        latents: ArrayLike | None = None,
+        class_: int | str | None = None,
+        prompt: str | None = None,
+        temperature: float | None = None,
+        length: int | None = None,
+        png: bool = False,
+        timing: bool = False,
+        version: Version = None,
+        timeout: float | None = None,
+    ) -> Iterator[tuple[int, results.Generated]]:
+        """Draws samples as `generate` does, and yields each part as soon as it is made.
+
+        Args:
+            model: As in `generate`.
+            count: As in `generate`.
+            seed: As in `generate`.
+            latents: As in `generate`.
+            class_: As in `generate`.
+            prompt: As in `generate`.
+            temperature: As in `generate`.
+            length: As in `generate`.
+            png: As in `generate`.
+            timing: As in `generate`.
+            version: As in `generate`.
+            timeout: Seconds that all of it may take; the client's own where None.
+
+        Yields:
+            The place of the part's first sample among all, and the part: of a text generator the
+            characters with which its texts go on.
+        """
+        request = _generate_request(
+            _reference(model, version),
+            count=count,
+            seed=seed,
+            latents=latents,
+            class_=class_,
+            prompt=prompt,
+            temperature=temperature,
+            length=length,
+            png=png,
+            timing=timing,
+        )
+        seconds, message = self._prepare(pb.GenerateStreamRequest(request=request), timeout)
+        call = self._methods.generate_stream(message, timeout=seconds, metadata=self._metadata)
+        try:
+            with self._explained(seconds):
+                for part in call:
+                    yield part.index, results.to_generated(part.part)
+        finally:
+            # Where nobody wants the rest, nothing more of it is made.
+            call.cancel()
 
     def models(self, *, timeout: float | None = None) -> list[ModelSummary]:
         """Lists every version in the server's repository, by name, newest first."""
@@ -279,6 +333,12 @@ class Client:
         timeout: float | None,
         convert: Callable[[Response], Result],
     ) -> Result:
+        seconds, message = self._prepare(request, timeout)
+        with self._explained(seconds):
+            return convert(method(message, timeout=seconds, metadata=self._metadata))
+
+    def _prepare(self, request: Message, timeout: float | None) -> tuple[float, bytes]:
+        """Returns how many seconds a call may take, and the bytes of its request."""
         seconds = self._timeout if timeout is None else _checked_timeout(timeout)
         message = request.SerializeToString()
         if len(message) > self._max_message_bytes:
@@ -288,12 +348,51 @@ class Client:
                 f"{self._max_message_bytes}: send fewer rows in a call, or raise "
                 "max_message_bytes here and on the server"
             )
+        return seconds, message
+
+    @contextmanager
+    def _explained(self, seconds: float) -> Iterator[None]:
+        """Raises what goes wrong with a call as a `ForwardpassError`."""
         try:
-            return convert(method(message, timeout=seconds, metadata=self._metadata))
+            yield
         except grpc.RpcError as error:
             raise from_rpc_error(error, self._target, seconds) from None
         except TensorError as error:
             raise ServerError(f"{self._target} answered with a broken tensor: {error}") from None
+
+
+def _generate_request(
+    model: model_pb.ModelReference,
+    *,
+    count: int | None,
+    seed: int | None,
+    latents: ArrayLike | None,
+    class_: int | str | None,
+    prompt: str | None,
+    temperature: float | None,
+    length: int | None,
+    png: bool,
+    timing: bool,
+) -> pb.GenerateRequest:
+    if prompt is not None:
+        given.check_text(prompt, "prompt")
+    request = pb.GenerateRequest(
+        model=model,
+        count=None if count is None else given.unsigned(count, "count", 32),
+        seed=None if seed is None else given.unsigned(seed, "seed", 64),
+        latents=given.latents(latents),
+        prompt=prompt,
+        temperature=temperature,
+        length=None if length is None else given.unsigned(length, "length", 32),
+        png=png,
+        timing=timing,
+    )
+    if isinstance(class_, str):
+        given.check_text(class_, "class")
+        request.class_label = class_
+    elif class_ is not None:
+        request.class_index = given.unsigned(class_, "class", 32)
+    return request
 
 
 def _checked_timeout(seconds: float) -> float:

@@ -32,6 +32,12 @@ class Methods:
         self.predict = _method(channel, f"/{inference}/Predict", pb.PredictResponse)
         self.embed = _method(channel, f"/{inference}/Embed", pb.EmbedResponse)
         self.generate = _method(channel, f"/{inference}/Generate", pb.GenerateResponse)
+        self.generate_stream: grpc.UnaryStreamMultiCallable[bytes, pb.GenerateStreamResponse] = (
+            channel.unary_stream(
+                f"/{inference}/GenerateStream",
+                response_deserializer=pb.GenerateStreamResponse.FromString,
+            )
+        )
         self.list_models = _method(channel, f"/{models}/ListModels", model_pb.ListModelsResponse)
         self.get_model = _method(channel, f"/{models}/GetModel", model_pb.GetModelResponse)
         self.health = _method(channel, "/grpc.health.v1.Health/Check", HealthResponse)

@@ -9,8 +9,8 @@ MODELS/<name>/<version>/
 
 from forwardpass.artefact.card import CARD_KEY, CardError, card_from_json, card_to_json
 from forwardpass.artefact.digest import array_digest, file_digest, space_id
+from forwardpass.artefact.draws import draw_latents, draw_uniforms
 from forwardpass.artefact.golden import GOLDEN_FILE, Golden, load_golden, save_golden
-from forwardpass.artefact.latents import draw_latents
 from forwardpass.artefact.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -40,6 +40,7 @@ __all__ = [
     "card_from_json",
     "card_to_json",
     "draw_latents",
+    "draw_uniforms",
     "file_digest",
     "load_golden",
     "max_absolute_error",

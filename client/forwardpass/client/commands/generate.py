@@ -1,5 +1,6 @@
 """`forwardpass generate`: samples as a picture, an array or text."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,24 @@ class Wish:
     length: int | None
 
 
-def run(connection: Connection, model: str, wish: Wish, *, out: Path | None, as_json: bool) -> None:
+def run(
+    connection: Connection,
+    model: str,
+    wish: Wish,
+    *,
+    stream: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     name, version = split_model(model)
+    if stream:
+        if out or as_json or wish.count > 1:
+            raise typer.BadParameter(
+                "one text is printed as it is written: leave out --count, --out and --json",
+                param_hint="--stream",
+            )
+        _stream(connection, name, version, wish)
+        return
     if out and out.suffix not in (".png", ".npy"):
         raise typer.BadParameter(f"{out} ends neither in .png nor in .npy", param_hint="--out")
     with connection.open() as client:
@@ -60,6 +77,30 @@ def run(connection: Connection, model: str, wish: Wish, *, out: Path | None, as_
         typer.echo(text)
     # Texts go to standard output alone, so that they can be piped on.
     typer.echo(_summary(generated, out), err=bool(generated.texts))
+
+
+def _stream(connection: Connection, name: str, version: Version, wish: Wish) -> None:
+    """Prints a text, each piece when it comes."""
+    last: Generated | None = None
+    with connection.open() as client:
+        for _, last in client.generate_stream(
+            name,
+            seed=wish.seed,
+            class_=_class(client, name, version, wish.class_),
+            prompt=wish.prompt,
+            temperature=wish.temperature,
+            length=wish.length,
+            version=version,
+        ):
+            if last.samples is not None:
+                raise typer.BadParameter(
+                    f"{name} gives samples that are no texts: leave it out", param_hint="--stream"
+                )
+            typer.echo("".join(last.texts), nl=False)
+            sys.stdout.flush()
+    typer.echo()
+    if last is not None:
+        typer.echo(_summary(last, None), err=True)
 
 
 def _class(client: Client, name: str, version: Version, typed: str | None) -> int | str | None:

@@ -87,7 +87,9 @@ def _card_facts(card: Card) -> Iterator[tuple[str, str]]:
     if card.image:
         kind = "greyscale" if card.image.channels == 1 else "RGB"
         yield "images", f"{kind}, resized to {card.image.width} x {card.image.height}"
-    yield "classes", ", ".join(card.labels)
+    # A character that prints as nothing is shown as it is written in Python.
+    shown = (label if label.strip() else repr(label) for label in card.labels)
+    yield "classes", ", ".join(shown)
     yield "seed", str(card.seed)
     yield "made with", ", ".join(f"{name} {version}" for name, version in card.versions.items())
 

@@ -47,7 +47,7 @@ class Execution:
         self._loaded = loaded
         self._timed = timed
         self._decode_seconds = 0.0
-        self._jobs: list[Job] = []
+        self._jobs: set[Job] = set()
         call.on_end(self._end)
 
     def check_room(self) -> None:
@@ -87,6 +87,7 @@ class Execution:
         if priority is None:
             priority = self._loaded.config.first_priority
         job = _Part(
+            self._jobs,
             call,
             then,
             inputs,
@@ -97,7 +98,6 @@ class Execution:
             priority=priority,
             alone=alone,
         )
-        self._jobs.append(job)
         self._loaded.worker.submit(job)
 
     def count(self, answer: Answer, encode_seconds: float) -> None:
@@ -136,17 +136,22 @@ class Execution:
         return response
 
     def _end(self, call: Call, code: int) -> None:
-        jobs, self._jobs = self._jobs, []
+        jobs = tuple(self._jobs)
+        self._jobs.clear()
         give_back(call, self._loaded, code, jobs)
 
 
 class _Part(Job):
-    """One run of an execution, whose answer goes to `then` on the call's own thread."""
+    """One run of an execution, whose answer goes to `then` on the call's own thread.
 
-    __slots__ = ("_call", "_inputs", "_then")
+    It is among `jobs` as long as it is under way: a text takes thousands, one after another.
+    """
+
+    __slots__ = ("_call", "_inputs", "_jobs", "_then")
 
     def __init__(
         self,
+        jobs: set[Job],
         call: Call,
         then: Callable[[Answer], None],
         inputs: Mapping[str, Array],
@@ -162,6 +167,8 @@ class _Part(Job):
         self._call = call
         self._then = then
         self._inputs = inputs
+        self._jobs = jobs
+        jobs.add(self)
 
     @property
     def inputs(self) -> Mapping[str, Array]:
@@ -170,10 +177,12 @@ class _Part(Job):
 
     def answered(self, answer: Answer) -> None:
         """See `Job.answered`."""
+        self._jobs.discard(self)
         self._call.resume(self._then, answer)
 
     def failed(self, error: Exception) -> None:
         """See `Job.failed`."""
+        self._jobs.discard(self)
         self._call.resume(raise_, error)
 
 

@@ -1,4 +1,4 @@
-"""Generate and GenerateStream of InferenceService.
+"""Generate and GenerateStream of InferenceService; what is written for them is in `texts`.
 
 Samples are made in runs of a fixed number of rows, the last one padded, so that the bytes of a
 sample do not depend on how many others are asked for.
@@ -20,9 +20,11 @@ from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.layouts import LATENTS
 from forwardpass.server.rpc.limits import Limit
 from forwardpass.server.rpc.parse import parse
+from forwardpass.server.rpc.texts import Texts, read_request
 from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.runtime.signature import Signature, TensorSpec
+from forwardpass.server.runtime.vocabulary import Vocabulary
 from forwardpass.server.scheduling.job import Answer, Outcome
 from forwardpass.server.transport.call import Call
 from forwardpass.v1 import model_card_pb2
@@ -72,7 +74,7 @@ class Generation:
 
             draw.begin(collect)
 
-        self._prepare(call, request, begin)
+        self._prepare(call, request, begin, Texts.reply)
 
     def generate_stream(self, call: Call, message: bytes) -> None:
         """Answers a GenerateStreamRequest with the samples of each run as soon as it is done."""
@@ -107,19 +109,27 @@ class Generation:
 
             draw.begin(made)
 
-        self._prepare(call, request, begin)
+        self._prepare(call, request, begin, lambda texts: texts.send(call))
 
     def _prepare(
-        self, call: Call, request: GenerateRequest, begin: Callable[["_Draw"], None]
+        self,
+        call: Call,
+        request: GenerateRequest,
+        begin: Callable[["_Draw"], None],
+        write: Callable[[Texts], None],
     ) -> None:
-        """Calls `begin` with what it takes to answer a request, on the call's own thread."""
+        """Calls `begin`, or `write`, with what it takes to answer, on the call's own thread."""
         loaded = self._repository.find(request.model)
         execution = Execution(call, loaded, timed=request.timing)
         execution.check_room()
 
         def draw() -> None:
-            drawn = self._draw(loaded, execution, request)
-            call.resume(lambda: begin(drawn))
+            if loaded.vocabulary is None:
+                drawn = self._draw(loaded, execution, request)
+                call.resume(lambda: begin(drawn))
+            else:
+                texts = _texts(loaded, loaded.vocabulary, execution, request)
+                call.resume(lambda: write(texts))
 
         call.offload(draw)
 
@@ -142,9 +152,7 @@ class Generation:
     ) -> tuple[int | None, NDArray[np.float32]]:
         """Returns the seed, None where the caller gave latents, and the latents."""
         if not request.HasField("latents"):
-            count = request.count if request.HasField("count") else 1
-            _check_count(count)
-            seed = request.seed if request.HasField("seed") else secrets.randbits(64)
+            seed, count = _seed(request), _count(request)
             return seed, draw_latents(seed, count, spec.shape[1])
         if request.HasField("seed"):
             raise InvalidInput("give a seed or latents, not both", field="seed")
@@ -209,6 +217,16 @@ def _max_latent_bytes(signature: Signature) -> int:
 _LIMIT = Limit(GenerateRequest, LATENTS, (), _max_latent_bytes)
 
 
+def _seed(request: GenerateRequest) -> int:
+    return request.seed if request.HasField("seed") else secrets.randbits(64)
+
+
+def _count(request: GenerateRequest) -> int:
+    count = request.count if request.HasField("count") else 1
+    _check_count(count)
+    return count
+
+
 def _check_count(count: int) -> None:
     if not 1 <= count <= MAX_COUNT:
         raise InvalidInput(
@@ -234,6 +252,26 @@ def _refuse_text_options(request: GenerateRequest) -> None:
     for field in ("prompt", "temperature", "length"):
         if request.HasField(field):
             raise InvalidInput(f"{field} is given, but the model generates no text", field=field)
+
+
+def _texts(
+    loaded: Loaded, vocabulary: Vocabulary, execution: Execution, request: GenerateRequest
+) -> Texts:
+    """Checks a request for texts, and draws what they are chosen by."""
+    for field in ("latents", "class_index", "class_label"):
+        if request.HasField(field):
+            raise InvalidInput(f"{field} is given, but the model generates text", field=field)
+    if request.png:
+        raise InvalidInput("png is given, but the samples are no images", field="png")
+    return read_request(
+        request,
+        loaded,
+        vocabulary,
+        execution,
+        count=_count(request),
+        seed=_seed(request),
+        rows=_chunk_rows(loaded),
+    )
 
 
 def _class_input(loaded: Loaded, request: GenerateRequest, count: int) -> dict[str, Array]:

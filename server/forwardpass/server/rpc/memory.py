@@ -38,6 +38,13 @@ class Memory:
         """Returns the outputs to ask the model for: those wanted, and the states."""
         return tuple(dict.fromkeys((*outputs, *(after for _, after in signature.states))))
 
+    def repeated(self, rows: int) -> "Memory":
+        """Returns what so many rows remember that have all seen what its one row has."""
+        memory = Memory()
+        for name, array in self._arrays.items():
+            memory._arrays[name] = np.repeat(array, rows, axis=0)
+        return memory
+
     def keep(self, signature: Signature, outputs: Mapping[str, Array]) -> None:
         """Keeps the states that an answer gave."""
         for before, after in signature.states:

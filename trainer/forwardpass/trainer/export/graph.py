@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +11,15 @@ import torch
 from torch import nn
 
 from forwardpass.trainer.errors import TrainerError
+from forwardpass.trainer.export.recurrent import TRANSLATIONS, open_steps
 from forwardpass.wire import Array
 
 
 def export_graph(
-    module: nn.Module, inputs: Mapping[str, Array], outputs: Sequence[str]
+    module: nn.Module,
+    inputs: Mapping[str, Array],
+    outputs: Sequence[str],
+    sequences: Collection[str] = (),
 ) -> onnx.ModelProto:
     """Returns the graph, with axis 0 of every input and output of any extent; checked by onnx.
 
@@ -26,6 +30,7 @@ def export_graph(
         module: On the CPU, in evaluation mode; its forward takes the inputs by name.
         inputs: Two examples or more of each input, axis 0 counting rows.
         outputs: Names, in the order in which forward returns them.
+        sequences: The inputs of which axis 1 counts steps, of any number, the same in each.
 
     Raises:
         TrainerError: The module cannot be expressed in ONNX.
@@ -41,6 +46,7 @@ def export_graph(
                 input_names=list(inputs),
                 output_names=list(outputs),
                 dynamic_shapes={name: {0: rows} for name in inputs},
+                custom_translation_table=TRANSLATIONS,
                 dynamo=True,
                 verbose=False,
             )
@@ -50,6 +56,8 @@ def export_graph(
         raise TrainerError("the exporter gave no graph")
     model = program.model_proto
     forget_origins(model)
+    if sequences:
+        open_steps(model, sequences)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -74,8 +82,8 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # torch 2.13 copies its own tree specs in a way that it has deprecated.
-            warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
+            # They are about code of torch's own; whether the graph is right, parity tells.
+            warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)

@@ -1,7 +1,7 @@
 """The last step of every recipe, and of quantising: export, compare, describe, publish."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -59,6 +59,8 @@ class Trained:
         labels: The name of each class, where there are any.
         front: What makes the module's input, COUNTS, of the one input, texts; None where the module
             takes the inputs itself.
+        states: Of a step, the output that each state input takes its next value from.
+        sequences: The inputs of which axis 1 counts steps, of any number.
         name: The model's, where no recipe gives it one.
     """
 
@@ -76,6 +78,8 @@ class Trained:
     plots: Mapping[str, bytes]
     labels: tuple[str, ...] = ()
     front: Front | None = None
+    states: Mapping[str, str] = field(default_factory=dict)
+    sequences: tuple[str, ...] = ()
     name: str = ""
 
 
@@ -109,6 +113,8 @@ def release(trained: Trained, workspace: Workspace) -> Published:
     workspace.reporter.note("exporting to ONNX, and comparing ONNX Runtime with torch")
     model, golden = _export(trained)
     error = measure_parity(_bytes(model), golden, trained.tolerance)
+    if trained.sequences:
+        error = max(error, measure_parity(_bytes(model), _shorter(trained), trained.tolerance))
     card = _card(trained, model, error)
     name = trained.name or trained.recipe
     folder = publish(workspace.models, name, _with_card(model, card), golden, trained.plots)
@@ -120,11 +126,20 @@ def _export(trained: Trained) -> tuple[onnx.ModelProto, Golden]:
     module, outputs = trained.module.to("cpu").eval(), list(trained.outputs)
     if trained.front is None:
         golden = answer(module, trained.golden_inputs, outputs)
-        return export_graph(module, trained.golden_inputs, outputs), golden
+        return export_graph(module, trained.golden_inputs, outputs, trained.sequences), golden
     ((name, texts),) = trained.golden_inputs.items()
     counts = {COUNTS: trained.front.counts(texts)}
     golden = Golden(trained.golden_inputs, answer(module, counts, outputs).outputs)
     return trained.front.join(export_graph(module, counts, outputs), name), golden
+
+
+def _shorter(trained: Trained) -> Golden:
+    """Returns torch's answers to half of each sequence: of a length that was not traced."""
+    halves = {
+        name: array[:, : array.shape[1] // 2] if name in trained.sequences else array
+        for name, array in trained.golden_inputs.items()
+    }
+    return answer(trained.module, halves, list(trained.outputs))
 
 
 def find_published(models: Path, name: str, version: int | None) -> Published:
@@ -194,8 +209,8 @@ def release_int8(
     """
     card = model_card_pb2.ModelCard()
     card.CopyFrom(parent.card)
-    for field in ("schema_version", "metrics", "versions"):
-        card.ClearField(field)
+    for name in ("schema_version", "metrics", "versions"):
+        card.ClearField(name)
     card.metrics.update(metrics)
     card.versions.update(software())
     card.tolerance.CopyFrom(int8.tolerance)
@@ -234,6 +249,10 @@ def _card(trained: Trained, model: onnx.ModelProto, error: float) -> model_card_
             inputs=inputs,
             outputs=[_spec(value, trained.outputs) for value in model.graph.output],
             batched=True,
+            states=[
+                model_card_pb2.StatePair(input=before, output=after)
+                for before, after in trained.states.items()
+            ],
         ),
         labels=trained.labels,
         metrics=trained.metrics,

@@ -132,6 +132,21 @@ RECIPES = {
             "faces-autoencoder", "draws faces from 40 numbers", "faces", "5 min", "see its card"
         ),
         Recipe("mnist-gan", "DCGAN, draws digits", "mnist", "6 min", "87 % clear digits"),
+        Recipe(
+            "sunspots",
+            "recurrent network, forecasts a year ahead",
+            "sunspots",
+            "13 s",
+            "error 0.47 of seasonal-naive",
+        ),
+        Recipe(
+            "airline",
+            "LSTM, forecasts a month ahead",
+            "airline",
+            "15 s",
+            "error 0.32 of seasonal-naive",
+        ),
+        Recipe("text", "GRU, writes like Moby-Dick", "moby-dick", "6 min", "?"),
     )
 }
 

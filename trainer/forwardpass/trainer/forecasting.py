@@ -1,0 +1,165 @@
+"""What the recipes that forecast a series share: how forecasts are judged, drawn and published.
+
+A forecaster is published twice, from the same weights: unrolled, which takes a series of any length
+and gives the forecast after each of its values; and as its step, which takes one value and the
+state before it, and gives the state after it. A stream of steps forecasts what the unrolled network
+does, and need not send again what came before.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics.regression import R2Score
+
+from forwardpass.trainer.data.series import Floats, Series
+from forwardpass.trainer.evaluation import predict
+from forwardpass.trainer.export.release import Published, Trained, release
+from forwardpass.trainer.fit import Epoch, Rows
+from forwardpass.trainer.models.recurrent import Forecaster, LstmStep, RnnStep, states_along
+from forwardpass.trainer.plots.curves import learning_curves
+from forwardpass.trainer.plots.sequences import forecast_picture, state_along
+from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2
+
+_GOLDEN = 8
+
+
+class LastR2(R2Score):
+    """The coefficient of determination of the last forecasts, as many as there are targets."""
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Takes forecasts (n, t) and the targets of the last of them, (n, k)."""
+        super().update(predictions[:, -targets.shape[1] :].flatten(), targets.flatten())
+
+
+def training_rows(series: Series, length: int, unjudged: int, levels: Floats) -> Rows:
+    """Returns stretches of the training values, and what follows each value but the first ones.
+
+    Args:
+        series: The series.
+        length: Values in a stretch.
+        unjudged: The first values of each, after which forecasts do not count: too little is known.
+        levels: Factors that every stretch is multiplied by, each of which makes a row of it.
+    """
+    inputs, targets = (
+        (windows * levels[:, None, None]).reshape(-1, length) for windows in series.windows(length)
+    )
+    return Rows(torch.from_numpy(inputs), torch.from_numpy(targets[:, unjudged:].copy()))
+
+
+def validation_row(series: Series) -> Rows:
+    """Returns all that was known before the test values, and the last of it to be forecast."""
+    known = torch.from_numpy(series.known)[None]  # (1, t)
+    return Rows(known[:, :-1], known[:, -series.validation :])
+
+
+def walk_forward(forecaster: Forecaster, series: Series) -> Floats:
+    """Returns the forecast of each test value from all that came before it, (k)."""
+    (forecasts,) = predict(forecaster, series.values[None])  # (1, t)
+    ours: Floats = forecasts[0, -series.test - 1 : -1]
+    return ours
+
+
+def measure(forecasts: Floats, series: Series) -> dict[str, float]:
+    """Returns how far forecasts of the test values are off on average, in the series' unit.
+
+    And how far naive ones are: that each value is the one a season before it, or the last one.
+    """
+    errors = {
+        name: float(np.abs(values - series.truth).mean())
+        for name, values in (
+            ("mean_absolute_error", forecasts),
+            ("mean_absolute_error_seasonal_naive", series.repeated(series.season)),
+            ("mean_absolute_error_last_value", series.repeated(1)),
+        )
+    }
+    ours, seasonal, _ = errors.values()
+    return errors | {"ratio_to_seasonal_naive": ours / seasonal}
+
+
+def draw(
+    forecaster: Forecaster, series: Series, history: list[Epoch], title: str, ylabel: str
+) -> dict[str, bytes]:
+    """Returns the pictures by name: learning curves, forecasts, and h_t along the series.
+
+    Args:
+        forecaster: Trained.
+        series: The series.
+        history: What `fit` returned.
+        title: Of the series.
+        ylabel: What its values are, with their unit.
+    """
+    scaled = forecaster.scale(torch.from_numpy(series.values))[:, None]  # (t, 1)
+    decades = [at for at, year in enumerate(series.years) if year % series.ticks == 0]
+    return {
+        "learning-curves.png": learning_curves(history, "r2"),
+        "walk-forward.png": forecast_picture(
+            series.years,
+            series.values,
+            {
+                "the network": walk_forward(forecaster, series),
+                "a season before": series.repeated(series.season),
+            },
+            title,
+            ylabel,
+        ),
+        "hidden-state.png": state_along(
+            states_along(forecaster.cell, scaled).numpy(),
+            [(at, f"{series.years[at]:.0f}") for at in decades],
+            series.values,
+            xlabel="year",
+            title=ylabel,
+        ),
+    }
+
+
+def stretches(series: Series, length: int) -> Floats:
+    """Returns eight stretches of the series, as far from each other as can be, (8, length)."""
+    starts = np.linspace(0, len(series.values) - length, _GOLDEN).astype(int)
+    return np.stack([series.values[start : start + length] for start in starts])
+
+
+def publish_both(
+    trained: Trained, forecaster: Forecaster, series: Series, workspace: Workspace
+) -> Published:
+    """Publishes the forecaster, then its step, and returns the former.
+
+    Args:
+        trained: What the unrolled forecaster is published with.
+        forecaster: It.
+        series: What it has learned from.
+        workspace: Whose models both join; the step's is called as the recipe, with "-step".
+
+    Raises:
+        TrainerError: As `release`.
+    """
+    names = ("h", "c") if isinstance(forecaster.cell, nn.LSTM) else ("h",)
+    # The states of eight series, each read up to another place.
+    places = np.linspace(series.season, len(series.values) - 1, _GOLDEN).astype(int)
+    states: dict[str, list[Tensor]] = {name: [] for name in names}
+    for place in places:
+        read = torch.from_numpy(series.values[:place])[None]
+        for name, after in zip(names, forecaster.read(read), strict=True):
+            states[name].append(after[0])
+    state = model_card_pb2.TENSOR_ROLE_STATE
+    published = release(trained, workspace)
+    release(
+        replace(
+            trained,
+            name=f"{trained.recipe}-step",
+            description=f"{trained.description} One value a step: the state goes along.",
+            module=LstmStep(forecaster) if len(names) == 2 else RnnStep(forecaster),
+            inputs={"value": model_card_pb2.TENSOR_ROLE_FEATURES} | dict.fromkeys(names, state),
+            outputs={"forecast": model_card_pb2.TENSOR_ROLE_VALUES}
+            | {f"next_{name}": state for name in names},
+            states={name: f"next_{name}" for name in names},
+            golden_inputs={"value": series.values[places, None]}
+            | {name: torch.stack(rows).numpy() for name, rows in states.items()},
+            sequences=(),
+            plots={},
+        ),
+        workspace,
+    )
+    return published
