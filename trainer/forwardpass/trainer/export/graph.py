@@ -76,6 +76,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # torch 2.13 copies its own tree specs in a way that it has deprecated.
             warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
+            # Several inputs count the same rows, and so share the name of their axis 0.
+            warnings.filterwarnings("ignore", r"# The axis name: n will not be used", UserWarning)
             yield
     finally:
         logger.setLevel(level)
