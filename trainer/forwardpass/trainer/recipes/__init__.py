@@ -49,6 +49,11 @@ class Recipe:
         return hasattr(self._module(), "measure")
 
     @property
+    def tunable(self) -> bool:
+        """Whether it learns by `fit`, so has a validation metric; importing it imports torch."""
+        return hasattr(self._module(), "fit")
+
+    @property
     def load(self) -> Callable[..., Any]:
         """From settings and a workspace to the Dataset of a run; where it is quantizable."""
         function: Callable[..., Any] = self._module().load

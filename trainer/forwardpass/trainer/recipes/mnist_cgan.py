@@ -90,7 +90,7 @@ def run(settings: Settings, workspace: Workspace) -> Published:
         probabilities = judge(np.concatenate(images))  # (1000, 10)
         asked = np.arange(_CLASSES).repeat(_JUDGED)
         right = (probabilities.argmax(axis=1) == asked).reshape(_CLASSES, _JUDGED)
-        first, last = torch.from_numpy(latents[:2]).split(1)
+        first, last = torch.from_numpy(latents[:1]), torch.from_numpy(latents[1:2])
         source = data.source()
         source.test_rows = 0  # it is judged by what it draws
         return release(
