@@ -20,8 +20,8 @@ QUICK: dict[str, list[str]] = {
     "kernels": [],
     "xor": [],
     "digits-mlp": ["epochs=4", "limit=200"],
-    "mnist-cnn": ["epochs=1", "limit=512"],
-    "mnist-resnet": ["epochs=1", "limit=256"],
+    "mnist-cnn": ["epochs=2", "limit=512"],
+    "mnist-resnet": ["epochs=2", "limit=256"],
     "mnist-gan": ["rounds=3", "limit=256", "width=8"],
     "mnist-cgan": ["rounds=3", "limit=256", "width=8"],
 }

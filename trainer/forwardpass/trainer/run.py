@@ -48,10 +48,7 @@ class Run:
             sync_folder(self.folder)
         except OSError as error:
             draft.unlink(missing_ok=True)
-            raise RunError(
-                f"the checkpoint {path} could not be written: {error.strerror or error}. Once the "
-                "cause is mended, run the same command: it goes on from the last one."
-            ) from error
+            raise _unwritten(path, error) from error
 
     def load(self, fabric: Fabric, name: str, state: dict[str, Any]) -> bool:
         """Restores `state` in place from the checkpoint; False where there is none.
@@ -72,14 +69,29 @@ class Run:
         return True
 
     def keep_picture(self, name: str, png: bytes) -> None:
-        """Writes a picture of the run under way, over the last one of that name."""
+        """Writes a picture of the run under way, over the last one of that name.
+
+        Raises:
+            RunError: It could not be written.
+        """
         path = self.folder / name
         draft = path.with_suffix(".tmp")
-        draft.write_bytes(png)
-        draft.replace(path)
+        try:
+            draft.write_bytes(png)
+            draft.replace(path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise _unwritten(path, error) from error
 
     def _checkpoint(self, name: str) -> Path:
         return self.folder / f"{name}.checkpoint"
+
+
+def _unwritten(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{path} could not be written: {error.strerror or error}. Once the cause is mended, run "
+        "the same command: it goes on from the last checkpoint."
+    )
 
 
 def is_first_process() -> bool:
