@@ -118,7 +118,7 @@ def test_a_run_killed_after_a_checkpoint_is_taken_up(
     command = ["run", name, *QUICK[name], *places]
 
     # Killed after its first checkpoint, then two, four, ... further on, until there are no more.
-    codes = []
+    codes: list[int] = []
     while not codes or codes[-1] == -signal.SIGKILL:
         assert published(shared.models) == before
         codes.append(run_killed(command, 2 ** len(codes)))

@@ -4,13 +4,14 @@ from typing import Literal
 import pytest
 
 from forwardpass.trainer.errors import SettingError, UnknownNameError
-from forwardpass.trainer.settings import Settings, fingerprint, parse_settings
+from forwardpass.trainer.settings import Supervised, fingerprint, parse_settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knobs(Settings):
+class Knobs(Supervised):
     epochs: int = 5
     learning_rate: float = 0.1
+    dropout: float = 0.0
     preset: Literal["full", "demo"] = "full"
 
 
@@ -22,7 +23,9 @@ def test_texts_become_values_of_their_fields_types() -> None:
 
 
 def test_an_unknown_key_names_the_nearest_and_all() -> None:
-    with pytest.raises(UnknownNameError, match=r"'epoch'; did you mean 'epochs'\?.*preset, seed"):
+    with pytest.raises(
+        UnknownNameError, match=r"'epoch'; did you mean 'epochs'\?.*preset, schedule, seed"
+    ):
         parse_settings(Knobs, ["epoch=3"])
 
 
@@ -37,6 +40,9 @@ def test_an_unknown_key_names_the_nearest_and_all() -> None:
         ("learning_rate=fast", "give a number"),
         ("learning_rate=nan", "at least 0"),
         ("preset=huge", "give one of full, demo"),
+        ("dropout=1", "give a number below 1"),
+        ("devices=0", "at least 1"),
+        ("schedule=cosinus", "give one of constant, one-cycle, cosine, step"),
     ],
 )
 def test_a_value_that_cannot_be_says_what_can(pair: str, message: str) -> None:
