@@ -70,7 +70,7 @@ def alone(make_workspace: MakeWorkspace) -> Path:
 def weights(folder: Path) -> list[np.ndarray]:
     graph = onnx.load(folder / "model.onnx").graph
     arrays = [numpy_helper.to_array(tensor) for tensor in graph.initializer]
-    return [array for array in arrays if array.ndim]
+    return [array for array in arrays if array.ndim and array.dtype == np.float32]
 
 
 def assert_like(folder: Path, alone: Path) -> None:
