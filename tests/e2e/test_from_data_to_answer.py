@@ -14,7 +14,7 @@ from pyarrow import parquet
 from training import QUICK, Publish
 
 from forwardpass.artefact import Golden, draw_latents, load_golden, within
-from forwardpass.client import Client
+from forwardpass.client import Client, InvalidInput
 from forwardpass.pixels import decode_image, encode_png
 from forwardpass.server.app import Server
 from forwardpass.server.settings import Settings
@@ -244,6 +244,28 @@ def test_a_seed_draws_what_torch_draws_from_its_latents(models: Path, address: s
     assert samples is not None
     difference = samples.astype(int) - golden.outputs["images"].astype(int)
     assert np.abs(difference).max() <= 1
+
+
+def test_a_class_asked_for_is_drawn_as_torch_draws_it(models: Path, address: str) -> None:
+    golden = golden_of(models, "mnist-cgan")  # row n is class n
+    latents, images = golden.inputs["latent"], golden.outputs["images"]
+    with Client(address) as client:
+        for index, label in ((0, "0"), (7, "7")):
+            row = slice(index, index + 1)
+            by_index = client.generate("mnist-cgan", class_=index, latents=latents[row])
+            by_label = client.generate("mnist-cgan", class_=label, latents=latents[row], png=True)
+            by_seed = client.generate("mnist-cgan", class_=label, seed=0, count=golden.rows)
+            assert by_index.samples is not None
+            assert by_seed.samples is not None
+            for samples in (by_index.samples, by_seed.samples[row]):
+                difference = samples.astype(int) - images[row].astype(int)
+                assert np.abs(difference).max() <= 1
+            (png,) = by_label.images
+            np.testing.assert_array_equal(decode_image(png, channels=1), by_index.samples[0])
+        with pytest.raises(InvalidInput, match="the model takes a class"):
+            client.generate("mnist-cgan", seed=0)
+        with pytest.raises(InvalidInput, match="class 10, but the model has classes 0 to 9"):
+            client.generate("mnist-cgan", seed=0, class_=10)
 
 
 def test_the_command_line_goes_the_whole_way(models: Path, address: str, tmp_path: Path) -> None:

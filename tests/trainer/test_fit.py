@@ -12,7 +12,7 @@ from forwardpass.trainer.errors import DivergedError, RunError
 from forwardpass.trainer.fit import Rows, Task, fit, make_fabric
 from forwardpass.trainer.models.mlp import mlp
 from forwardpass.trainer.run import Run, open_run
-from forwardpass.trainer.schedules import one_cycle, two_drops
+from forwardpass.trainer.schedules import SCHEDULES, one_cycle
 from forwardpass.trainer.seeds import derive, generator, seed_everything
 from forwardpass.trainer.settings import Settings
 from forwardpass.trainer.workspace import Workspace
@@ -154,10 +154,15 @@ def test_the_cycle_rises_and_falls() -> None:
     assert factors[-1] < 0.02
 
 
-def test_two_drops_are_after_the_papers_32_000th_and_48_000th_of_64_000_steps() -> None:
-    steps = (0, 31_999, 32_000, 47_999, 48_000, 63_999)
+def test_schedules_fall_from_the_rate_as_their_names_say() -> None:
+    factors = {name: [of(done / 100) for done in range(100)] for name, of in SCHEDULES.items()}
 
-    assert [two_drops(step / 64_000) for step in steps] == [1, 1, 0.1, 0.1, 0.01, 0.01]
+    assert factors["constant"] == [1] * 100
+    assert factors["cosine"] == sorted(factors["cosine"], reverse=True)
+    assert factors["cosine"][::50] == pytest.approx([1, 0.5])
+    assert factors["cosine"][-1] < 0.001
+    assert factors["step"] == pytest.approx([1] * 50 + [0.1] * 25 + [0.01] * 25)
+    assert factors["one-cycle"][20] == 1
 
 
 def test_seeds_of_different_purposes_differ() -> None:

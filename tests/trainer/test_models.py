@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from forwardpass.trainer.models.dcgan import Sampler, discriminator, generator
+from forwardpass.trainer.models.dcgan import (
+    ConditionalDiscriminator,
+    ConditionalGenerator,
+    Sampler,
+    between,
+    discriminator,
+    generator,
+)
 from forwardpass.trainer.models.embedding import LogitsAndEmbedding, ProbabilitiesAndEmbedding
 from forwardpass.trainer.models.fashion import FashionCnn
 from forwardpass.trainer.models.kernels import KERNELS, Kernels
@@ -52,6 +59,9 @@ def test_parameter_counts() -> None:
     assert count(mlp([64, 128, 10], dropout=0.5)) == 64 * 128 + 128 + 128 * 10 + 10
     assert count(mlp(WIDTHS)) == 1_003_501  # the course's network for a curve
     assert count(LeNet(0.13, 0.31)) == 61_706
+    # One more row of the first layer's weights for each class, and one more channel.
+    assert count(ConditionalGenerator(10, 10, 32)) == count(generator(10, 32)) + 10 * 9 * 128
+    assert count(ConditionalDiscriminator(10, 32)) == count(discriminator(32)) + 10 * 16 * 32
     assert count(mnist_resnet(0.13, 0.31)) == 77_754
     assert count(FashionCnn(0.29, 0.35, dropout=0.3)) == 241_770
 
@@ -231,3 +241,24 @@ def test_kernels_are_sums_of_neighbours_rounded_and_cut() -> None:
     grey = torch.full((1, 4, 4, 3), 100, dtype=torch.uint8)
     for name, plain in zip(KERNELS, Kernels()(grey), strict=True):
         assert (plain == (0 if name == "edge_detection" else 100)).all()
+
+
+def test_the_discriminator_is_told_the_class() -> None:
+    critic = ConditionalDiscriminator(classes=10, width=4).eval()
+    images = torch.rand((2, 1, 28, 28)) * 2 - 1
+
+    same = critic(images, torch.tensor([3, 3]))
+    other = critic(images, torch.tensor([3, 4]))
+
+    assert same.shape == (2, 1)
+    assert same[0] == other[0]
+    assert same[1] != other[1]
+
+
+def test_the_way_between_two_latents_keeps_to_their_sphere() -> None:
+    first, last = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+
+    way = between(first, last, 3)
+
+    half = 2**0.5
+    torch.testing.assert_close(way, torch.tensor([[[2.0, 0.0], [half, half], [0.0, 2.0]]]))

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from training import QUICK, MakeWorkspace
 
 from forwardpass.artefact import (
     CARD_KEY,
     card_from_json,
+    draw_latents,
     load_golden,
     verify_manifest,
     within,
@@ -25,6 +27,7 @@ from forwardpass.trainer.recipes import RECIPES, cifar10_resnet, find_recipe
 from forwardpass.trainer.settings import parse_settings
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2 as pb
+from forwardpass.v1 import tensor_pb2
 from forwardpass.wire import Array
 
 Publish = Callable[[str], Published]
@@ -233,6 +236,68 @@ def test_text_names_its_characters_and_what_it_is_compared_with(publish_once: Pu
     metrics = card.metrics
     # Who knows what came before foretells better: 4.47 and 3.68 bits after all of the book.
     assert metrics["bits_per_character_bigram"] < metrics["bits_per_character_unigram"] < 5
+
+
+@pytest.mark.parametrize(
+    ("pair", "changes_weights"),
+    [
+        ("schedule=constant", True),
+        ("weight_decay=0.5", True),
+        ("dropout=0.5", True),
+        ("patience=9", False),  # it never comes to that
+    ],
+)
+def test_a_knob_changes_what_is_learned(
+    pair: str, *, changes_weights: bool, publish_once: Publish, workspace: Workspace
+) -> None:
+    recipe = find_recipe("mnist-cnn")
+    settings = parse_settings(recipe.settings, [*QUICK["mnist-cnn"], pair])
+    card = recipe.run(settings, workspace)
+
+    usual = load_golden(publish_once("mnist-cnn").folder / "golden.npz").outputs["probabilities"]
+    golden = load_golden(card.folder / "golden.npz").outputs["probabilities"]
+    assert (not np.array_equal(golden, usual)) == changes_weights
+    key, _, text = pair.partition("=")
+    assert card.card.settings[key] == text
+
+
+def test_mixed_precision_learns_as_well_and_is_on_the_card(workspace: Workspace) -> None:
+    recipe = find_recipe("digits-mlp")
+    quick = ["epochs=8", "accelerator=cpu"]
+    cards = [
+        recipe.run(parse_settings(recipe.settings, [*quick, f"precision={name}"]), workspace).card
+        for name in ("32-true", "bf16-mixed")
+    ]
+
+    whole, mixed = cards
+    assert mixed.settings["precision"] == "bf16-mixed"
+    assert whole.metrics["accuracy"] > 0.9
+    assert mixed.metrics["accuracy"] == pytest.approx(whole.metrics["accuracy"], abs=0.03)
+    # What is published computes in float32, and is another network.
+    assert {spec.data_type for spec in mixed.signature.outputs} == {tensor_pb2.DATA_TYPE_FLOAT32}
+
+
+def test_a_conditional_generator_draws_another_digit_for_another_class(
+    publish_once: Publish,
+) -> None:
+    published = publish_once("mnist-cgan")
+    session = open_session((published.folder / "model.onnx").read_bytes())
+    latents = draw_latents(0, 10, 10)
+
+    def draw(classes: NDArray[np.int64]) -> NDArray[np.uint8]:
+        images: NDArray[np.uint8] = session.run(None, {"latent": latents, "class_index": classes})[
+            0
+        ]
+        return images
+
+    images = draw(np.arange(10))
+    # A row's answer is its own, whatever class other rows have.
+    zeros = draw(np.zeros(10, np.int64))
+    np.testing.assert_array_equal(images[0], zeros[0])
+    assert all((images[row] != zeros[row]).any() for row in range(1, 10))
+    roles = [spec.role for spec in published.card.signature.inputs]
+    assert roles == [pb.TENSOR_ROLE_LATENT, pb.TENSOR_ROLE_CLASS]
+    assert list(published.card.labels) == list("0123456789")
 
 
 def test_samples_follow_their_seeds_latents(publish_once: Publish) -> None:

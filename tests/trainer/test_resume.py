@@ -1,17 +1,18 @@
 """Runs that are killed, as by `kill -9`, at chosen moments, and started again."""
 
+import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from training import QUICK
+from training import QUICK, Publish
 
-from forwardpass.trainer.export.release import Published
+from forwardpass.trainer.recipes import RECIPES
+from forwardpass.trainer.workspace import Workspace
 
 # Runs forwardpass-train, and ends itself by SIGKILL just before or after the n-th checkpoint
 # takes its place, or once the draft of the n-th is written.
@@ -44,26 +45,106 @@ main()
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "moments"),
-    [
-        # Each start gets further: nothing saved; one epoch saved; three saved; all saved, and
-        # killed while publishing (two syncs an epoch, then the artefact's).
-        ("digits-mlp", [("before", 1), ("after", 1), ("before", 3), ("sync", 5)]),
-        ("mnist-gan", [("after", 2)]),
-        ("words", [("after", 1)]),
-    ],
-)
-def test_a_killed_run_ends_as_one_that_was_not(
-    name: str,
-    moments: list[tuple[str, int]],
-    publish_once: Callable[[str], Published],
-    tmp_path: Path,
-    cache: Path,
+# Answers each line, a command of forwardpass-train and the checkpoint after which it is to be
+# killed, with how a process of its own ended; what all of them import is imported once.
+KILLING = """
+import json, os, signal, sys
+import forwardpass.trainer.recipes.digits_mlp
+from forwardpass.trainer.cli import main
+
+def run(arguments, count):
+    replace, seen = os.replace, 0
+
+    def killing_replace(source, target):
+        nonlocal seen
+        replace(source, target)
+        seen += str(target).endswith(".checkpoint")
+        if seen == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = killing_replace
+    os.dup2(2, 1)
+    sys.argv = ["forwardpass-train", *arguments]
+    main()
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        run(*json.loads(line))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+# These train nothing, so there is nothing to take up.
+UNTRAINED = {"kernels"}
+
+Kill = Callable[[list[str], int], int]
+
+
+@pytest.fixture(scope="module")
+def run_killed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kill]:
+    """Runs forwardpass-train, which is killed after so many checkpoints; returns its exit code."""
+    with (
+        (tmp_path_factory.mktemp("killed") / "log").open("wb") as log,
+        subprocess.Popen(
+            [sys.executable, "-c", KILLING],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=os.environ | {"FORWARDPASS_CACHE": str(cache)},
+        ) as process,
+    ):
+        orders, answers = process.stdin, process.stdout
+        assert orders
+        assert answers
+
+        def run(arguments: list[str], checkpoints: int) -> int:
+            orders.write(json.dumps([arguments, checkpoints]) + "\n")
+            orders.flush()
+            return int(answers.readline())
+
+        yield run
+        orders.close()
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - UNTRAINED))
+def test_a_run_killed_after_a_checkpoint_is_taken_up(
+    name: str, run_killed: Kill, publish_once: Publish, shared: Workspace, tmp_path: Path
 ) -> None:
     uninterrupted = publish_once(name).folder
-    if name == "mnist-gan":
-        shutil.copytree(publish_once("mnist-cnn").folder, tmp_path / "models/mnist-cnn/1")
+    before = published(shared.models)
+    # Into the repository where what a recipe builds on is.
+    places = ["--models", str(shared.models), "--runs", str(tmp_path / "runs")]
+    command = ["run", name, *QUICK[name], *places]
+
+    # Killed after its first checkpoint, then two, four, ... further on, until there are no more.
+    codes: list[int] = []
+    while not codes or codes[-1] == -signal.SIGKILL:
+        assert published(shared.models) == before
+        codes.append(run_killed(command, 2 ** len(codes)))
+
+    assert len(codes) > 1
+    assert codes[-1] == 0
+    (resumed,) = published(shared.models) - before
+    for file in ("model.onnx", "golden.npz"):
+        assert (resumed / file).read_bytes() == (uninterrupted / file).read_bytes()
+    assert not list(tmp_path.glob("runs/*/*/*.checkpoint"))
+
+
+def published(models: Path) -> set[Path]:
+    return {path for path in models.glob("*/*") if path.name.isdecimal()}
+
+
+# Each start gets further: nothing saved; one epoch saved; three saved; all saved, and killed while
+# publishing (two syncs an epoch, then the artefact's).
+MOMENTS = [("before", 1), ("after", 1), ("before", 3), ("sync", 5)]
+
+
+def test_a_run_may_be_killed_at_any_moment(
+    publish_once: Publish, tmp_path: Path, cache: Path
+) -> None:
+    name = "digits-mlp"
+    uninterrupted = publish_once(name).folder
     command = ["run", name, *QUICK[name], "--models", "models", "--runs", "runs"]
     environment = os.environ | {"FORWARDPASS_CACHE": str(cache)}
 
@@ -77,7 +158,7 @@ def test_a_killed_run_ends_as_one_that_was_not(
             check=False,
         )
 
-    for moment, count in moments:
+    for moment, count in MOMENTS:
         killed = start(moment, count)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not list(tmp_path.glob(f"models/{name}/[0-9]*"))

@@ -4,13 +4,14 @@ from typing import Literal
 import pytest
 
 from forwardpass.trainer.errors import SettingError, UnknownNameError
-from forwardpass.trainer.settings import Settings, Widths, fingerprint, parse_settings
+from forwardpass.trainer.settings import Settings, Supervised, Widths, fingerprint, parse_settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knobs(Settings):
+class Knobs(Supervised):
     epochs: int = 5
     learning_rate: float = 0.1
+    dropout: float = 0.0
     preset: Literal["full", "demo"] = "full"
     hidden: Widths = (4, 2)
 
@@ -31,7 +32,9 @@ def test_widths_are_typed_as_networks_are_named(text: str, widths: tuple[int, ..
 
 
 def test_an_unknown_key_names_the_nearest_and_all() -> None:
-    with pytest.raises(UnknownNameError, match=r"'epoch'; did you mean 'epochs'\?.*preset, seed"):
+    with pytest.raises(
+        UnknownNameError, match=r"'epoch'; did you mean 'epochs'\?.*preset, schedule, seed"
+    ):
         parse_settings(Knobs, ["epoch=3"])
 
 
@@ -48,6 +51,9 @@ def test_an_unknown_key_names_the_nearest_and_all() -> None:
         ("preset=huge", "give one of full, demo"),
         ("hidden=4,2", "hidden=4,2: give widths, such as 4-2"),
         ("hidden=4-0", "hidden=4-0: give widths of at least 1"),
+        ("dropout=1", "give a number below 1"),
+        ("devices=0", "at least 1"),
+        ("schedule=cosinus", "give one of constant, one-cycle, cosine, step"),
     ],
 )
 def test_a_value_that_cannot_be_says_what_can(pair: str, message: str) -> None:

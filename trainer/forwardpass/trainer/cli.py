@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from forwardpass.trainer.errors import TrainerError
-from forwardpass.trainer.recipes import RECIPES, find_recipe
+from forwardpass.trainer.recipes import RECIPES, Recipe, find_recipe
 
 if TYPE_CHECKING:
     from forwardpass.trainer.export.release import Published
+    from forwardpass.trainer.workspace import Workspace
 
 # Results go to standard output; progress and errors to standard error. In a file or a pipe there is
 # no width to keep to.
@@ -73,6 +74,14 @@ def run(
     cache: Cache,
     models: Models = Path("models"),
     runs: Annotated[Path, typer.Option(help="Where checkpoints are kept.")] = Path("runs"),
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE,VALUE",
+            help="Train with each value, or each combination where given more than once, and "
+            "publish the best on validation rows.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Trains a recipe's model and publishes its next version in MODELS/RECIPE/.
@@ -81,15 +90,29 @@ def run(
     settings. An unknown key is answered with the keys there are.
 
     Example: forwardpass-train run mnist-cnn seed=1 epochs=3 --models models
+
+    Example: forwardpass-train run digits-mlp --sweep learning_rate=1e-4,1e-3,1e-2
     """
+    from forwardpass.trainer.errors import WithheldError
     from forwardpass.trainer.progress import Reporter
+    from forwardpass.trainer.run import is_first_process
     from forwardpass.trainer.settings import parse_settings
     from forwardpass.trainer.workspace import Workspace
 
     found = find_recipe(recipe)
-    chosen = parse_settings(found.settings, settings or [])
-    workspace = Workspace(models=models, runs=runs, cache=cache, reporter=Reporter(_err))
-    published: Published = found.run(chosen, workspace)
+    first = is_first_process()
+    console = _err if first else Console(stderr=True, quiet=True)
+    workspace = Workspace(
+        models=models, runs=runs, cache=cache, reporter=Reporter(console), publishes=first
+    )
+    try:
+        if sweep:
+            _sweep(found, settings or [], sweep, workspace, as_json=as_json)
+            return
+        chosen = parse_settings(found.settings, settings or [])
+        published: Published = found.run(chosen, workspace)
+    except WithheldError:
+        return  # this process helped the first one, which publishes
     _show(_facts(published), published.card.recipe, as_json=as_json)
 
 
@@ -216,6 +239,36 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     _err.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
+
+
+def _sweep(
+    recipe: Recipe,
+    settings: Sequence[str],
+    swept: Sequence[str],
+    workspace: "Workspace",
+    *,
+    as_json: bool,
+) -> None:
+    from forwardpass.trainer.sweep import grid, row, sweep
+
+    made = sweep(recipe, grid(recipe.settings, settings, swept), workspace)
+    rows = [row(outcome) for outcome in made.outcomes]
+    facts = _facts(made.published)
+    if as_json:
+        _print_json(facts | {"sweep": rows, "sweep_picture": os.fspath(made.picture)})
+        return
+    # The best one has every column; where training diverged, the measures are empty.
+    columns = list(row(made.best))
+    table = Table(*(name.replace("_", " ") for name in columns), box=None, header_style="bold")
+    for outcome, cells in zip(made.outcomes, rows, strict=True):
+        style = "bold green" if outcome is made.best else None
+        table.add_row(*(_cell(cells.get(name, "diverged")) for name in columns), style=style)
+    _out.print(table)
+    _show({"sweep": os.fspath(made.picture)} | facts, recipe.name, as_json=False)
+
+
+def _cell(value: str | float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _publish_untrained(name: str, models: Path, seed: int) -> "Published":

@@ -15,19 +15,19 @@ Answer = Callable[[Array], list[Array]]
 
 
 @torch.inference_mode()
-def predict(module: nn.Module, inputs: Array, rows: int = 1000) -> list[Array]:
-    """Returns each of the module's outputs for all inputs, computed so many rows at a time.
+def predict(module: nn.Module, *inputs: Array, rows: int = 1000) -> list[Array]:
+    """Returns each of the module's outputs for all rows, computed so many at a time.
 
     Args:
-        module: Put into evaluation mode; takes one input.
-        inputs: (n, ...).
+        module: Put into evaluation mode.
+        inputs: What it takes, in forward's order: (n, ...) each.
         rows: In one run, which bounds memory.
     """
     module.eval()
     device = next(module.parameters()).device
     parts = []
-    for batch in torch.split(torch.from_numpy(inputs), rows):
-        answers = module(batch.to(device))
+    for batch in zip(*(torch.split(torch.from_numpy(a), rows) for a in inputs), strict=True):
+        answers = module(*(tensor.to(device) for tensor in batch))
         parts.append((answers,) if isinstance(answers, torch.Tensor) else answers)
     return [torch.cat(output).cpu().numpy() for output in zip(*parts, strict=True)]
 

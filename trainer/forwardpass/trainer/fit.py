@@ -7,7 +7,8 @@ and started again ends with the same weights, bit for bit, as one that was not.
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +19,40 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
 
 from forwardpass.trainer.averaging import follow
-from forwardpass.trainer.errors import DivergedError
+from forwardpass.trainer.errors import DivergedError, SettingError
 from forwardpass.trainer.progress import Reporter
 from forwardpass.trainer.run import Run
+from forwardpass.trainer.schedules import Schedule, constant
 from forwardpass.trainer.seeds import generator, seed_everything
-from forwardpass.trainer.settings import Settings
+from forwardpass.trainer.settings import Settings, Supervised
 
 # What one epoch measured, by name: "train_loss", "validation_accuracy" and so on.
 Epoch = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """How a model that was fitted did on the validation rows.
+
+    Attributes:
+        metric: The metric's name, such as "accuracy"; greater is better.
+        history: What each epoch measured.
+        chosen: The epoch whose weights the model has, from 0.
+    """
+
+    metric: str
+    history: Sequence[Epoch]
+    chosen: int
+
+    @property
+    def score(self) -> float:
+        """The metric after the chosen epoch."""
+        return self.history[self.chosen][f"validation_{self.metric}"]
+
+    @property
+    def loss(self) -> float:
+        """The validation loss after the chosen epoch."""
+        return self.history[self.chosen]["validation_loss"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +70,6 @@ def _unchanged(inputs: Tensor, _: torch.Generator) -> Tensor:
     return inputs
 
 
-def _constant(_: float) -> float:
-    return 1.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """What `fit` does to a model.
@@ -55,7 +78,7 @@ class Task:
         model: From inputs to predictions; trained in place.
         train: What it learns from.
         validation: What each epoch is judged on.
-        loss: (predictions, targets) -> scalar.
+        loss: (predictions, targets) -> scalar, the mean over the rows.
         metric: Takes (predictions, targets) of the validation rows; greater is better.
         metric_name: What it is called, such as "accuracy".
         optimizer: Over the model's parameters; its learning rate is what `schedule` multiplies.
@@ -79,7 +102,7 @@ class Task:
     optimizer: Optimizer
     epochs: int
     batch_size: int
-    schedule: Callable[[float], float] = _constant
+    schedule: Schedule = constant
     augment: Callable[[Tensor, torch.Generator], Tensor] = _unchanged
     average: float = 0.0
     patience: int = 0
@@ -87,8 +110,27 @@ class Task:
 
 
 def make_fabric(settings: Settings) -> Fabric:
-    """Returns Fabric on one device of the kind, and in the precision, that the settings ask for."""
-    fabric = Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
+    """Returns Fabric on devices of the kind, and in the precision, that the settings ask for.
+
+    For more than one device, and where torchrun did not, it starts further processes with the same
+    command line as this one.
+
+    Raises:
+        SettingError: The processes that torchrun started are not as many as the devices.
+    """
+    devices = settings.devices if isinstance(settings, Supervised) else 1
+    processes = int(os.environ.get("WORLD_SIZE", devices))
+    if processes != devices:
+        raise SettingError(
+            f"devices={devices}, but this is one of {processes} processes: give devices={processes}"
+            " where the recipe has that setting, or start one process"
+        )
+    fabric = Fabric(
+        accelerator=settings.accelerator,
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        precision=settings.precision,
+    )
     fabric.launch()
     return fabric
 
@@ -98,7 +140,11 @@ def fit(
 ) -> list[Epoch]:
     """Trains the task's model, and leaves in it the weights of its best epoch, on the CPU.
 
-    Takes up the run's checkpoint where there is one.
+    Takes up the run's checkpoint where there is one. Of several processes each takes its share of
+    every batch's rows, and their gradients are averaged by rows: the weights are those of one
+    process but for the order of sums, unless the model looks at more than a row at a time (batch
+    normalisation sees a process's own rows) or draws random numbers itself (dropout draws others in
+    each process). The first process judges each epoch.
 
     Args:
         task: What to do.
@@ -129,7 +175,7 @@ def fit(
     }
     if run.load(fabric, name, state):
         reporter.note(f"resumed after epoch {len(state['history'])} from {run.folder}")
-    judged = averaged if task.average else model
+    judged = averaged if task.average else task.model
     steps = math.ceil(len(task.train) / task.batch_size)
     history: list[Epoch] = state["history"]
 
@@ -138,18 +184,20 @@ def fit(
             if task.patience and epoch - state["best_epoch"] > task.patience:
                 reporter.note(f"stopped: nothing better in {task.patience} epochs")
                 break
-            seed_everything(settings.seed, name, "epoch", epoch)  # dropout
+            others = (fabric.global_rank,) if fabric.global_rank else ()
+            seed_everything(settings.seed, name, "epoch", epoch, *others)  # dropout
             draws = generator(settings.seed, name, "augment", epoch)
-            losses = MeanMetric().to(fabric.device)
+            losses = MeanMetric(sync_on_compute=False).to(fabric.device)
             model.train()
             for step, batch in enumerate(_batches(task, settings.seed, name, epoch)):
                 factor = task.schedule((epoch * steps + step) / (task.epochs * steps))
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * factor
-                inputs = fabric.to_device(task.augment(task.train.inputs[batch], draws))
-                targets = fabric.to_device(task.train.targets[batch])
-                loss = task.loss(model(inputs), targets)
-                value = loss.item()
+                mine, weight = _share(len(batch), fabric)
+                inputs = fabric.to_device(task.augment(task.train.inputs[batch], draws)[mine])
+                targets = fabric.to_device(task.train.targets[batch][mine])
+                loss = task.loss(model(inputs), targets) * weight
+                value = _mean(loss.detach(), fabric)
                 _check_finite(value, f"at step {step + 1} of epoch {epoch + 1}", optimizer)
                 optimizer.zero_grad()
                 fabric.backward(loss)
@@ -158,7 +206,8 @@ def fit(
                     follow(averaged, task.model, task.average, epoch * steps + step)
                 losses.update(value, weight=len(batch))
                 bar.step(epoch, value)
-            validation_loss, metric = _validate(task, fabric, judged)
+            measured = _validate(task, fabric, judged) if fabric.is_global_zero else (0.0, 0.0)
+            validation_loss, metric = fabric.broadcast(measured)
             _check_finite(validation_loss, f"on validation after epoch {epoch + 1}", optimizer)
             history.append(
                 {
@@ -175,8 +224,10 @@ def fit(
             run.save(fabric, name, state)
             bar.epoch(epoch, history[-1])
     kept = judged.state_dict() if task.keep_last else state["best"]
-    task.model.to("cpu").load_state_dict(kept)
+    task.model.to("cpu").load_state_dict(fabric.broadcast(kept))
     task.model.eval()
+    chosen = len(history) - 1 if task.keep_last else state["best_epoch"]
+    reporter.fitted(Fitted(task.metric_name, history, chosen))
     return history
 
 
@@ -189,17 +240,41 @@ def _check_finite(loss: float, where: str, optimizer: Optimizer) -> None:
         )
 
 
+def _share(rows: int, fabric: Fabric) -> tuple[slice, float]:
+    """Returns which of a batch's rows are this process's, and what their mean loss weighs.
+
+    The weights make the mean over processes that of all rows. A process that gets none takes the
+    first row, which weighs nothing, since all have to take the step.
+    """
+    if fabric.global_rank >= rows:
+        return slice(0, 1), 0.0
+    own = len(range(fabric.global_rank, rows, fabric.world_size))
+    return slice(fabric.global_rank, None, fabric.world_size), own * fabric.world_size / rows
+
+
+def _mean(value: Tensor, fabric: Fabric) -> float:
+    mean = fabric.all_reduce(value, reduce_op="mean")
+    assert isinstance(mean, Tensor)
+    return mean.item()
+
+
 def _batches(task: Task, seed: int, name: str, epoch: int) -> Iterator[Tensor]:
     order = torch.randperm(len(task.train), generator=generator(seed, name, "order", epoch))
     return iter(torch.split(order, task.batch_size))
+
+
+def _judges_alone() -> bool:
+    """Keeps a metric from waiting for processes that judge nothing."""
+    return False
 
 
 @torch.no_grad()
 def _validate(task: Task, fabric: Fabric, model: nn.Module) -> tuple[float, float]:
     model.eval()
     metric = task.metric.to(fabric.device)
+    metric.distributed_available_fn = _judges_alone
     # By default a mean leaves NaN out, and a ruined model would look well.
-    losses = MeanMetric(nan_strategy="disable").to(fabric.device)
+    losses = MeanMetric(nan_strategy="disable", sync_on_compute=False).to(fabric.device)
     metric.reset()
     rows = task.validation
     for inputs, targets in zip(

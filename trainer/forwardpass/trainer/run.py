@@ -1,5 +1,7 @@
 """One run's folder: RUNS/<recipe>/<fingerprint>/, its checkpoints and its pictures.
 
+Where several processes share a run, the first alone writes there.
+
 A checkpoint is written beside the old one, synced, and renamed over it: whoever looks sees the old
 or the new, whole. The run that ends without an error takes its checkpoints away; one that did not
 end is found by the same settings and goes on.
@@ -27,7 +29,7 @@ class Run:
         """Replaces the checkpoint of that name; the old one stays if this fails.
 
         Args:
-            fabric: Turns modules and optimizers into their states.
+            fabric: Turns modules and optimizers into their states, in every process of the run.
             name: One of the run's loops, such as "fit".
             state: Modules, optimizers, tensors and plain values by name.
 
@@ -38,16 +40,15 @@ class Run:
         draft = path.with_suffix(".tmp")
         try:
             fabric.save(draft, state)
+            if not fabric.is_global_zero:
+                return
             with draft.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(draft, path)  # noqa: PTH105 - paired with os.fsync
             sync_folder(self.folder)
         except OSError as error:
             draft.unlink(missing_ok=True)
-            raise RunError(
-                f"the checkpoint {path} could not be written: {error.strerror or error}. Once the "
-                "cause is mended, run the same command: it goes on from the last one."
-            ) from error
+            raise _unwritten(path, error) from error
 
     def load(self, fabric: Fabric, name: str, state: dict[str, Any]) -> bool:
         """Restores `state` in place from the checkpoint; False where there is none.
@@ -68,14 +69,37 @@ class Run:
         return True
 
     def keep_picture(self, name: str, png: bytes) -> None:
-        """Writes a picture of the run under way, over the last one of that name."""
+        """Writes a picture of the run under way, over the last one of that name.
+
+        Raises:
+            RunError: It could not be written.
+        """
         path = self.folder / name
         draft = path.with_suffix(".tmp")
-        draft.write_bytes(png)
-        draft.replace(path)
+        try:
+            draft.write_bytes(png)
+            draft.replace(path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise _unwritten(path, error) from error
 
     def _checkpoint(self, name: str) -> Path:
         return self.folder / f"{name}.checkpoint"
+
+
+def _unwritten(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{path} could not be written: {error.strerror or error}. Once the cause is mended, run "
+        "the same command: it goes on from the last checkpoint."
+    )
+
+
+def is_first_process() -> bool:
+    """Whether this process is the first, or the only one, of those that share a run.
+
+    torchrun tells each its number before it starts, and so does Fabric those that it starts itself.
+    """
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 @contextmanager
@@ -83,8 +107,11 @@ def open_run(folder: Path) -> Iterator[Run]:
     """Holds a run's folder; leaving without an error removes its checkpoints.
 
     Raises:
-        RunError: Another process holds it.
+        RunError: Another run's process holds it.
     """
+    if not is_first_process():  # the first holds it for all
+        yield Run(folder)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:

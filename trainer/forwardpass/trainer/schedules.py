@@ -4,6 +4,16 @@ Pure functions, so that a resumed run needs no scheduler state.
 """
 
 import math
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+Schedule: TypeAlias = Callable[[float], float]
+ScheduleName: TypeAlias = Literal["constant", "one-cycle", "cosine", "step"]
+
+
+def constant(_: float) -> float:
+    """Stays at 1."""
+    return 1.0
 
 
 def one_cycle(done: float, *, warm: float = 0.2, floor: float = 0.01) -> float:
@@ -22,15 +32,32 @@ def one_cycle(done: float, *, warm: float = 0.2, floor: float = 0.01) -> float:
     return floor + (1 - floor) * (1 + math.cos(math.pi * falling)) / 2
 
 
-def two_drops(done: float) -> float:
-    """Stays at 1 until half of the steps are done, then at 0.1, and at 0.01 in the last quarter.
+def cosine(done: float) -> float:
+    """Falls from 1 to 0 along half a cosine.
 
-    He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2015, section 4.2: after
-    32,000 and 48,000 steps of 64,000.
+    After Loshchilov and Hutter, "SGDR: Stochastic gradient descent with warm restarts", 2016,
+    without the restarts.
 
     Args:
         done: Fraction of all steps done, in [0, 1).
     """
-    if done < 1 / 2:
-        return 1.0
-    return 0.1 if done < 3 / 4 else 0.01
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def step(done: float) -> float:
+    """Is a tenth after half of the steps, and a tenth of that after three quarters.
+
+    After He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2015, section 4.2.
+
+    Args:
+        done: Fraction of all steps done, in [0, 1).
+    """
+    return 0.1 ** ((done >= 0.5) + (done >= 0.75))
+
+
+SCHEDULES: dict[ScheduleName, Schedule] = {
+    "constant": constant,
+    "one-cycle": one_cycle,
+    "cosine": cosine,
+    "step": step,
+}

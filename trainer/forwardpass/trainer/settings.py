@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from forwardpass.trainer.errors import SettingError, UnknownNameError
+from forwardpass.trainer.schedules import ScheduleName
 
 # A whole number that is not 0 by itself makes no sense at 0, but for these, which 0 turns off.
 _OFF_AT_ZERO = ("patience", "shift")
 
 # Units of each hidden layer, typed as 4-2; without any there is no hidden layer.
 Widths = tuple[int, ...]
+# Shares of something, of which all would leave nothing.
+_BELOW_ONE = ("dropout", "average")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,8 @@ class Settings:
     """What every recipe has. A recipe's own class adds its knobs.
 
     Raises:
-        SettingError: A number is negative, not finite, or 0 where at least 1 is needed.
+        SettingError: A number is negative, not finite, 0 where at least 1 is needed, or 1 or more
+            where a share is.
     """
 
     seed: int = 0  # every random number of the run derives from it
@@ -39,10 +43,28 @@ class Settings:
                 least = 1 if counts and field.default else 0
                 if not math.isfinite(value) or value < least:
                     raise SettingError(f"{field.name}={value}: give a number of at least {least}")
+                if field.name in _BELOW_ONE and value >= 1:
+                    raise SettingError(f"{field.name}={value}: give a number below 1")
 
     def as_text(self) -> dict[str, str]:
         """Returns each setting by name, as a person would type it."""
         return {key: _text(value) for key, value in dataclasses.asdict(self).items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Supervised(Settings):
+    """What every recipe has besides that learns by `fit`, with defaults of its own.
+
+    Dropout is a knob of the networks that have a place for it.
+    """
+
+    epochs: int = 10  # at most; see patience
+    batch_size: int = 64  # rows of a step, over all processes
+    learning_rate: float = 1e-3  # the highest; see schedule
+    weight_decay: float = 0.01  # share of each weight that AdamW takes off a step, times the rate
+    schedule: ScheduleName = "one-cycle"  # how the learning rate goes
+    patience: int = 0  # epochs without a better validation metric before stopping; 0 for never
+    devices: int = 1  # processes that share each step's rows
 
 
 S = TypeVar("S", bound=Settings)

@@ -15,9 +15,12 @@ class Workspace:
         runs: Checkpoints and pictures of runs, as RUNS/<recipe>/<fingerprint>/.
         cache: Data that was fetched.
         reporter: Where progress is told.
+        publishes: False where a run is to be trained, and no more: one of a sweep, or one of the
+            processes that share a run but for the first.
     """
 
     models: Path
     runs: Path
     cache: Path
     reporter: Reporter
+    publishes: bool = True

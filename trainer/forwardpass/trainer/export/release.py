@@ -23,7 +23,12 @@ from forwardpass.artefact import (
     read_graph,
     verify_manifest,
 )
-from forwardpass.trainer.errors import PublishError, QuantizeError, UnknownNameError
+from forwardpass.trainer.errors import (
+    PublishError,
+    QuantizeError,
+    UnknownNameError,
+    WithheldError,
+)
 from forwardpass.trainer.export.front import COUNTS, Front
 from forwardpass.trainer.export.graph import export_graph
 from forwardpass.trainer.export.int8 import Int8
@@ -106,10 +111,13 @@ def release(trained: Trained, workspace: Workspace) -> Published:
     """Publishes the next version of the model, if ONNX Runtime answers from it as torch does.
 
     Raises:
+        WithheldError: The workspace is one that nothing is published from.
         ParityError: It does not.
         PublishError: The version could not be written, or no server would load it.
         TrainerError: The module cannot be expressed in ONNX.
     """
+    if not workspace.publishes:
+        raise WithheldError(f"{trained.recipe} was trained, and nothing was published")
     workspace.reporter.note("exporting to ONNX, and comparing ONNX Runtime with torch")
     model, golden = _export(trained)
     error = measure_parity(_bytes(model), golden, trained.tolerance)

@@ -16,15 +16,17 @@ class LeNet(EmbeddingNetwork):
     Args:
         mean: Of the training set's pixels, in [0, 1].
         deviation: Their standard deviation.
+        dropout: Share of what F6 gives that is zeroed in training, in [0, 1).
     """
 
-    def __init__(self, mean: float, deviation: float) -> None:
+    def __init__(self, mean: float, deviation: float, dropout: float = 0.0) -> None:
         super().__init__()
         self.normalize = Normalize(mean, deviation)
         self.c1 = nn.Conv2d(1, 6, 5)
         self.c3 = nn.Conv2d(6, 16, 5)
         self.c5 = nn.Linear(400, 120)
         self.f6 = nn.Linear(120, 84)
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(84, 10)
         # What black becomes: the paper's border of two pixels is background.
         self.black = -mean / deviation
@@ -41,5 +43,5 @@ class LeNet(EmbeddingNetwork):
 
     def forward(self, image: Tensor) -> Tensor:
         """From uint8 (n, 28, 28, 1) to logits (n, 10)."""
-        logits: Tensor = self.head(self.embed(image))
+        logits: Tensor = self.head(self.dropout(self.embed(image)))
         return logits

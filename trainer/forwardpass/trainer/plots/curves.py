@@ -1,5 +1,6 @@
 """How training went."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
@@ -35,21 +36,25 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> byte
 
 
 def adversarial_curves(history: Sequence[Mapping[str, float]]) -> bytes:
-    """Draws the mean losses of a generator and its discriminator over each epoch.
+    """Draws the mean losses of a generator and its discriminator over each round.
 
     Args:
-        history: Epochs with "generator_loss" and "discriminator_loss".
+        history: Rounds with "generator_loss" and "discriminator_loss", as `play` returns them.
     """
-    epochs = range(1, len(history) + 1)
+    rounds = range(1, len(history) + 1)
+    # A discriminator that can but guess gives odds of 1 to 1 to everything.
+    players = (("generator", TRAIN, math.log(2)), ("discriminator", VALIDATION, 2 * math.log(2)))
     with drawing(7, 3.8) as figure:
         axes = figure.subplots()
-        for name, colour in (("generator", TRAIN), ("discriminator", VALIDATION)):
-            values = [epoch[f"{name}_loss"] for epoch in history]
-            axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=name)
+        for name, colour, guessed in players:
+            values = [each[f"{name}_loss"] for each in history]
+            axes.plot(rounds, values, color=colour, marker="o", markersize=3, label=name)
+            axes.axhline(guessed, color=colour, linestyle=":", linewidth=1)
         axes.set(
-            title="Neither should win: losses of the two players",
-            xlabel="epoch",
-            ylabel="mean hinge loss a batch",
+            title="Neither should win: losses of the two players\n"
+            "(dotted: where the discriminator can but guess)",
+            xlabel="round of up to 750 steps",
+            ylabel="mean loss a batch, in nats",
         )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()

@@ -22,6 +22,29 @@ def sample_grid(images: NDArray[np.uint8], columns: int, scale: int = 2) -> byte
     return encode_png(grid.repeat(scale, axis=0).repeat(scale, axis=1))
 
 
+def rows_of_images(
+    images: NDArray[np.uint8], labels: Sequence[str], title: str, across: str
+) -> bytes:
+    """Draws rows of images, each with its name in front.
+
+    Args:
+        images: uint8 (rows, columns, height, width, 1).
+        labels: Of each row.
+        title: What is to be seen.
+        across: What changes, or what is the same, along a row.
+    """
+    rows, columns, height, width, _ = images.shape
+    grid = image_grid(images.reshape(-1, height, width, 1), columns)[..., 0]
+    with drawing(0.55 * columns + 1, 0.55 * rows + 0.9) as figure:
+        axes = figure.subplots()
+        axes.imshow(grid, cmap="gray", vmin=0, vmax=255)
+        axes.set_yticks((np.arange(rows) + 0.5) * grid.shape[0] / rows, labels)
+        axes.set_xticks([])
+        axes.grid(visible=False)
+        axes.set(title=title, xlabel=across)
+        return to_png(figure)
+
+
 def worst_mistakes(
     images: NDArray[np.uint8],
     probabilities: NDArray[np.float32],

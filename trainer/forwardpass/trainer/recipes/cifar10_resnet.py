@@ -1,6 +1,5 @@
 """cifar10-resnet: the residual network that its paper trained on CIFAR-10, in minutes on a CPU."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -23,7 +22,7 @@ from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.pictures import first_layer_filters, worst_mistakes
 from forwardpass.trainer.run import open_run
-from forwardpass.trainer.schedules import one_cycle, two_drops
+from forwardpass.trainer.schedules import Schedule, one_cycle, step
 from forwardpass.trainer.seeds import seed_everything
 from forwardpass.trainer.settings import Settings as BaseSettings
 from forwardpass.trainer.settings import fingerprint
@@ -45,7 +44,7 @@ class Preset:
 
     epochs: int
     learning_rate: float
-    schedule: Callable[[float], float]
+    schedule: Schedule
     weight_decay: float
     nesterov: bool
 
@@ -53,7 +52,7 @@ class Preset:
 PRESETS = {
     "short": Preset(13, 0.2, one_cycle, 5e-4, nesterov=True),
     # Section 4.2 of the paper: 64,000 steps, which are 181.8 epochs.
-    "paper": Preset(182, 0.1, two_drops, 1e-4, nesterov=False),
+    "paper": Preset(182, 0.1, step, 1e-4, nesterov=False),
 }
 
 

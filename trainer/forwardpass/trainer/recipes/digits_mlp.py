@@ -20,10 +20,9 @@ from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.pictures import worst_mistakes
 from forwardpass.trainer.run import open_run
-from forwardpass.trainer.schedules import one_cycle
+from forwardpass.trainer.schedules import SCHEDULES
 from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
+from forwardpass.trainer.settings import Supervised, fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -32,19 +31,19 @@ MEAN, DEVIATION = 0.305, 0.376
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(BaseSettings):
+class Settings(Supervised):
     """Knobs of digits-mlp."""
 
-    epochs: int = 80  # at most; see patience
+    epochs: int = 80
     batch_size: int = 32
-    learning_rate: float = 3e-3  # at the top of the cycle
+    learning_rate: float = 3e-3
     width: int = 128  # units in each of the two hidden layers
     dropout: float = 0.2  # share of hidden values zeroed in training
     shift: float = 0.5  # pixels that a training image is moved by at most
     degrees: float = 8  # by which it is turned at most
     scale: float = 0.08  # by which it grows or shrinks at most
     average: float = 0.99  # decay a step of the weights' moving average, which is published
-    patience: int = 20  # epochs without a better validation accuracy before stopping
+    patience: int = 20
 
 
 def load(settings: Settings, workspace: Workspace) -> Dataset:
@@ -79,10 +78,14 @@ def run(settings: Settings, workspace: Workspace) -> Published:
                 loss=functional.cross_entropy,
                 metric=MulticlassAccuracy(10, average="micro"),
                 metric_name="accuracy",
-                optimizer=torch.optim.AdamW(network.parameters(), settings.learning_rate),
+                optimizer=torch.optim.AdamW(
+                    network.parameters(),
+                    settings.learning_rate,
+                    weight_decay=settings.weight_decay,
+                ),
                 epochs=settings.epochs,
                 batch_size=settings.batch_size,
-                schedule=one_cycle,
+                schedule=SCHEDULES[settings.schedule],
                 augment=partial(
                     jitter, shift=settings.shift, degrees=settings.degrees, scale=settings.scale
                 ),

@@ -19,25 +19,24 @@ from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.pictures import first_layer_filters, worst_mistakes
 from forwardpass.trainer.run import open_run
-from forwardpass.trainer.schedules import one_cycle
+from forwardpass.trainer.schedules import SCHEDULES
 from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
+from forwardpass.trainer.settings import Supervised, fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(BaseSettings):
+class Settings(Supervised):
     """Knobs of mnist-cnn."""
 
     epochs: int = 12
     batch_size: int = 64
-    learning_rate: float = 3e-3  # at the top of the cycle
+    learning_rate: float = 3e-3
+    dropout: float = 0.0  # share of the last hidden values zeroed in training
     shift: float = 1.5  # pixels that a training image is moved by at most
     degrees: float = 10  # by which it is turned at most
     scale: float = 0.1  # by which it grows or shrinks at most
-    patience: int = 0  # epochs without a better validation accuracy before stopping; 0 for never
 
 
 def load(settings: Settings, workspace: Workspace) -> Dataset:
@@ -56,7 +55,7 @@ def run(settings: Settings, workspace: Workspace) -> Published:
     data = load(settings, workspace)
 
     seed_everything(settings.seed, "weights")
-    network = LeNet(mnist.MEAN, mnist.DEVIATION)
+    network = LeNet(mnist.MEAN, mnist.DEVIATION, settings.dropout)
 
     key = fingerprint("mnist-cnn", settings, data.digest(), software())
     with open_run(workspace.runs / "mnist-cnn" / key) as folder:
@@ -68,10 +67,14 @@ def run(settings: Settings, workspace: Workspace) -> Published:
                 loss=functional.cross_entropy,
                 metric=MulticlassAccuracy(10, average="micro"),
                 metric_name="accuracy",
-                optimizer=torch.optim.AdamW(network.parameters(), settings.learning_rate),
+                optimizer=torch.optim.AdamW(
+                    network.parameters(),
+                    settings.learning_rate,
+                    weight_decay=settings.weight_decay,
+                ),
                 epochs=settings.epochs,
                 batch_size=settings.batch_size,
-                schedule=one_cycle,
+                schedule=SCHEDULES[settings.schedule],
                 augment=partial(
                     jitter, shift=settings.shift, degrees=settings.degrees, scale=settings.scale
                 ),

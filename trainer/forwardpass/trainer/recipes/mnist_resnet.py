@@ -20,10 +20,9 @@ from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.embedding import embedding_map
 from forwardpass.trainer.run import open_run
-from forwardpass.trainer.schedules import one_cycle
+from forwardpass.trainer.schedules import SCHEDULES
 from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
+from forwardpass.trainer.settings import Supervised, fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -33,16 +32,15 @@ _MAP_ROWS = 3_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(BaseSettings):
+class Settings(Supervised):
     """Knobs of mnist-resnet."""
 
     epochs: int = 4
     batch_size: int = 128
-    learning_rate: float = 4e-3  # at the top of the cycle
+    learning_rate: float = 4e-3
     shift: float = 1.5  # pixels that a training image is moved by at most
     degrees: float = 10  # by which it is turned at most
     scale: float = 0.1  # by which it grows or shrinks at most
-    patience: int = 0  # epochs without a better validation accuracy before stopping; 0 for never
 
 
 def load(settings: Settings, workspace: Workspace) -> Dataset:
@@ -81,10 +79,14 @@ def run(settings: Settings, workspace: Workspace) -> Published:
                 loss=functional.cross_entropy,
                 metric=MulticlassAccuracy(10, average="micro"),
                 metric_name="accuracy",
-                optimizer=torch.optim.AdamW(network.parameters(), settings.learning_rate),
+                optimizer=torch.optim.AdamW(
+                    network.parameters(),
+                    settings.learning_rate,
+                    weight_decay=settings.weight_decay,
+                ),
                 epochs=settings.epochs,
                 batch_size=settings.batch_size,
-                schedule=one_cycle,
+                schedule=SCHEDULES[settings.schedule],
                 augment=partial(
                     jitter, shift=settings.shift, degrees=settings.degrees, scale=settings.scale
                 ),

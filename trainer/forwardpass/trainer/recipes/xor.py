@@ -22,9 +22,9 @@ from forwardpass.trainer.models.mlp import Regressor, mlp
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.plane import decision_boundary, hidden_space
 from forwardpass.trainer.run import Run, open_run
+from forwardpass.trainer.schedules import SCHEDULES, ScheduleName
 from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
+from forwardpass.trainer.settings import Supervised, fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -37,12 +37,14 @@ _PASSES = 80
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(BaseSettings):
+class Settings(Supervised):
     """Knobs of xor."""
 
     epochs: int = 40  # of 320 rows: each point 80 times
     batch_size: int = 32
     learning_rate: float = 0.02
+    weight_decay: float = 0.0
+    schedule: ScheduleName = "constant"
     attempts: int = 60  # random starts, at most
 
 
@@ -112,9 +114,15 @@ def _train(
                 loss=functional.mse_loss,
                 metric=R2Score(),
                 metric_name="r2",
-                optimizer=torch.optim.Adam(network.parameters(), settings.learning_rate),
+                optimizer=torch.optim.AdamW(
+                    network.parameters(),
+                    settings.learning_rate,
+                    weight_decay=settings.weight_decay,
+                ),
                 epochs=settings.epochs,
                 batch_size=settings.batch_size,
+                schedule=SCHEDULES[settings.schedule],
+                patience=settings.patience,
             ),
             settings,
             folder,

@@ -1,0 +1,142 @@
+"""mnist-cgan: a generator of handwritten digits that draws the digit it is asked for.
+
+Both players of mnist-gan's game are told the class. Whether a digit is the one that was asked for
+is for another model to say: the published mnist-cnn reads 100 of each.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from forwardpass.artefact import draw_latents
+from forwardpass.trainer.adversarial import Game, one_thread, play
+from forwardpass.trainer.data import mnist
+from forwardpass.trainer.evaluation import predict
+from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.models.dcgan import (
+    ConditionalDiscriminator,
+    ConditionalGenerator,
+    ConditionalSampler,
+    between,
+)
+from forwardpass.trainer.plots.curves import adversarial_curves
+from forwardpass.trainer.plots.pictures import rows_of_images, sample_grid
+from forwardpass.trainer.recipes.mnist_gan import find_judge
+from forwardpass.trainer.run import open_run
+from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import Settings as BaseSettings
+from forwardpass.trainer.settings import fingerprint
+from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2
+
+_CLASSES = 10
+# Of up to 750 steps each.
+_ROUNDS = {"full": 10, "demo": 3}
+_JUDGED = 100  # of each class
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """Knobs of mnist-cgan."""
+
+    preset: Literal["full", "demo"] = "full"  # 7,500 steps, or 2,250 for a first look
+    rounds: int = 0  # of 750 steps at most; 0 for the preset's 10 or 3
+    batch_size: int = 32
+    learning_rate: float = 2e-3  # of both players
+    latent: int = 10  # numbers that a digit is made from, beside its class
+    width: int = 32  # channels of the outermost layers, of both players
+    average: float = 0.999  # decay a step of the published generator's moving average
+
+
+def run(settings: Settings, workspace: Workspace) -> Published:
+    """Trains both players and publishes the next version of mnist-cgan."""
+    data = mnist.load(workspace.cache, workspace.reporter, settings.limit)
+    judge = find_judge(settings.limit, workspace)
+    shown = draw_latents(settings.seed, 10, settings.latent)  # the same ones in every picture
+
+    seed_everything(settings.seed, "weights")
+    forger = ConditionalGenerator(settings.latent, _CLASSES, settings.width)
+    critic = ConditionalDiscriminator(_CLASSES, settings.width)
+
+    key = fingerprint("mnist-cgan", settings, data.digest(), software())
+    with open_run(workspace.runs / "mnist-cgan" / key) as folder:
+        with one_thread():
+            averaged, history = play(
+                Game(
+                    generator=forger,
+                    discriminator=critic,
+                    images=torch.from_numpy(data.train.inputs),
+                    conditions=(torch.from_numpy(data.train.targets),),
+                    latent=settings.latent,
+                    rounds=settings.rounds or _ROUNDS[settings.preset],
+                    batch_size=settings.batch_size,
+                    learning_rate=settings.learning_rate,
+                    average=settings.average,
+                    picture=lambda now: sample_grid(
+                        np.concatenate(_each_class(now, shown)), columns=10
+                    ),
+                ),
+                settings,
+                folder,
+                workspace.reporter,
+            )
+
+        latents = draw_latents(settings.seed, _JUDGED, settings.latent)
+        images = _each_class(averaged, latents)  # (10, 100, 28, 28, 1)
+        probabilities = judge(np.concatenate(images))  # (1000, 10)
+        asked = np.arange(_CLASSES).repeat(_JUDGED)
+        right = (probabilities.argmax(axis=1) == asked).reshape(_CLASSES, _JUDGED)
+        first, last = torch.from_numpy(latents[:1]), torch.from_numpy(latents[1:2])
+        source = data.source()
+        source.test_rows = 0  # it is judged by what it draws
+        return release(
+            Trained(
+                recipe="mnist-cgan",
+                description="Draws a 28 x 28 greyscale handwritten digit of the class asked for "
+                f"from {settings.latent} normal random numbers.",
+                reference='Mirza and Osindero, "Conditional generative adversarial nets", 2014',
+                settings=settings,
+                module=ConditionalSampler(averaged),
+                inputs={
+                    "latent": model_card_pb2.TENSOR_ROLE_LATENT,
+                    "class_index": model_card_pb2.TENSOR_ROLE_CLASS,
+                },
+                outputs={"images": model_card_pb2.TENSOR_ROLE_IMAGE},
+                golden_inputs={"latent": latents[:8], "class_index": np.arange(8)},
+                metrics={
+                    "judged_as_asked_fraction": float(right.mean()),
+                    "judged_as_asked_fraction_of_worst_class": float(right.mean(axis=1).min()),
+                },
+                source=source,
+                # A value that lies between two grey levels may be rounded either way.
+                tolerance=model_card_pb2.Tolerance(relative=0, absolute=1),
+                plots={
+                    "classes.png": rows_of_images(
+                        images[:, :12],
+                        data.labels,
+                        "A class a row, a latent vector a column",
+                        "the latent vector of a column is the same in all rows",
+                    ),
+                    "interpolation.png": rows_of_images(
+                        _each_class(averaged, between(first, last, 11)[0].numpy()),
+                        data.labels,
+                        "From one latent vector to another, within each class",
+                        "the first latent vector on the left, the second on the right",
+                    ),
+                    "losses.png": adversarial_curves(history),
+                },
+                labels=data.labels,
+            ),
+            workspace,
+        )
+
+
+def _each_class(network: nn.Module, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Draws the same latent vectors, (n, latent), as every class: uint8 (10, n, 28, 28, 1)."""
+    classes = np.arange(_CLASSES).repeat(len(latents))
+    (images,) = predict(ConditionalSampler(network), np.tile(latents, (_CLASSES, 1)), classes)
+    return images.reshape(_CLASSES, len(latents), *images.shape[1:])
