@@ -273,7 +273,7 @@ def test_mixed_precision_learns_as_well_and_is_on_the_card(workspace: Workspace)
     assert mixed.settings["precision"] == "bf16-mixed"
     assert whole.metrics["accuracy"] > 0.9
     assert mixed.metrics["accuracy"] == pytest.approx(whole.metrics["accuracy"], abs=0.03)
-    # What is published computes in float32, and is another network.
+    # What is published computes in float32.
     assert {spec.data_type for spec in mixed.signature.outputs} == {tensor_pb2.DATA_TYPE_FLOAT32}
 
 
