@@ -58,7 +58,10 @@ def list_recipes(*, as_json: Json = False) -> None:
     if as_json:
         _print_json(rows)
         return
-    table = Table(*columns, box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for column in columns:
+        # A narrow window may wrap what is said of a recipe, but people type its name.
+        table.add_column(column, no_wrap=column == "name")
     for row in rows:
         table.add_row(*row.values())
     _out.print(table)
