@@ -39,7 +39,7 @@ from forwardpass.v1 import model_card_pb2 as pb
 
 # Quick models learned little, and may lose a row or two of the few they are tested on.
 MAX_LOSS = 0.05
-QUANTIZABLE = ["digits-mlp", "mnist-cnn", "mnist-resnet", "fashion-cnn", "cifar10-resnet"]
+QUANTIZABLE = ["digits-mlp", "mnist-cnn", "fashion-cnn", "cifar10-resnet", "mnist-resnet"]
 
 Copy = Callable[[str], Workspace]
 
