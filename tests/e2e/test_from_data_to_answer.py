@@ -81,12 +81,25 @@ def test_a_picture_gets_the_class_that_torch_gave_it(models: Path, address: str)
     assert [int(row[0].label) for row in classes] == best.tolist()
 
 
-def test_embeddings_are_torch_s_and_carry_their_space(models: Path, address: str) -> None:
-    golden = golden_of(models, "mnist-resnet")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("mnist-resnet", "fashion-cnn", "cifar10-resnet", "resnet50-imagenet", "transfer"),
+        *("faces-pca", "faces-autoencoder", "words"),
+    ],
+)
+def test_embeddings_are_torch_s_and_carry_their_space(
+    models: Path, address: str, name: str
+) -> None:
+    golden = golden_of(models, name)
     with Client(address) as client:
-        answer = client.embed("mnist-resnet", golden.inputs)
-        (space,) = client.model("mnist-resnet").embedding_spaces
-    assert answer.vectors == pytest.approx(golden.outputs["embedding"], abs=1e-4)
+        answer = client.embed(name, golden.inputs)
+        model = client.model(name)
+    assert model.card is not None
+    relative, absolute = model.card.tolerance
+    tolerance = model_card_pb2.Tolerance(relative=relative, absolute=absolute)
+    assert within(answer.vectors, golden.outputs["embedding"], tolerance)
+    (space,) = model.embedding_spaces
     assert answer.space_id == space.space_id
 
 
