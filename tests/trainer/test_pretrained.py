@@ -16,7 +16,8 @@ from forwardpass.trainer.data import imagenet_photos
 from forwardpass.trainer.data.packages import fetch
 from forwardpass.trainer.data.pictures import write_pictures
 from forwardpass.trainer.errors import DataError
-from forwardpass.trainer.models.keras_resnet import Bottleneck, keras_layers, keras_resnet50
+from forwardpass.trainer.models.keras_resnet import keras_layers, keras_resnet50
+from forwardpass.trainer.models.resnet import Block
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.wire import Array
 
@@ -52,7 +53,7 @@ def test_kernels_have_their_outputs_first_and_red_before_blue(weights: dict[str,
 
 
 def test_the_stride_is_the_first_convolutions() -> None:
-    blocks = [b for b in keras_resnet50().blocks.children() if isinstance(b, Bottleneck)]
+    blocks = [b for b in keras_resnet50().blocks.children() if isinstance(b, Block)]
 
     strides = [
         [layer.stride[0] for layer in block.residual if isinstance(layer, nn.Conv2d)]

@@ -7,11 +7,11 @@ convolution, which the normalisation after it makes needless, and an epsilon of 
 
 from collections.abc import Iterator
 
-from torch import Tensor, nn
+from torch import nn
 
 from forwardpass.trainer.models import imagenet
 from forwardpass.trainer.models.pixels import NormalizeChannels
-from forwardpass.trainer.models.resnet import ResNet
+from forwardpass.trainer.models.resnet import Block, ResNet
 
 # Blocks in each of four stages, and the width of the first one's output: table 1 of the paper.
 _STAGES, _WIDTH = (3, 4, 6, 3), 256
@@ -19,33 +19,24 @@ _STAGES, _WIDTH = (3, 4, 6, 3), 256
 _MEAN = (123.68, 116.779, 103.939)
 
 
-class Bottleneck(nn.Module):
-    """Narrows to a quarter of its width, convolves 3 x 3, widens again, and adds its input.
+def _bottleneck(channels: int, width: int, stride: int) -> Block:
+    """Returns a block that narrows to a quarter of its width, convolves 3 x 3, and widens again.
 
     Args:
         channels: Of the input.
         width: Of the output; where it differs, the shortcut is a 1 x 1 convolution.
         stride: Of the first convolution and of the shortcut.
     """
-
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        narrow = width // 4
-        self.residual = nn.Sequential(
-            *_convolution(channels, narrow, 1, stride),
-            nn.ReLU(),
-            *_convolution(narrow, narrow, 3),
-            nn.ReLU(),
-            *_convolution(narrow, width, 1),
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if channels != width:
-            self.shortcut = _convolution(channels, width, 1, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """From (n, channels, h, w) to (n, width, h / stride, w / stride)."""
-        added: Tensor = self.residual(x) + self.shortcut(x)
-        return added.relu()
+    narrow = width // 4
+    residual = nn.Sequential(
+        *_convolution(channels, narrow, 1, stride),
+        nn.ReLU(),
+        *_convolution(narrow, narrow, 3),
+        nn.ReLU(),
+        *_convolution(narrow, width, 1),
+    )
+    shortcut = nn.Identity() if channels == width else _convolution(channels, width, 1, stride)
+    return Block(residual, shortcut)
 
 
 def keras_resnet50() -> ResNet:
@@ -56,13 +47,13 @@ def keras_resnet50() -> ResNet:
     stem = nn.Sequential(
         *_convolution(3, 64, 7, stride=2), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)
     )  # (n, 64, h / 4, w / 4)
-    blocks: list[Bottleneck] = []
+    blocks: list[Block] = []
     channels = 64
     for stage, count in enumerate(_STAGES):
         width = _WIDTH << stage
         for position in range(count):
             stride = 2 if stage > 0 and position == 0 else 1
-            blocks.append(Bottleneck(channels, width, stride))
+            blocks.append(_bottleneck(channels, width, stride))
             channels = width
     normalize = NormalizeChannels([mean / 255 for mean in _MEAN], [1 / 255] * 3)
     return ResNet(normalize, stem, nn.Sequential(*blocks), channels, imagenet.CLASSES)
@@ -77,7 +68,7 @@ def keras_layers(network: ResNet) -> Iterator[tuple[str, nn.Module]]:
     for stage, count in enumerate(_STAGES, start=2):
         for letter in "abcdef"[:count]:
             block = next(blocks)
-            assert isinstance(block, Bottleneck)
+            assert isinstance(block, Block)
             pairs = {"2a": block.residual[:2], "2b": block.residual[3:5], "2c": block.residual[6:]}
             if isinstance(block.shortcut, nn.Sequential):
                 pairs["1"] = block.shortcut
