@@ -11,6 +11,7 @@ import grpc
 import pytest
 from tiny_models import Publisher
 
+from forwardpass.server.allocator import share_one_arena
 from forwardpass.server.app import Server
 from forwardpass.server.runtime import loading
 from forwardpass.server.settings import Settings
@@ -36,6 +37,9 @@ class Running:
 
 
 StartServer = Callable[..., Running]
+
+# As the program does. Of what other arenas keep, malloc_trim does not give back all that is free.
+share_one_arena()
 
 # No test takes what another one, or a server of the user's, has found out about a model.
 os.environ["FORWARDPASS_CACHE_DIR"] = "off"
