@@ -6,14 +6,15 @@ around them, such as looking at the clock, stays.
 
 import sys
 
-from forwardpass.server import metrics
 from forwardpass.server.cli import main
+from forwardpass.server.metrics.counters import ModelCounters
+from forwardpass.server.metrics.numbers import Histogram, Number, Total
 
 COUNTING = {
-    metrics.Number: ("add",),
-    metrics.Total: ("add",),
-    metrics.Histogram: ("observe",),
-    metrics.ModelCounters: ("ran", "answered", "ended"),
+    Number: ("add",),
+    Total: ("add",),
+    Histogram: ("observe",),
+    ModelCounters: ("ran", "answered", "ended"),
 }
 
 

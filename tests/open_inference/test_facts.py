@@ -18,7 +18,7 @@ from tiny_models import Publisher, classifier, echo, embedder
 
 from forwardpass.artefact import CARD_KEY, card_from_json
 from forwardpass.server.errors import CallError
-from forwardpass.server.metrics import BATCH_SIZES, ModelCounters
+from forwardpass.server.metrics.counters import BATCH_SIZES, ModelCounters
 from forwardpass.server.rpc import open_inference
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.open_inference.response import encode

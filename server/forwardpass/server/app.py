@@ -11,7 +11,8 @@ from google.protobuf.internal import api_implementation
 from prometheus_client import CollectorRegistry
 
 from forwardpass.server.health import Readiness
-from forwardpass.server.metrics import ModelCounters, ServerCollector
+from forwardpass.server.metrics.collector import ServerCollector
+from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.rpc import open_inference
 from forwardpass.server.rpc.dispatch import guard
 from forwardpass.server.rpc.generation import Generation

@@ -6,7 +6,7 @@ import logging
 import structlog
 
 from forwardpass.server.errors import CallError
-from forwardpass.server.metrics import MethodCounters
+from forwardpass.server.metrics.counters import MethodCounters
 from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.transport.call import Call, Receiver, Route, Routes
 

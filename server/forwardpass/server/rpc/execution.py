@@ -163,7 +163,7 @@ class _Part(Job):
         priority: int,
         alone: bool,
     ) -> None:
-        super().__init__(rows, outputs, deadline, submitted, priority=priority, alone=alone)
+        super().__init__(rows, outputs, deadline, submitted, priority, alone=alone)
         self._call = call
         self._then = then
         self._inputs = inputs

@@ -161,9 +161,7 @@ class FormJob(Job):
         terms = form.terms
         now = time.perf_counter()
         deadline = earliest(call.deadline, terms.timeout)
-        super().__init__(
-            terms.rows, terms.outputs, deadline, now, priority=terms.priority, kind=form
-        )
+        super().__init__(terms.rows, terms.outputs, deadline, now, terms.priority, form)
         self.call = call
         self.form = form
         self.message = message

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from forwardpass.artefact import space_id
-from forwardpass.server.metrics import ModelCounters
+from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.runtime.config import ModelConfig
 from forwardpass.server.runtime.curve import Batching, CurvePoint
 from forwardpass.server.runtime.golden import GoldenResult

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from forwardpass.artefact import CARD_KEY, CardError, GraphError, ManifestError, card_from_json
-from forwardpass.server.metrics import ModelCounters
+from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.runtime.cache import VerificationCache
 from forwardpass.server.runtime.canary import Canary, CanaryError
 from forwardpass.server.runtime.config import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from forwardpass.server.metrics import ModelCounters
+from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.runtime.config import ModelConfig
 from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.loading import LOAD_ERRORS, LoadOptions, State, load

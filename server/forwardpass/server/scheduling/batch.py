@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from forwardpass.server.errors import CallError
-from forwardpass.server.metrics import ModelCounters
+from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.scheduling.collate import check_rows, collate
 from forwardpass.server.scheduling.faults import Faults
 from forwardpass.server.scheduling.job import Answer, Job, Kind, Outcome, Stop, kind_of

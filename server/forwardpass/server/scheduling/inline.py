@@ -1,6 +1,6 @@
 """Runs a cheap model on the transport's own thread, which costs no hand-over."""
 
-from forwardpass.server.metrics import ModelCounters
+from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.scheduling.batch import Run, run_batch
 from forwardpass.server.scheduling.job import Job
 from forwardpass.server.scheduling.queue import Gathering, Lineup

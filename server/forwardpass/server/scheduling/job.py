@@ -116,7 +116,7 @@ class Job(ABC):
         deadline: When the caller stops waiting, by `time.monotonic`; None for never.
         submitted: When it was handed to the worker, by `time.perf_counter`.
         priority: Jobs of a lower number go first; 0 is the first.
-        alone: Whether it must not share a run with others.
+        alone: Whether it must not share a run with others; then it is of no kind.
         kind: What it has in common with others; None where nothing is known.
         gone: Whether the caller has gone, so that the job need not run.
     """
@@ -133,16 +133,16 @@ class Job(ABC):
         "submitted",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # each is one thing, and by name they would cost more
         self,
         rows: int,
         outputs: tuple[str, ...],
         deadline: float | None,
         submitted: float,
-        *,
-        priority: int = 0,
-        alone: bool = False,
+        priority: int,
         kind: Kind | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
         self.rows = rows
         self.outputs = outputs

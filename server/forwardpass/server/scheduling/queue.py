@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from forwardpass.server.errors import CallError
-from forwardpass.server.metrics import ModelCounters
+from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.scheduling.admission import RETRY_AFTER
 from forwardpass.server.scheduling.job import Job
 from forwardpass.wire import Reason
@@ -86,16 +86,14 @@ class Lineup:
         """
         jobs: list[Job] = []
         dropped: list[tuple[Job, Reason]] = []
-        rows = 0
+        rows, most_rows = 0, self._gathering.max_rows
         for level in self._levels:
             passed: list[Job] = []
-            while level and (not jobs or rows < self._gathering.max_rows):
+            while level and (not jobs or rows < most_rows):
                 job = level.popleft()
                 if job.gone or (job.deadline is not None and job.expired):
                     dropped.append((job, _why(job)))
-                elif not jobs or (
-                    rows + job.rows <= self._gathering.max_rows and jobs[0].may_share(job)
-                ):
+                elif not jobs or (rows + job.rows <= most_rows and jobs[0].may_share(job)):
                     jobs.append(job)
                     rows += job.rows
                 else:

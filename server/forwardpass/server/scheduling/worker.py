@@ -2,7 +2,7 @@
 
 import threading
 
-from forwardpass.server.metrics import ModelCounters
+from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.scheduling.batch import Run, run_batch
 from forwardpass.server.scheduling.faults import Faults
 from forwardpass.server.scheduling.job import Job

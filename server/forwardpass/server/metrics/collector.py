@@ -1,0 +1,129 @@
+"""Prometheus series of what has been counted."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    UnknownMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from forwardpass.server.metrics.counters import CODE_NAMES, MethodCounters, ModelCounters
+
+
+class ServerCollector(Collector):
+    """Renders every counter of the server.
+
+    Args:
+        methods: Counters by path, such as "/forwardpass.v1.InferenceService/Predict".
+        models: Gives (name, version, digest, whether it has come to fail, counters) of every loaded
+            version.
+        in_flight: Gives the calls and the bytes that are in flight.
+    """
+
+    def __init__(
+        self,
+        methods: dict[str, MethodCounters],
+        models: Callable[[], Iterable[tuple[str, str, str, bool, ModelCounters]]],
+        in_flight: Callable[[], tuple[int, int]],
+    ) -> None:
+        self._methods = methods
+        self._models = models
+        self._in_flight = in_flight
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields every family."""
+        yield from self._collect_methods()
+        yield from self._collect_models()
+        calls, size = self._in_flight()
+        yield GaugeMetricFamily("forwardpass_calls_in_flight", "Calls under way.", value=calls)
+        yield GaugeMetricFamily(
+            "forwardpass_request_bytes_in_flight", "Bytes of the requests under way.", value=size
+        )
+
+    def _collect_methods(self) -> Iterator[Metric]:
+        labels = ["grpc_type", "grpc_service", "grpc_method"]
+        started = CounterMetricFamily("grpc_server_started", "Calls begun.", labels=labels)
+        handled = CounterMetricFamily(
+            "grpc_server_handled", "Calls ended, by status.", labels=[*labels, "grpc_code"]
+        )
+        for path, counters in self._methods.items():
+            _, service, method = path.split("/")
+            values = [counters.kind.value, service, method]
+            started.add_metric(values, counters.started.value)
+            for code, number in zip(CODE_NAMES, counters.handled, strict=True):
+                if number.value:
+                    handled.add_metric([*values, code], number.value)
+        yield started
+        yield handled
+
+    def _collect_models(self) -> Iterator[Metric]:
+        labels = ["model", "version"]
+        info = GaugeMetricFamily(
+            "forwardpass_model_info", "1 for each loaded version.", labels=[*labels, "digest"]
+        )
+        failing = GaugeMetricFamily(
+            "forwardpass_model_failing", "1 while its runs fail, else 0.", labels=labels
+        )
+        phases = HistogramMetricFamily(
+            "forwardpass_phase_seconds", "Time by phase of a request.", labels=[*labels, "phase"]
+        )
+        batches = HistogramMetricFamily(
+            "forwardpass_batch_rows", "Rows in a run of the model.", labels=labels
+        )
+        pending = GaugeMetricFamily("forwardpass_queue_jobs", "Jobs that wait.", labels=labels)
+        dropped = CounterMetricFamily(
+            "forwardpass_jobs_dropped", "Jobs not run, by why.", labels=[*labels, "reason"]
+        )
+        triton = {name: UnknownMetricFamily(name, text, labels=labels) for name, text in _TRITON}
+        for name, version, digest, fails, counters in self._models():
+            values = [name, version]
+            info.add_metric([*values, digest], 1)
+            failing.add_metric(values, fails)
+            for phase, histogram in counters.phases.items():
+                buckets, total = histogram.cumulative()
+                phases.add_metric([*values, phase], buckets, total)
+            buckets, total = counters.batch_rows.cumulative()
+            batches.add_metric(values, buckets, total)
+            pending.add_metric(values, counters.pending())
+            for reason, number in counters.dropped.items():
+                dropped.add_metric([*values, reason], number.value)
+            for metric, value in _triton_values(counters).items():
+                triton[metric].add_metric(values, value)
+        yield from (info, failing, phases, batches, pending, dropped, *triton.values())
+
+
+# Triton's names and units, so that its dashboards and autoscaling rules work unchanged. They are
+# sent untyped: prometheus_client would end a counter's name in _total, which Triton does not.
+_TRITON = (
+    ("nv_inference_request_success", "Requests answered."),
+    ("nv_inference_request_failure", "Requests failed."),
+    ("nv_inference_count", "Rows answered."),
+    ("nv_inference_exec_count", "Runs of the model."),
+    ("nv_inference_request_duration_us", "Microseconds in requests."),
+    ("nv_inference_queue_duration_us", "Microseconds waiting."),
+    ("nv_inference_compute_input_duration_us", "Microseconds making inputs."),
+    ("nv_inference_compute_infer_duration_us", "Microseconds in the model."),
+    ("nv_inference_compute_output_duration_us", "Microseconds making outputs."),
+    ("nv_inference_pending_request_count", "Requests that wait."),
+)
+
+
+def _triton_values(counters: ModelCounters) -> dict[str, float]:
+    spent = {phase: seconds * 1e6 for phase, (_, seconds) in counters.phase_totals().items()}
+    succeeded, seconds = counters.succeeded
+    return {
+        "nv_inference_request_success": succeeded,
+        "nv_inference_request_failure": counters.failed.read()[0],
+        "nv_inference_count": counters.rows,
+        "nv_inference_exec_count": counters.runs,
+        "nv_inference_request_duration_us": seconds * 1e6,
+        "nv_inference_queue_duration_us": spent["queue"],
+        "nv_inference_compute_input_duration_us": spent["decode"],
+        "nv_inference_compute_infer_duration_us": spent["compute"],
+        "nv_inference_compute_output_duration_us": spent["encode"],
+        "nv_inference_pending_request_count": counters.pending(),
+    }
