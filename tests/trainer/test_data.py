@@ -340,6 +340,26 @@ def test_without_a_border_half_of_the_images_are_as_they_were() -> None:
     assert 400 < same.sum() < 600
 
 
+def test_without_a_fill_images_repeat_their_edges() -> None:
+    images = torch.arange(12 * 10, dtype=torch.uint8).reshape(1, 12, 10, 1).repeat(40, 1, 1, 1)
+
+    moved = crop_and_flip(images, torch.Generator().manual_seed(0), border=2, fill=None)
+    again = crop_and_flip(images, torch.Generator().manual_seed(0), border=2, fill=None)
+    still = crop_and_flip(images, torch.Generator().manual_seed(0), border=0, fill=None)
+
+    assert moved.equal(again)
+    assert moved.shape == images.shape
+    # The pixel in the middle, (6, 5), is 65; rows differ by ten.
+    steps = moved[:, 6, 5, 0].int() - 65
+    assert len(set(steps.tolist())) > 10
+    mirrored = still[:, 0, 0, 0] == 9
+    assert 10 < mirrored.sum() < 30
+    assert still[~mirrored].equal(images[~mirrored])
+    assert still[mirrored].equal(images[mirrored].flip(2))
+    assert moved.min() == 0
+    assert moved.max() == 119
+
+
 def test_importing_data_reads_and_fetches_nothing() -> None:
     code = "import sys, forwardpass.trainer.data; sys.exit('torch' in sys.modules)"
 

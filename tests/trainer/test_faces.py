@@ -13,7 +13,7 @@ from forwardpass.trainer.models.autoencoder import Autoencoder
 from forwardpass.trainer.models.pca import Pca, fit_pca
 from forwardpass.trainer.models.reconstruction import EmbeddingAndReconstruction
 from forwardpass.trainer.recipes import find_recipe
-from forwardpass.trainer.recipes.faces_autoencoder import Differences, Explained, move
+from forwardpass.trainer.recipes.faces_autoencoder import Differences, Explained
 from forwardpass.trainer.settings import parse_settings
 from forwardpass.trainer.workspace import Workspace
 
@@ -122,23 +122,3 @@ def test_explained_is_1_for_perfect_drawings_and_0_for_the_mean_face(
     assert share(perfect(39)) == pytest.approx(1, abs=1e-4)
     assert share(pca.first(0)) == pytest.approx(0, abs=1e-4)
     assert 0 < share(pca.first(5)) < share(pca.first(40)) < 1
-
-
-def test_moved_images_repeat_their_edges() -> None:
-    images = torch.arange(12 * 10, dtype=torch.uint8).reshape(1, 12, 10, 1).repeat(40, 1, 1, 1)
-
-    moved = move(images, torch.Generator().manual_seed(0), shift=2)
-    again = move(images, torch.Generator().manual_seed(0), shift=2)
-    still = move(images, torch.Generator().manual_seed(0), shift=0)
-
-    assert moved.equal(again)
-    assert moved.shape == images.shape
-    # The pixel in the middle, (6, 5), is 65; rows differ by ten.
-    steps = moved[:, 6, 5, 0].int() - 65
-    assert len(set(steps.tolist())) > 10
-    mirrored = still[:, 0, 0, 0] == 9
-    assert 10 < mirrored.sum() < 30
-    assert still[~mirrored].equal(images[~mirrored])
-    assert still[mirrored].equal(images[mirrored].flip(2))
-    assert moved.min() == 0
-    assert moved.max() == 119

@@ -42,7 +42,7 @@ def jitter(
 
 
 def crop_and_flip(
-    images: Tensor, draws: torch.Generator, *, border: int, fill: Sequence[int]
+    images: Tensor, draws: torch.Generator, *, border: int, fill: Sequence[int] | None
 ) -> Tensor:
     """Cuts each image anew out of itself within a border, and mirrors half of them.
 
@@ -53,20 +53,21 @@ def crop_and_flip(
         images: uint8 (n, h, w, c).
         draws: Where the places and the mirroring come from.
         border: Pixels on each side, and so the furthest that an image moves.
-        fill: The border's value for each channel, in 0..255.
+        fill: The border's value for each channel, in 0..255; None for the nearest pixel's.
 
     Returns:
         uint8 (n, h, w, c).
     """
     count, height, width, _ = images.shape
-    framed = torch.tensor(fill, dtype=torch.uint8).repeat(
-        count, height + 2 * border, width + 2 * border, 1
-    )
-    framed[:, border : border + height, border : border + width] = images
-    down, across = torch.randint(0, 2 * border + 1, (2, count, 1), generator=draws)
+    down, across = torch.randint(-border, border + 1, (2, count, 1), generator=draws)
     mirrored = torch.rand((count, 1), generator=draws) < 0.5
-    rows = down + torch.arange(height)  # (n, h)
-    columns = across + torch.arange(width)  # (n, w)
+    rows = torch.arange(height) + down  # (n, h)
+    columns = torch.arange(width) + across  # (n, w)
     columns = torch.where(mirrored, columns.flip(1), columns)
+    inner_rows, inner_columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
     image = torch.arange(count)[:, None, None]
-    return framed[image, rows[:, :, None], columns[:, None, :]]
+    cut = images[image, inner_rows[:, :, None], inner_columns[:, None, :]]
+    if fill is None:
+        return cut
+    outside = (rows != inner_rows)[:, :, None] | (columns != inner_columns)[:, None, :]
+    return torch.where(outside[..., None], torch.tensor(fill, dtype=torch.uint8), cut)

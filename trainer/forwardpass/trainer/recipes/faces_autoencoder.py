@@ -9,6 +9,7 @@ from torch.nn import functional
 from torchmetrics import Metric
 
 from forwardpass.trainer.data import faces
+from forwardpass.trainer.data.augment import crop_and_flip
 from forwardpass.trainer.data.dataset import Split
 from forwardpass.trainer.evaluation import predict, recognition_accuracy, rmse
 from forwardpass.trainer.export.release import Published, Trained, release, software
@@ -65,7 +66,7 @@ def run(settings: Settings, workspace: Workspace) -> Published:
                 epochs=settings.epochs,
                 batch_size=settings.batch_size,
                 schedule=one_cycle,
-                augment=partial(move, shift=settings.shift),
+                augment=partial(crop_and_flip, border=settings.shift, fill=None),
             ),
             settings,
             folder,
@@ -164,23 +165,3 @@ class Explained(Metric):
     def compute(self) -> Tensor:
         """Returns the share: 1 where drawings are perfect, 0 where all are the mean face."""
         return 1 - self.left / self.count / self.variance
-
-
-def move(images: Tensor, draws: torch.Generator, *, shift: int) -> Tensor:
-    """Moves each image by up to so many pixels, its edges repeated, and mirrors half of them.
-
-    Args:
-        images: uint8 (n, h, w, 1).
-        draws: Where the amounts come from.
-        shift: The most pixels in each direction.
-
-    Returns:
-        uint8 (n, h, w, 1).
-    """
-    count, height, width, _ = images.shape
-    down, across = torch.randint(-shift, shift + 1, (2, count, 1), generator=draws)
-    mirrored = torch.rand((count, 1), generator=draws) < 0.5
-    rows = (torch.arange(height) + down).clamp(0, height - 1)  # (n, h)
-    columns = (torch.arange(width) + across).clamp(0, width - 1)  # (n, w)
-    columns = torch.where(mirrored, columns.flip(1), columns)
-    return images[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
