@@ -43,8 +43,9 @@ $(VENV)/tools: $(VENV)/product
 demo: $(VENV)/product
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
 
+# A file at a time in each of two processes: most tests wait for a server, or for a program to start.
 test: $(VENV)/tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 heavy: $(VENV)/tools
 	$(BIN)/python -m pytest -m heavy
