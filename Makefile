@@ -44,8 +44,9 @@ demo: $(VENV)/product
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
 
 # A file at a time in each of two processes: most tests wait for a server, or for a program to start.
+# torch has one thread in each, as two would wait for those of the other process.
 test: $(VENV)/tools
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 heavy: $(VENV)/tools
 	$(BIN)/python -m pytest -m heavy

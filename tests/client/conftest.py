@@ -49,6 +49,8 @@ def connect() -> Iterator[Connect]:
 @pytest.fixture
 def run_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs the command line in this process."""
+    # Wide enough that no table folds the path of a file.
+    monkeypatch.setenv("COLUMNS", "300")
 
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr("sys.argv", ["forwardpass", *map(str, arguments)])

@@ -157,12 +157,15 @@ def test_what_was_accepted_is_finished_after_sigterm(repository: Publisher) -> N
     ):
         server.wait_for("ready")
         stub = InferenceServiceStub(channel)
-        stub.Predict(steps(1), timeout=60)
-        calls = [stub.Predict.future(steps(3_000), timeout=100) for _ in range(6)]
+        # It runs for as long as its caller stays.
+        endless = stub.Predict.future(steps(100_000_000), timeout=100)
         metrics = server.lines[0]["metrics"]
-        wait_until_in_flight(metrics, 6)
+        wait_until_in_flight(metrics, 1)
+        calls = [stub.Predict.future(steps(10), timeout=100) for _ in range(6)]
+        wait_until_in_flight(metrics, 7)
         server.process.send_signal(signal.SIGTERM)
-        assert server.wait_for("draining")["calls"] >= 1
+        assert server.wait_for("draining")["calls"] == 7
+        endless.cancel()
         assert [from_tensor(call.result().outputs["size"]).tolist() for call in calls] == [
             [64, 64]
         ] * 6

@@ -204,9 +204,15 @@ def test_what_both_workers_accepted_is_finished_after_sigterm(repository: Publis
         connections(server, 8) as stubs,
     ):
         server.wait_for("ready")
-        calls = [stub.Predict.future(steps(3_000), timeout=100) for stub in stubs]
-        wait_until_in_flight(metrics_of(server), len(calls))
+        # Each worker runs one of these for as long as its caller stays.
+        endless = [stub.Predict.future(steps(100_000_000), timeout=100) for stub in stubs]
+        wait_until_in_flight(metrics_of(server), len(endless))
+        calls = [stub.Predict.future(steps(10), timeout=100) for stub in stubs]
+        wait_until_in_flight(metrics_of(server), len(endless) + len(calls))
         server.signal(signal.SIGTERM)
+        server.wait_for("draining")
+        for call in endless:
+            call.cancel()
         for call in calls:
             assert from_tensor(call.result().outputs["size"]).tolist() == [64, 64]
         assert server.finish() == 0

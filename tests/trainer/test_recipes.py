@@ -191,6 +191,7 @@ def test_cifar10_resnets_settings_of_0_are_the_presets(
 
     assert (probabilities("learning_rate=0.2") == short.outputs["probabilities"]).all()
     assert (probabilities("preset=paper") != short.outputs["probabilities"]).any()
+    assert publish_once("cifar10-resnet").card.settings["learning_rate"] == "0.2"
 
 
 def test_cifar10_resnets_paper_preset_takes_the_papers_64_000_steps(workspace: Workspace) -> None:

@@ -135,8 +135,9 @@ def test_test_rows_have_no_part_in_the_choice(
 
 
 def test_where_nothing_can_be_chosen_nothing_is_published(workspace: Workspace) -> None:
-    with pytest.raises(SettingError, match="mnist-gan measures nothing on validation rows"):
-        sweep(find_recipe("mnist-gan"), [], workspace)
+    for name in ("mnist-gan", "playground"):
+        with pytest.raises(SettingError, match=f"{name} measures nothing on validation rows"):
+            sweep(find_recipe(name), [], workspace)
     with pytest.raises(DivergedError, match="at each of 2 points; nothing was published"):
         run_sweep(workspace, ["learning_rate=1e30,1e31"])
     assert not workspace.models.exists()
