@@ -7,6 +7,13 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from forwardpass.trainer.plots.canvas import TRAIN, VALIDATION, drawing, to_png
 
+# Metrics whose names are no words.
+_WORDS = {
+    "area_under_roc": "area under the ROC curve",
+    "explained": "share of the variance explained",
+    "r2": "R squared",
+}
+
 
 def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> bytes:
     """Draws the losses, and the validation metric, after each epoch.
@@ -25,10 +32,11 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str) -> byte
         losses.legend()
         values = [epoch[f"validation_{metric}"] for epoch in history]
         metrics.plot(epochs, values, color=VALIDATION, marker="o", markersize=3)
+        name = _WORDS.get(metric, metric)
         metrics.set(
-            title=f"{metric.capitalize()}, at best {max(values):.4f}",
+            title=f"{name[0].upper()}{name[1:]}, at best {max(values):.4f}",
             xlabel="epoch",
-            ylabel=f"validation {metric}",
+            ylabel=f"validation {name}",
         )
         for axes in (losses, metrics):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

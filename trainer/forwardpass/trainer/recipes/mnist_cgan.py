@@ -4,7 +4,7 @@ Both players of mnist-gan's game are told the class. Whether a digit is the one 
 is for another model to say: the published mnist-cnn reads 100 of each.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -54,6 +54,8 @@ class Settings(BaseSettings):
 
 def run(settings: Settings, workspace: Workspace) -> Published:
     """Trains both players and publishes the next version of mnist-cgan."""
+    # The card, and the run's name, say what was done.
+    settings = replace(settings, rounds=settings.rounds or _ROUNDS[settings.preset])
     data = mnist.load(workspace.cache, workspace.reporter, settings.limit)
     judge = find_judge(settings.limit, workspace)
     shown = draw_latents(settings.seed, 10, settings.latent)  # the same ones in every picture
@@ -72,7 +74,7 @@ def run(settings: Settings, workspace: Workspace) -> Published:
                     images=torch.from_numpy(data.train.inputs),
                     conditions=(torch.from_numpy(data.train.targets),),
                     latent=settings.latent,
-                    rounds=settings.rounds or _ROUNDS[settings.preset],
+                    rounds=settings.rounds,
                     batch_size=settings.batch_size,
                     learning_rate=settings.learning_rate,
                     average=settings.average,

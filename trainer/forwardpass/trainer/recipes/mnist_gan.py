@@ -4,7 +4,7 @@ How good its digits are is for another model to say: the published mnist-cnn rea
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -54,6 +54,8 @@ class Settings(BaseSettings):
 
 def run(settings: Settings, workspace: Workspace) -> Published:
     """Trains both players and publishes the next version of mnist-gan."""
+    # The card, and the run's name, say what was done.
+    settings = replace(settings, rounds=settings.rounds or ROUNDS[settings.preset])
     data = mnist.load(workspace.cache, workspace.reporter, settings.limit)
     judge = find_judge(settings.limit, workspace)
     shown = draw_latents(settings.seed, 64, settings.latent)  # the same ones in every picture
@@ -70,7 +72,7 @@ def run(settings: Settings, workspace: Workspace) -> Published:
                     discriminator=critic,
                     images=torch.from_numpy(data.train.inputs),
                     latent=settings.latent,
-                    rounds=settings.rounds or ROUNDS[settings.preset],
+                    rounds=settings.rounds,
                     batch_size=settings.batch_size,
                     learning_rate=settings.learning_rate,
                     average=settings.average,
