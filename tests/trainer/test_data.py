@@ -341,7 +341,8 @@ def test_without_a_border_half_of_the_images_are_as_they_were() -> None:
 
 
 def test_without_a_fill_images_repeat_their_edges() -> None:
-    images = torch.arange(12 * 10, dtype=torch.uint8).reshape(1, 12, 10, 1).repeat(40, 1, 1, 1)
+    # From 1 on: a 0 would be of a border that is filled.
+    images = torch.arange(1, 121, dtype=torch.uint8).reshape(1, 12, 10, 1).repeat(40, 1, 1, 1)
 
     moved = crop_and_flip(images, torch.Generator().manual_seed(0), border=2, fill=None)
     again = crop_and_flip(images, torch.Generator().manual_seed(0), border=2, fill=None)
@@ -349,15 +350,15 @@ def test_without_a_fill_images_repeat_their_edges() -> None:
 
     assert moved.equal(again)
     assert moved.shape == images.shape
-    # The pixel in the middle, (6, 5), is 65; rows differ by ten.
-    steps = moved[:, 6, 5, 0].int() - 65
+    # The pixel in the middle, (6, 5), is 66; rows differ by ten.
+    steps = moved[:, 6, 5, 0].int() - 66
     assert len(set(steps.tolist())) > 10
-    mirrored = still[:, 0, 0, 0] == 9
+    mirrored = still[:, 0, 0, 0] == 10
     assert 10 < mirrored.sum() < 30
     assert still[~mirrored].equal(images[~mirrored])
     assert still[mirrored].equal(images[mirrored].flip(2))
-    assert moved.min() == 0
-    assert moved.max() == 119
+    assert moved.min() == 1
+    assert moved.max() == 120
 
 
 def test_importing_data_reads_and_fetches_nothing() -> None:
