@@ -3,17 +3,17 @@
 Kubernetes' probes and Prometheus come here, so that neither needs gRPC or its certificates.
 """
 
+import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from selectors import EVENT_READ, DefaultSelector
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 _SECONDS_PER_REQUEST = 10
-# How soon `stop` is noticed.
-_POLL_SECONDS = 0.05
 
 
 class MetricsServer:
@@ -72,9 +72,10 @@ class MetricsServer:
 
         self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=[_POLL_SECONDS], name="metrics", daemon=True
-        )
+        # It does not wait, as a caller may be gone by the time it looks.
+        self._server.timeout = 0
+        self._stopper, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
         self._thread.start()
 
     @property
@@ -84,6 +85,14 @@ class MetricsServer:
 
     def stop(self) -> None:
         """Stops listening."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._stopper.close()
         self._thread.join()
+        self._server.server_close()
+
+    def _serve(self) -> None:
+        """Answers until `stop`. `serve_forever` would wake up every so often to look for that."""
+        with DefaultSelector() as selector, self._stopped:
+            selector.register(self._server, EVENT_READ)
+            selector.register(self._stopped, EVENT_READ)
+            while all(key.fileobj is not self._stopped for key, _ in selector.select()):
+                self._server.handle_request()

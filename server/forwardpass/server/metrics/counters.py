@@ -9,7 +9,7 @@ from itertools import chain
 
 import numpy as np
 
-from forwardpass.server.metrics.numbers import PUT_DOWN, Histogram, Number, Total, take
+from forwardpass.server.metrics.numbers import PUT_DOWN, Count, Histogram, Total, take
 from forwardpass.server.transport.call import Kind
 from forwardpass.wire import Array
 
@@ -45,7 +45,7 @@ class ModelCounters:
     def __init__(self) -> None:
         self.failed = Total()
         self.pending: Callable[[], int] = int
-        self.dropped = {"cancelled": Number(), "expired": Number()}
+        self.dropped = {"cancelled": Count(), "expired": Count()}
         self.last_run = 0.0
         self._succeeded = Total()
         self._phases = {
@@ -81,9 +81,9 @@ class ModelCounters:
         if len(self._answers) >= PUT_DOWN:
             self._add_up()
 
-    def ended(self, seconds: float, *, failed: bool) -> None:
-        """Counts one request, and how long it took from its arrival."""
-        if failed:
+    def ended(self, seconds: float, code: int) -> None:
+        """Counts one request, how long it took from its arrival, and the status it came to."""
+        if code:
             self.failed.add(seconds)
         else:
             self._successes.append(seconds)
@@ -168,8 +168,8 @@ class MethodCounters:
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
-        self.started = Number()
-        self.handled = [Number() for _ in CODE_NAMES]
+        self.started = Count()
+        self.handled = [Count() for _ in CODE_NAMES]
 
 
 def _joined(parts: Iterable[Sequence[float]], count: int) -> Array:

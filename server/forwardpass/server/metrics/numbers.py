@@ -1,8 +1,9 @@
-"""Numbers that threads may add to."""
+"""What threads may add to."""
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 from typing import TypeVar
 
 import numpy as np
@@ -20,31 +21,29 @@ def take(put_down: deque[T]) -> list[T]:
     return [put_down.popleft() for _ in range(len(put_down))]
 
 
-class Number:
-    """A number that threads may add to: amounts are put down first, which takes no lock."""
+class Count:
+    """How often something happened.
 
-    __slots__ = ("_lock", "_put_down", "_sum")
+    Attributes:
+        add: Counts one time more. The next of `itertools.count` takes neither a lock nor a Python
+            function.
+    """
+
+    __slots__ = ("_lock", "_reads", "add")
 
     def __init__(self) -> None:
+        self.add: Callable[[], int] = count().__next__
         self._lock = threading.Lock()
-        self._put_down: deque[int] = deque()
-        self._sum = 0
-
-    def add(self, amount: int) -> None:
-        """Adds, which may be negative."""
-        self._put_down.append(amount)
-        if len(self._put_down) >= PUT_DOWN:
-            self._add_up()
+        self._reads = 0
 
     @property
     def value(self) -> int:
-        """What all amounts come to."""
-        self._add_up()
-        return self._sum
-
-    def _add_up(self) -> None:
+        """How often."""
         with self._lock:
-            self._sum += sum(take(self._put_down))
+            # To read it is to take one, which is not to count.
+            value = self.add() - self._reads
+            self._reads += 1
+        return value
 
 
 class Total:

@@ -25,7 +25,8 @@ class Gate:
     def __init__(self, route: Route, counters: MethodCounters, admission: Admission | None) -> None:
         self._route = route
         self._handle = route.handle
-        self._counters = counters
+        self._count_start = counters.started.add
+        self._handled = counters.handled
         self._admission = admission
         # What a line says of a call takes longer to find out than the call takes to be refused.
         self._is_logged = _log.is_enabled_for(logging.DEBUG)
@@ -35,7 +36,7 @@ class Gate:
         return dataclasses.replace(self._route, handle=self._enter)
 
     def _enter(self, call: Call, message: bytes) -> Receiver | None:
-        self._counters.started.add(1)
+        self._count_start()
         call.size = len(message)
         try:
             if self._admission is not None:
@@ -52,7 +53,7 @@ class Gate:
             self._admission.leave(call.size)
 
     def _count(self, call: Call, code: int) -> None:
-        self._counters.handled[code].add(1)
+        self._handled[code].add()
         if self._is_logged:
             _log_end(call, code)
 

@@ -188,7 +188,7 @@ class _Part(Job):
 
 def give_back(call: Call, loaded: Loaded, code: int, jobs: Iterable[Job]) -> None:
     """Ends a call's use of a model: it is counted, the lease given back, no job need run."""
-    loaded.counters.ended(time.perf_counter() - call.started, failed=code != 0)
+    loaded.counters.ended(time.perf_counter() - call.started, code)
     loaded.leases.leave()
     if code:
         for job in jobs:

@@ -35,12 +35,13 @@ class Lineup:
     For one thread at a time.
     """
 
-    __slots__ = ("_counters", "_gathering", "_levels", "count")
+    __slots__ = ("_counters", "_gathering", "_last", "_levels", "count")
 
     def __init__(self, gathering: Gathering, counters: ModelCounters) -> None:
         self._gathering = gathering
         self._counters = counters
         self._levels: list[deque[Job]] = [deque() for _ in range(gathering.priorities)]
+        self._last = gathering.priorities - 1
         self.count = 0
 
     def check_room(self) -> None:
@@ -68,7 +69,7 @@ class Lineup:
         """
         if self.count >= self._gathering.max_jobs:
             self.check_room()
-        self._levels[min(job.priority, len(self._levels) - 1)].append(job)
+        self._levels[min(job.priority, self._last)].append(job)
         self.count += 1
 
     def oldest(self) -> Job:
@@ -107,7 +108,7 @@ class Lineup:
 
     def drop(self, job: Job, reason: Reason) -> None:
         """Fails a job that is not run, and counts it."""
-        self._counters.dropped[_DROPPED[reason]].add(1)
+        self._counters.dropped[_DROPPED[reason]].add()
         job.failed(CallError(reason, _DROPPED_TEXT[reason]))
 
     def _sweep(self) -> None:

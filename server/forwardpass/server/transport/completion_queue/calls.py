@@ -285,9 +285,10 @@ class QueueCall(Call):
     def _end(self, code: int) -> None:
         if self._code is None:
             self._code = code
-            callbacks, self._callbacks = self._callbacks, []
-            for callback in callbacks:
+            for callback in self._callbacks:
                 callback(self, code)
+            # They may hold on to what holds on to the call.
+            self._callbacks.clear()
 
     def _post(self, step: Callable[[], None]) -> None:
         """Has the step done on the transport's thread, from any other."""
