@@ -12,7 +12,7 @@ from conftest import Running, StartServer
 from failures import read_failure
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, embedder
 
-from forwardpass.server.rpc.streams import IN_FLIGHT
+from forwardpass.server.rpc.stream import IN_FLIGHT
 from forwardpass.wire import Reason
 
 from .calls import FEATURES, Calls, emb, infer_request, raw_output

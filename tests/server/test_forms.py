@@ -14,10 +14,11 @@ from conftest import Running, StartServer
 from failures import failure_of
 from onnx import TensorProto
 from open_inference.calls import Calls, infer_request, new, raw_output
+from parsed import Parsed
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, classifier, echo, embedder
 
-from forwardpass.server.rpc import forms, inference
-from forwardpass.server.rpc.open_inference import inference as open_inference
+from forwardpass.server.rpc import forms
+from forwardpass.server.rpc.parse import LONG
 from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.v1.inference_service_pb2 import EmbedRequest, PredictRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
@@ -44,22 +45,6 @@ def calls(running: Running) -> Calls:
     return Calls(running.channel)
 
 
-class Parsed:
-    """Counts the requests that are parsed."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        for module, name in ((inference, "parse_hollow"), (open_inference, "receive")):
-            monkeypatch.setattr(module, name, self._counted(getattr(module, name)))
-
-    def _counted(self, function: Any) -> Any:
-        def count(*arguments: Any) -> Any:
-            self.count += 1
-            return function(*arguments)
-
-        return count
-
-
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> Parsed:
     return Parsed(monkeypatch)
@@ -83,6 +68,19 @@ def test_native_requests_alike_are_parsed_once(running: Running, parsed: Parsed)
         response = running.inference.Predict(predict("one", {"x": array}))
         assert (response.model.name, response.model.version) == ("one", 1)
         assert response.outputs["y"] == to_tensor(array)
+    assert parsed.count == 1
+
+
+def test_long_requests_alike_are_parsed_once(
+    repository: Publisher, start_server: StartServer, parsed: Parsed
+) -> None:
+    width = LONG // 4
+    repository("long", echo(TensorProto.FLOAT, ["n", width]))
+    running = start_server()
+    for _ in range(3):
+        array = RANDOM.normal(size=(1, width)).astype(np.float32)
+        response = running.inference.Predict(predict("long", {"x": array}))
+        assert (from_tensor(response.outputs["y"]) == array).all()
     assert parsed.count == 1
 
 
@@ -243,12 +241,17 @@ def test_a_label_is_looked_up_each_time(
     assert parsed.count == 2
 
 
-def test_requests_alike_that_come_together_get_their_own_rows(running: Running) -> None:
-    arrays = [features() for _ in range(64)]
+@pytest.mark.parametrize("width", [4, 4096])
+def test_requests_alike_that_come_together_get_their_own_rows(
+    repository: Publisher, start_server: StartServer, width: int
+) -> None:
+    repository("wide", echo(TensorProto.FLOAT, ["n", width]))
+    running = start_server()
+    arrays = [RANDOM.normal(size=(2, width)).astype(np.float32) for _ in range(64)]
     with connect(running) as channel:
         stub = stub_of(channel)
         futures = [
-            stub.Predict.future(predict("one", {"x": array}), timeout=PATIENCE)
+            stub.Predict.future(predict("wide", {"x": array}), timeout=PATIENCE)
             for array in (*arrays, *arrays)
         ]
         for future, array in zip(futures, (*arrays, *arrays), strict=True):

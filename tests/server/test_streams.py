@@ -13,7 +13,8 @@ from onnx import TensorProto
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, classifier, echo, embedder, generator, stepper
 
 from forwardpass.server.rpc.parse import LONG
-from forwardpass.server.rpc.streams import IN_FLIGHT, EmbedStream
+from forwardpass.server.rpc.stream import IN_FLIGHT
+from forwardpass.server.rpc.streams import EmbedStream
 from forwardpass.server.runtime.session import Session
 from forwardpass.v1.inference_service_pb2 import (
     EmbedRequest,

@@ -33,8 +33,8 @@ def tag_and_length(number: int, size: int) -> bytes:
     return varint(number << 3 | 2) + varint(size)
 
 
-def take_out(message: memoryview, path: Sequence[int]) -> tuple[bytes, memoryview] | None:
-    """Returns a message without the bytes of one of its fields, and these, which are not copied.
+def take_out(message: memoryview, path: Sequence[int]) -> tuple[bytes, int, int] | None:
+    """Returns a message without the bytes of one of its fields, and where these begin and end.
 
     A parser copies what it keeps, so of a long field it is not given the bytes.
 
@@ -64,12 +64,13 @@ def take_out(message: memoryview, path: Sequence[int]) -> tuple[bytes, memoryvie
         return None
     begin, body, end = found
     if len(path) == 1:
-        return bytes(message[:begin]) + message[end:], message[body:end]
+        return bytes(message[:begin]) + message[end:], body, end
     inner = take_out(message[body:end], path[1:])
     if inner is None:
         return None
-    rest, taken = inner
-    return b"".join((message[:begin], length_delimited(path[0], rest), message[end:])), taken
+    rest, first, last = inner
+    rest = b"".join((message[:begin], length_delimited(path[0], rest), message[end:]))
+    return rest, body + first, body + last
 
 
 def read_value(message: bytes | memoryview, at: int, kind: int) -> tuple[int, int]:

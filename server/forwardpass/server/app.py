@@ -197,7 +197,7 @@ class Server:
         reader = self._reader()
         inference = Inference(self._repository, reader)
         generation = Generation(self._repository, reader)
-        streams = Streams(inference, self._repository, self.readiness)
+        streams = Streams(inference, self._repository, reader, self.readiness)
         return {
             f"/{INFERENCE}/Predict": Route(Kind.UNARY, inference.predict),
             f"/{INFERENCE}/Embed": Route(Kind.UNARY, inference.embed),

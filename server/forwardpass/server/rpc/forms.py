@@ -7,7 +7,7 @@ them, as long as their other bytes are the same and the model is.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from forwardpass.server.runtime.repository import Repository
 from forwardpass.server.runtime.signature import TensorSpec
 from forwardpass.server.scheduling.job import Answer, Job, Outcome, earliest
 from forwardpass.server.transport.call import Call
+from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Array
 from forwardpass.wire.dtypes import STRING
 
@@ -62,6 +63,7 @@ class Terms:
         outputs: The names of the outputs wanted, in order.
         priority: As `Job.priority`.
         timeout: Seconds that the request may wait for its turn; None for any number.
+        model: The model as a request of a stream names it; empty for any other.
     """
 
     loaded: Loaded
@@ -69,6 +71,7 @@ class Terms:
     outputs: tuple[str, ...]
     priority: int
     timeout: float | None = None
+    model: ModelReference = field(default_factory=ModelReference)
 
 
 class Form:
@@ -206,12 +209,8 @@ class Forms:
         self._forms: dict[int, Form] = {}
         repository.on_change(self._forms.clear)
 
-    def take(self, call: Call, message: bytes) -> bool:
-        """Answers a request of a known form; whether it is one.
-
-        Raises:
-            CallError: The model's queue is full.
-        """
+    def find(self, message: bytes) -> Form | None:
+        """Returns the form of a request; None where it is not known."""
         form = self._forms.get(len(message))
         if (
             form is None
@@ -219,6 +218,17 @@ class Forms:
             or (form.after and message[form.id_end : form.begin] != form.after)
             or (form.behind and not message.endswith(form.behind))
         ):
+            return None
+        return form
+
+    def take(self, call: Call, message: bytes) -> bool:
+        """Answers a request of a known form; whether it is one.
+
+        Raises:
+            CallError: The model's queue is full.
+        """
+        form = self.find(message)
+        if form is None:
             return False
         request_id = ""
         if form.after:
@@ -256,6 +266,8 @@ class Forms:
         if (
             not self._may_learn
             or len(signature.inputs) != 1
+            # On a stream, what it gives depends on the requests before.
+            or signature.states
             # Strings and booleans have to be looked at.
             or any(spec.type is STRING for spec in specs)
             or specs[0].type.dtype.kind == "b"

@@ -37,7 +37,11 @@ PREDICT_LIMIT = Limit(PredictRequest, INPUTS, (IMAGES, TEXTS), Signature.max_byt
 EMBED_LIMIT = Limit(EmbedRequest, INPUTS, (IMAGES, TEXTS), Signature.max_bytes)
 
 
-def _learn_nothing(terms: Terms) -> None:
+# Is told what a request comes to once it is known to fit the model.
+Learn = Callable[[Terms], None]
+
+
+def learn_nothing(terms: Terms) -> None:
     """Keeps nothing of a request."""
 
 
@@ -62,15 +66,7 @@ class Inference:
         PREDICT_LIMIT.check(self._repository, message)
         epoch = self._repository.epoch
         asked = parse_hollow(PredictRequest, message, CONTENT)
-        request = asked.message
-
-        def learn(terms: Terms) -> None:
-            tensor = _only_tensor(asked)
-            if tensor is None or request.top_k or request.png:
-                return
-            encode = partial(encode_predictions, terms)
-            _learn(self._predictions, message, tensor, terms, encode, epoch)
-
+        learn = learn_predictions(self._predictions, message, asked, epoch)
         self.answer_predict(call, asked, learn=learn)
 
     def embed(self, call: Call, message: bytes) -> None:
@@ -80,25 +76,14 @@ class Inference:
         EMBED_LIMIT.check(self._repository, message)
         epoch = self._repository.epoch
         asked = parse_hollow(EmbedRequest, message, CONTENT)
-        request = asked.message
-
-        def learn(terms: Terms) -> None:
-            tensor = _only_tensor(asked)
-            if tensor is None:
-                return
-            # Not the request itself, which would be kept with all its elements.
-            form_vectors = partial(_form_vectors, request.normalize, request.half_precision)
-            encode = partial(encode_embeddings, terms, form_vectors)
-            _learn(self._embeddings, message, tensor, terms, encode, epoch)
-
-        self.answer_embed(call, asked, learn=learn)
+        self.answer_embed(call, asked, learn_embeddings(self._embeddings, message, asked, epoch))
 
     def answer_predict(
         self,
         call: Call,
         asked: Hollow[PredictRequest],
         memory: Memory | None = None,
-        learn: Callable[[Terms], None] = _learn_nothing,
+        learn: Learn = learn_nothing,
     ) -> None:
         """Answers a request.
 
@@ -106,7 +91,7 @@ class Inference:
             call: Who asks.
             asked: What is asked; the content is that of its one input.
             memory: The state of a step model along a stream; None where the caller keeps it.
-            learn: Is told what the request comes to once it is known to fit the model.
+            learn: Keeps what the next request may need not find out again.
         """
         request = asked.message
         loaded = self._repository.find(request.model)
@@ -151,7 +136,7 @@ class Inference:
         self,
         call: Call,
         asked: Hollow[EmbedRequest],
-        learn: Callable[[Terms], None] = _learn_nothing,
+        learn: Learn = learn_nothing,
     ) -> None:
         """Answers a request; all as in `answer_predict`."""
         request = asked.message
@@ -205,16 +190,48 @@ class Inference:
             run(read())
 
 
-def _only_tensor(asked: Hollow[PredictRequest] | Hollow[EmbedRequest]) -> Tensor | None:
+def learn_predictions(
+    forms: Forms, message: bytes, asked: Hollow[PredictRequest], epoch: int
+) -> Learn:
+    """Returns what keeps the form of a request.
+
+    Args:
+        forms: Where.
+        message: The bytes that the request came in.
+        asked: The request.
+        epoch: The repository's, from before its model was looked up.
+    """
+
+    def learn(terms: Terms) -> None:
+        request = asked.message
+        if not request.top_k and not request.png:
+            _learn(forms, message, asked, terms, partial(encode_predictions, terms), epoch)
+
+    return learn
+
+
+def learn_embeddings(
+    forms: Forms, message: bytes, asked: Hollow[EmbedRequest], epoch: int
+) -> Learn:
+    """Returns what keeps the form of a request; all as in `learn_predictions`."""
+
+    def learn(terms: Terms) -> None:
+        request = asked.message
+        # Not the request itself, which would be kept with all its elements.
+        form_vectors = partial(_form_vectors, request.normalize, request.half_precision)
+        encode = partial(encode_embeddings, terms, form_vectors)
+        _learn(forms, message, asked, terms, encode, epoch)
+
+    return learn
+
+
+def _only_tensor(request: PredictRequest | EmbedRequest) -> Tensor | None:
     """Returns the tensor that is all that a request has of its own; None where it has more.
 
-    A label may come to point elsewhere at any time, and timing differs from answer to answer. Long
-    requests are not worth it: to parse what is left of them takes no time beside the model.
+    A label may come to point elsewhere at any time, and timing differs from answer to answer.
     """
-    request = asked.message
     if (
-        asked.content is not None
-        or len(request.inputs) != 1
+        len(request.inputs) != 1
         or request.images
         or request.texts
         or request.timing
@@ -225,14 +242,26 @@ def _only_tensor(asked: Hollow[PredictRequest] | Hollow[EmbedRequest]) -> Tensor
 
 
 def _learn(  # noqa: PLR0917  # each is one thing
-    forms: Forms, message: bytes, tensor: Tensor, terms: Terms, encode: Encode, epoch: int
+    forms: Forms,
+    message: bytes,
+    asked: Hollow[PredictRequest] | Hollow[EmbedRequest],
+    terms: Terms,
+    encode: Encode,
+    epoch: int,
 ) -> None:
-    content = tensor.content
-    begin = message.find(content)
-    # Elements that stand there twice do not tell where theirs is.
-    if message.find(content, begin + 1) < 0:
-        place = Place(begin, begin, begin, begin + len(content))
-        forms.learn(message, place, tuple(tensor.shape), terms, encode, epoch)
+    tensor = _only_tensor(asked.message)
+    if tensor is None:
+        return
+    if asked.content is not None:
+        begin, end = asked.begin, asked.begin + len(asked.content)
+    else:
+        begin = message.find(tensor.content)
+        end = begin + len(tensor.content)
+        # Elements that stand there twice do not tell where theirs is.
+        if message.find(tensor.content, begin + 1) >= 0:
+            return
+    place = Place(begin, begin, begin, end)
+    forms.learn(message, place, tuple(tensor.shape), terms, encode, epoch)
 
 
 def _form_vectors(normalize: bool, half_precision: bool, vectors: Array) -> Array:

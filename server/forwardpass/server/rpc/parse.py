@@ -39,10 +39,12 @@ class Hollow(Generic[M]):
     Attributes:
         message: The message.
         content: The bytes that the field at the path would have; None where the message is whole.
+        begin: Where these begin in what was parsed.
     """
 
     message: M
-    content: memoryview | None
+    content: memoryview | None = None
+    begin: int = 0
 
 
 def parse_hollow(kind: type[M], message: bytes, path: Sequence[int]) -> Hollow[M]:
@@ -53,6 +55,6 @@ def parse_hollow(kind: type[M], message: bytes, path: Sequence[int]) -> Hollow[M
     """
     taken = take_out(memoryview(message), path) if len(message) >= LONG else None
     if taken is None:
-        return Hollow(parse(kind, message), None)
-    rest, content = taken
-    return Hollow(parse(kind, rest), content)
+        return Hollow(parse(kind, message))
+    rest, begin, end = taken
+    return Hollow(parse(kind, rest), memoryview(message)[begin:end], begin)

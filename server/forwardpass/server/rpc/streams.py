@@ -1,37 +1,33 @@
-"""Many requests on one stream, answered in order: PredictStream and EmbedStream.
+"""Many requests on one stream, answered in order: PredictStream and EmbedStream."""
 
-Up to `IN_FLIGHT` requests of a stream are held at a time; the next is read when one of them has
-been answered, so a caller that sends faster than the models run, or does not read, is held back.
-"""
-
-import threading
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, NoReturn, TypeVar
-
-from google.protobuf.message import Message
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from forwardpass.server.errors import InvalidInput
 from forwardpass.server.health import Readiness
-from forwardpass.server.rpc.inference import CONTENT, EMBED_LIMIT, PREDICT_LIMIT, Inference
+from forwardpass.server.rpc.forms import Forms
+from forwardpass.server.rpc.inference import (
+    CONTENT,
+    EMBED_LIMIT,
+    PREDICT_LIMIT,
+    Inference,
+    Learn,
+    learn_embeddings,
+    learn_nothing,
+    learn_predictions,
+)
+from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.limits import Limit
 from forwardpass.server.rpc.memory import Memory
 from forwardpass.server.rpc.parse import Hollow, parse_hollow
+from forwardpass.server.rpc.stream import Stream, StreamedCall
 from forwardpass.server.runtime.repository import Repository
-from forwardpass.server.scheduling.admission import RETRY_AFTER
-from forwardpass.server.transport.call import Call, OnEnd, Receiver, Ts
-from forwardpass.v1.inference_service_pb2 import EmbedStreamRequest, Error, PredictStreamRequest
+from forwardpass.server.transport.call import Call, Receiver
+from forwardpass.v1.inference_service_pb2 import EmbedStreamRequest, PredictStreamRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
-from forwardpass.wire import Failure, Reason
-from forwardpass.wire.fields import length_delimited
 
-IN_FLIGHT = 8
-Item = TypeVar("Item")
-Request = TypeVar("Request", bound=Message)
-# The fields of PredictStreamResponse and EmbedStreamResponse.
-_RESPONSE, _ERROR = 1, 2
-_OK = 0
+Request = TypeVar("Request", PredictStreamRequest, EmbedStreamRequest)
 # Where a request of a stream has the elements of its input.
 _CONTENT = (EmbedStreamRequest.REQUEST_FIELD_NUMBER, *CONTENT)
 assert PredictStreamRequest.REQUEST_FIELD_NUMBER == EmbedStreamRequest.REQUEST_FIELD_NUMBER
@@ -43,284 +39,165 @@ class Streams:
     Args:
         inference: Answers each request of a stream.
         repository: Tells which models have states, and how much each takes.
+        reader: Makes arrays of requests.
         readiness: Tells when to end streams.
     """
 
-    def __init__(self, inference: Inference, repository: Repository, readiness: Readiness) -> None:
+    def __init__(
+        self,
+        inference: Inference,
+        repository: Repository,
+        reader: InputReader,
+        readiness: Readiness,
+    ) -> None:
         self._inference = inference
         self._repository = repository
         self._readiness = readiness
+        self._predictions = Forms(repository, reader)
+        self._embeddings = Forms(repository, reader)
 
     def predict(self, call: Call, message: bytes) -> Receiver:  # noqa: ARG002  # a stream begins empty
         """Answers a stream of PredictStreamRequest."""
-        return PredictStream(call, self._inference, self._repository).open(self._readiness)
+        stream = PredictStream(call, self._inference, self._repository, self._predictions)
+        return stream.open(self._readiness)
 
     def embed(self, call: Call, message: bytes) -> Receiver:  # noqa: ARG002  # a stream begins empty
         """Answers a stream of EmbedStreamRequest."""
-        return EmbedStream(call, self._inference, self._repository).open(self._readiness)
+        stream = EmbedStream(call, self._inference, self._repository, self._embeddings)
+        return stream.open(self._readiness)
 
 
-class StreamedCall(Call):
-    """One request of a stream, which its handler answers as if it were a call of its own."""
+@dataclass(slots=True)
+class _Parsed(Generic[Request]):
+    """A request of a stream.
 
-    def __init__(self, stream: Call, ended: Callable[[], None]) -> None:
-        super().__init__(stream.method, stream.deadline)
-        self.answer: bytes | None = None
-        self._stream = stream
-        self._ended = ended
-        self._end_callbacks: list[OnEnd] = []
-        self._lock = threading.Lock()
-        self._code: int | None = None
+    Attributes:
+        asked: The request.
+        message: The bytes that it came in.
+        epoch: The repository's, from before its model was looked up.
+        model: The model as it names it; None where it means that of the one before.
+    """
 
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """See `Call.metadata`."""
-        return self._stream.metadata
-
-    @property
-    def peer(self) -> str:
-        """See `Call.peer`."""
-        return self._stream.peer
-
-    @property
-    def request_id(self) -> str:
-        """See `Call.request_id`: the stream's."""
-        return self._stream.request_id
-
-    def reply(self, message: bytes) -> None:
-        """See `Call.reply`."""
-        self._end(_OK, self.wrap(message))
-
-    def fail(self, failure: Failure) -> None:
-        """See `Call.fail`."""
-        self._end(failure.code, self.tell(failure))
-
-    def wrap(self, message: bytes) -> bytes:
-        """Returns the message of the stream that holds an answer."""
-        return length_delimited(_RESPONSE, message)
-
-    def tell(self, failure: Failure) -> bytes:
-        """Returns the message of the stream that tells what was wrong with the request."""
-        error = Error(code=failure.code, reason=failure.reason, message=failure.message)
-        return length_delimited(_ERROR, error.SerializeToString())
-
-    def abandon(self, code: int) -> None:
-        """Ends the request because its stream has ended."""
-        self._end(code, b"")
-
-    def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
-        """See `Call.resume`."""
-        self._stream.resume(self.guard, step, *args)
-
-    def offload(self, step: Callable[[], None]) -> None:
-        """See `Call.offload`."""
-        self._stream.offload(lambda: self.guard(step))
-
-    def on_end(self, callback: OnEnd) -> None:
-        """See `Call.on_end`."""
-        with self._lock:
-            if self._code is None:
-                self._end_callbacks.append(callback)
-                return
-        callback(self, self._code)
-
-    def send(self, message: bytes) -> NoReturn:
-        """Has no use: one request has one answer."""
-        raise NotImplementedError
-
-    def finish(self) -> NoReturn:
-        """Has no use: one request has one answer."""
-        raise NotImplementedError
-
-    def read(self) -> NoReturn:
-        """Has no use: the request is there."""
-        raise NotImplementedError
-
-    def _end(self, code: int, answer: bytes) -> None:
-        with self._lock:
-            if self._code is not None:
-                return
-            self._code = code
-            self.answer = answer
-            callbacks, self._end_callbacks = self._end_callbacks, []
-        for callback in callbacks:
-            callback(self, code)
-        self._ended()
+    asked: Hollow[Request]
+    message: bytes
+    epoch: int
+    model: ModelReference | None = None
 
 
-class Stream(ABC, Generic[Item]):
-    """The requests of one stream: those that wait, and those that are worked on, in order."""
+class _NativeStream(Stream[bytes | _Parsed[Request]], Generic[Request]):
+    """Requests that mean the model of the one before where they name none.
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        # Reentrant: a request may be answered while it is being begun.
-        self._lock = threading.RLock()
-        self._waiting: deque[Item | InvalidInput] = deque()
-        self._begun: deque[StreamedCall] = deque()
-        self._half_closed = False
-        self._draining = False
-
-    def open(self, readiness: Readiness) -> Receiver:
-        """Begins to read, and returns what takes the messages."""
-
-        def look() -> None:
-            if readiness.draining:
-                self._call.resume(self._drain)
-
-        forget = readiness.watch(look)
-        self._call.on_end(lambda _, __: forget())
-        self._call.on_end(self._abandon)
-        for _ in range(IN_FLIGHT):
-            self._call.read()
-        return self._receive
-
-    @abstractmethod
-    def parse(self, message: bytes) -> Item | InvalidInput:
-        """Returns the request in a message, or what is wrong with it."""
-
-    @abstractmethod
-    def begin(self, call: StreamedCall, request: Item) -> None:
-        """Begins to answer one request."""
-
-    def must_be_alone(self, request: Item) -> bool:  # noqa: ARG002  # none, but for those with states
-        """Whether a request must wait for those before it."""
-        return False
-
-    def new_call(self, ended: Callable[[], None], request: Item | InvalidInput) -> StreamedCall:  # noqa: ARG002  # what it says is no matter
-        """Returns the call that a request is answered by."""
-        return StreamedCall(self._call, ended)
-
-    def _receive(self, message: bytes | None) -> None:
-        with self._lock:
-            if message is None:
-                self._half_closed = True
-            else:
-                self._waiting.append(self.parse(message))
-            self._advance()
-
-    def _advance(self) -> None:
-        """Begins what may begin, and ends the stream when nothing is left."""
-        while self._waiting and not self._draining:
-            request = self._waiting[0]
-            if isinstance(request, InvalidInput):
-                self._waiting.popleft()
-                self._add(request).fail(request.failure)
-                continue
-            if self._begun and self.must_be_alone(request):
-                break
-            self._waiting.popleft()
-            call = self._add(request)
-            call.guard(self.begin, call, request)
-        if self._begun:
-            return
-        if self._half_closed and not self._waiting:
-            self._call.finish()
-        elif self._draining:
-            self._call.fail(
-                Failure(
-                    Reason.SHUTTING_DOWN,
-                    "the server is shutting down; send what is unanswered to another",
-                    retry_after=RETRY_AFTER,
-                )
-            )
-
-    def _add(self, request: Item | InvalidInput) -> StreamedCall:
-        """Returns the next request's call, whose answer comes after those before it."""
-        call = self.new_call(self._flush, request)
-        self._begun.append(call)
-        return call
-
-    def _flush(self) -> None:
-        """Sends the answers that are next in order."""
-        with self._lock:
-            while self._begun and self._begun[0].answer is not None:
-                answer = self._begun.popleft().answer
-                if answer:
-                    self._call.send(answer)
-                    self._call.read()
-            self._advance()
-
-    def _drain(self) -> None:
-        with self._lock:
-            self._draining = True
-            self._advance()
-
-    def _abandon(self, _: Call, code: int) -> None:
-        """Lets go of what is unanswered when the stream has ended."""
-        with self._lock:
-            self._waiting.clear()
-            left = list(self._begun)
-        for call in left:
-            call.abandon(code)
-
-
-class _NativeStream(Stream[Hollow[Request]], Generic[Request]):
-    """Requests that mean the model of the one before where they name none."""
+    Those of a known form are not parsed: they name their model, which has no states.
+    """
 
     def __init__(
-        self, call: Call, kind: type[Request], limit: Limit[Any], repository: Repository
+        self,
+        call: Call,
+        kind: type[Request],
+        limit: Limit[Any],
+        repository: Repository,
+        forms: Forms,
     ) -> None:
         super().__init__(call)
-        self._kind = kind
+        self._kind: type[Request] = kind
         self._limit = limit
         self._repository = repository
+        self._forms = forms
         self._model = ModelReference()
 
     @abstractmethod
-    def _reference(self, request: Request) -> ModelReference:
-        """Returns the part of a request that names its model."""
+    def answer(self, call: StreamedCall, request: _Parsed[Request]) -> None:
+        """Answers a request that has been parsed."""
 
-    def parse(self, message: bytes) -> Hollow[Request] | InvalidInput:
+    def parse(self, message: bytes) -> bytes | _Parsed[Request] | InvalidInput:
         """See `Stream.parse`."""
+        form = self._forms.find(message)
+        if form is not None:
+            self._model = form.terms.model
+            return message
         try:
-            self._limit.check_streamed(self._repository, message, self._model)
-            asked = parse_hollow(self._kind, message, _CONTENT)
+            request = self._parse(message)
         except InvalidInput as error:
             return error
-        model = self._reference(asked.message)
-        if model.name:
-            self._model.CopyFrom(model)
+        if request.model is not None:
+            self._model = request.model
         else:
-            model.CopyFrom(self._model)
-        return asked
+            request.asked.message.request.model.CopyFrom(self._model)
+        return request
+
+    def begin(self, call: StreamedCall, request: bytes | _Parsed[Request]) -> None:
+        """See `Stream.begin`."""
+        if isinstance(request, bytes):
+            if self._forms.take(call, request):
+                return
+            # Models have changed since it was found, so that all forms were forgotten.
+            request = self._parse(request)
+        self.answer(call, request)
+
+    def _parse(self, message: bytes) -> _Parsed[Request]:
+        self._limit.check_streamed(self._repository, message, self._model)
+        epoch = self._repository.epoch
+        request = _Parsed(parse_hollow(self._kind, message, _CONTENT), message, epoch)
+        named = request.asked.message.request.model
+        if named.name:
+            # Not its own part, which would keep the whole of it.
+            request.model = ModelReference()
+            request.model.CopyFrom(named)
+        return request
 
 
 class PredictStream(_NativeStream[PredictStreamRequest]):
     """Requests of a PredictStream, with the state of a step model between them."""
 
-    def __init__(self, call: Call, inference: Inference, repository: Repository) -> None:
-        super().__init__(call, PredictStreamRequest, PREDICT_LIMIT, repository)
+    def __init__(
+        self, call: Call, inference: Inference, repository: Repository, forms: Forms
+    ) -> None:
+        super().__init__(call, PredictStreamRequest, PREDICT_LIMIT, repository, forms)
         self._inference = inference
         self._memory = Memory()
 
-    def begin(self, call: StreamedCall, request: Hollow[PredictStreamRequest]) -> None:
-        """See `Stream.begin`."""
-        if request.message.reset_state:
+    def answer(self, call: StreamedCall, request: _Parsed[PredictStreamRequest]) -> None:
+        """See `_NativeStream.answer`."""
+        wrapped = request.asked
+        asked = Hollow(wrapped.message.request, wrapped.content, wrapped.begin)
+        learn = learn_predictions(self._forms, request.message, asked, request.epoch)
+        if wrapped.message.reset_state:
             self._memory.forget()
-        asked = Hollow(request.message.request, request.content)
-        self._inference.answer_predict(call, asked, self._memory)
+            learn = learn_nothing
+        self._inference.answer_predict(call, asked, self._memory, _named(request.model, learn))
 
-    def must_be_alone(self, request: Hollow[PredictStreamRequest]) -> bool:
+    def must_be_alone(self, request: bytes | _Parsed[PredictStreamRequest]) -> bool:
         """See `Stream.must_be_alone`."""
-        # The state after one request is the state before the next.
-        model = self._repository.models.get(request.message.request.model.name)
+        if isinstance(request, bytes):
+            return False
+        # The state after one request is the state before the next, or is forgotten.
+        message = request.asked.message
+        if message.reset_state:
+            return True
+        model = self._repository.models.get(message.request.model.name)
         version = model and model.newest_ready
         return bool(version and version.loaded and version.loaded.signature.states)
-
-    def _reference(self, request: PredictStreamRequest) -> ModelReference:
-        return request.request.model
 
 
 class EmbedStream(_NativeStream[EmbedStreamRequest]):
     """Requests of an EmbedStream."""
 
-    def __init__(self, call: Call, inference: Inference, repository: Repository) -> None:
-        super().__init__(call, EmbedStreamRequest, EMBED_LIMIT, repository)
+    def __init__(
+        self, call: Call, inference: Inference, repository: Repository, forms: Forms
+    ) -> None:
+        super().__init__(call, EmbedStreamRequest, EMBED_LIMIT, repository, forms)
         self._inference = inference
 
-    def begin(self, call: StreamedCall, request: Hollow[EmbedStreamRequest]) -> None:
-        """See `Stream.begin`."""
-        self._inference.answer_embed(call, Hollow(request.message.request, request.content))
+    def answer(self, call: StreamedCall, request: _Parsed[EmbedStreamRequest]) -> None:
+        """See `_NativeStream.answer`."""
+        wrapped = request.asked
+        asked = Hollow(wrapped.message.request, wrapped.content, wrapped.begin)
+        learn = learn_embeddings(self._forms, request.message, asked, request.epoch)
+        self._inference.answer_embed(call, asked, _named(request.model, learn))
 
-    def _reference(self, request: EmbedStreamRequest) -> ModelReference:
-        return request.request.model
+
+def _named(model: ModelReference | None, learn: Learn) -> Learn:
+    """Returns what learns a request with the model that it names; nothing where it names none."""
+    if model is None:
+        return learn_nothing
+    return lambda terms: learn(replace(terms, model=model))

@@ -10,7 +10,7 @@ from forwardpass.server.health import Readiness
 from forwardpass.server.rpc.open_inference.inference import Inference
 from forwardpass.server.rpc.open_inference.request import receive
 from forwardpass.server.rpc.open_inference.response import stream_answer, stream_error
-from forwardpass.server.rpc.streams import Stream, StreamedCall
+from forwardpass.server.rpc.stream import Stream, StreamedCall
 from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.transport.call import Call, Receiver
 from forwardpass.wire import Failure
