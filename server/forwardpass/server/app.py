@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 
 import structlog
@@ -24,6 +24,7 @@ from forwardpass.server.rpc.reflection import METHODS, Reflection
 from forwardpass.server.rpc.streams import Streams
 from forwardpass.server.runtime.cache import open_cache
 from forwardpass.server.runtime.canary import Canary, Limits
+from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.server.runtime.loading import LoadOptions
 from forwardpass.server.runtime.providers import CudaOptions, choose
 from forwardpass.server.runtime.repository import Repository, RepositoryError
@@ -71,6 +72,7 @@ class Server:
     Args:
         settings: Where to listen, what to serve, and the limits.
         loaded: Called once, when every model is ready or has failed.
+        changed: Called with what is loaded, after each change of a version's state.
 
     Raises:
         RepositoryError: There is no model repository.
@@ -79,13 +81,19 @@ class Server:
         SettingsError: The settings contradict each other.
     """
 
-    def __init__(self, settings: Settings, loaded: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        loaded: Callable[[], None] = lambda: None,
+        changed: Callable[[Iterable[Loaded]], None] = lambda _: None,
+    ) -> None:
         _require_fast_protobuf()
         self._settings = settings
         self._loaded = loaded
         self._started = time.perf_counter()
         turn = turn_of(settings.transport)
         self._repository = open_repository(settings, turn)
+        self._repository.on_change(lambda: changed(self._repository.loaded))
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self.readiness = Readiness(self._repository, (INFERENCE, MODELS, OPEN_INFERENCE))
         shared = settings.management_port == settings.port != 0

@@ -59,8 +59,10 @@ def serve(settings: "Settings") -> int:
         gc.enable()
         return _serve(lambda: Supervisor(settings), (OSError, RuntimeError))
     from forwardpass.server.app import START_ERRORS, Server
+    from forwardpass.server.preemption import Preemption
 
-    return _serve(lambda: Server(settings, loaded=settle), START_ERRORS)
+    preemption = Preemption()
+    return _serve(lambda: Server(settings, loaded=settle, changed=preemption.adapt), START_ERRORS)
 
 
 class _Serving(Protocol):

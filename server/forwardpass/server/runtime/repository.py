@@ -3,7 +3,7 @@
 import itertools
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,6 +65,14 @@ class Repository:
     def models(self) -> Mapping[str, Model]:
         """Every model by its name."""
         return self._models
+
+    @property
+    def loaded(self) -> Iterator[Loaded]:
+        """Every version that is in memory."""
+        for model in self._models.values():
+            for version in model.versions:
+                if version.loaded is not None:
+                    yield version.loaded
 
     def on_change(self, observer: Callable[[], None]) -> None:
         """Has the observer called after each change of a version's state."""

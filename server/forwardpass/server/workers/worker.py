@@ -55,9 +55,10 @@ class Worker:
 
     def __init__(self, settings: Settings, link: Link) -> None:
         from forwardpass.server.app import Server
+        from forwardpass.server.preemption import Preemption
 
         self._link = link
-        self._server = Server(settings, loaded=self._on_loaded)
+        self._server = Server(settings, loaded=self._on_loaded, changed=Preemption().adapt)
         self._lock = threading.Lock()
         self._told = State()
         self._listening = self._loaded = False
