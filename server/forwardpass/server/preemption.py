@@ -36,18 +36,24 @@ class Preemption:
         brief = [isinstance(version.worker, InlineWorker) for version in loaded]
         policy = os.SCHED_BATCH if brief and all(brief) else os.SCHED_OTHER
         with self._lock:
-            if policy != self._chosen:
-                self._chosen = policy
-                self._choose(policy)
-
-    def _choose(self, policy: int) -> None:
-        for thread in _THREADS.iterdir():
+            if policy == self._chosen:
+                return
+            self._chosen = policy
             try:
-                os.sched_setscheduler(int(thread.name), policy, os.sched_param(0))
-            except ProcessLookupError:
-                # It has ended meanwhile.
-                continue
+                # Those that were found late may have begun others meanwhile.
+                while any([_give(int(thread.name), policy) for thread in _THREADS.iterdir()]):
+                    pass
             except PermissionError:
                 # A sandbox may forbid it, and calls are answered all the same.
                 self._may_choose = False
-                return
+
+
+def _give(thread: int, policy: int) -> bool:
+    """Gives a thread the policy; False where it has it, or has ended."""
+    try:
+        if os.sched_getscheduler(thread) == policy:
+            return False
+        os.sched_setscheduler(thread, policy, os.sched_param(0))
+    except ProcessLookupError:
+        return False
+    return True
