@@ -40,8 +40,8 @@ class Preemption:
                 return
             self._chosen = policy
             try:
-                # Those that were found late may have begun others meanwhile.
-                while any([_give(int(thread.name), policy) for thread in _THREADS.iterdir()]):
+                # From the first again after each, as it may have begun others meanwhile.
+                while any(_give(int(thread.name), policy) for thread in _THREADS.iterdir()):
                     pass
             except PermissionError:
                 # A sandbox may forbid it, and calls are answered all the same.
