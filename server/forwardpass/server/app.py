@@ -51,6 +51,7 @@ HEALTH = "grpc.health.v1.Health"
 # until none has come for a while: those that gRPC itself turns away see CANCELLED instead.
 _QUIET_SECONDS = 0.1
 _REFUSAL_SECONDS = 1.0
+_LOADING_SECONDS = 1.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _MANAGEMENT_BYTES = 1 << 20
 _MANAGEMENT_CALLS = 16
@@ -196,6 +197,9 @@ class Server:
         if self._watcher is not None:
             self._watcher.stop()
         self._repository.close()
+        if self._loader.is_alive():
+            # It ends with what it has begun, over which ONNX Runtime may take its time.
+            self._loader.join(_LOADING_SECONDS)
         if self._metrics is not None:
             self._metrics.stop()
         _log.info("stopped", unfinished=unfinished)
