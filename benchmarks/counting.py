@@ -16,7 +16,7 @@ from benchmarks.serving import serve
 IN_FLIGHT = (8, 32)
 # Of a few per cent less is seen in so many times the rounds that other differences take.
 _ROUNDS = 5
-_UNCOUNTED = (sys.executable, "-m", "benchmarks.peers.uncounted")
+UNCOUNTED = (sys.executable, "-m", "benchmarks.peers.uncounted")
 
 
 def measure(plan: Plan) -> list[Table]:
@@ -25,7 +25,7 @@ def measure(plan: Plan) -> list[Table]:
     x = np.random.default_rng(0).random((1, graphs.WIDTHS[0]), np.float32)
     with ExitStack() as stack:
         counted = stack.enter_context(serve(plan.scratch))
-        uncounted = stack.enter_context(serve(plan.scratch, program=_UNCOUNTED))
+        uncounted = stack.enter_context(serve(plan.scratch, program=UNCOUNTED))
         pairs = [
             [
                 Contender("", one_target(serving.address, MODEL_INFER, graphs.MLP, x), in_flight)

@@ -3,13 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
+from cases.harness import predict
+from tiny_models import Publisher, classifier
 
 from benchmarks import __main__ as program
+from benchmarks.counting import UNCOUNTED
 from benchmarks.load import Load, rate_and_times
 from benchmarks.plan import Plan
 from benchmarks.report import Failed, Table, ratio, write
+from benchmarks.serving import serve
+from forwardpass.v1.inference_service_pb2_grpc import InferenceServiceStub
 
 PAGE = """# Figures
 
@@ -93,3 +99,12 @@ def test_a_measurement_that_fails_does_not_lose_the_others(
     assert "SystemExit: it answers wrongly" in text
     assert "| 7 |" in text
     assert "bad was not measured" in capfd.readouterr().out
+
+
+def test_the_server_that_does_not_count_answers_all_the_same(repository: Publisher) -> None:
+    repository("clf", classifier())
+    request = predict("clf", {"image": np.zeros((1, 4, 4, 1), np.uint8)})
+    with serve(repository.root, program=UNCOUNTED) as uncounted:
+        with grpc.insecure_channel(uncounted.address) as channel:
+            assert InferenceServiceStub(channel).Predict(request).model.name == "clf"
+        assert not uncounted.handled()
