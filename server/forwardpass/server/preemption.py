@@ -33,9 +33,10 @@ class Preemption:
         """Chooses for the versions that are loaded now; threads that begin later follow suit."""
         if not self._may_choose:
             return
-        brief = [isinstance(version.worker, InlineWorker) for version in loaded]
-        policy = os.SCHED_BATCH if brief and all(brief) else os.SCHED_OTHER
+        # Whoever comes last has looked last: models are loaded side by side.
         with self._lock:
+            brief = [isinstance(version.worker, InlineWorker) for version in loaded]
+            policy = os.SCHED_BATCH if brief and all(brief) else os.SCHED_OTHER
             if policy == self._chosen:
                 return
             self._chosen = policy
@@ -43,7 +44,7 @@ class Preemption:
                 # From the first again after each, as it may have begun others meanwhile.
                 while any(_give(int(thread.name), policy) for thread in _THREADS.iterdir()):
                     pass
-            except PermissionError:
+            except OSError:
                 # A sandbox may forbid it, and calls are answered all the same.
                 self._may_choose = False
 
