@@ -94,7 +94,7 @@ class Server:
         self._started = time.perf_counter()
         turn = turn_of(settings.transport)
         self._repository = open_repository(settings, turn)
-        self._repository.on_change(lambda: changed(self._repository.loaded))
+        self._repository.on_change(lambda: changed(one for _, one in self._repository.loaded))
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self.readiness = Readiness(self._repository, (INFERENCE, MODELS, OPEN_INFERENCE))
         shared = settings.management_port == settings.port != 0
@@ -277,11 +277,9 @@ class Server:
         return self._repository.reconcile(settle=True)
 
     def _loaded_models(self) -> Iterator[tuple[str, str, str, bool, ModelCounters]]:
-        for model in self._repository.models.values():
-            for version in model.versions:
-                if (loaded := version.loaded) is not None:
-                    number = str(loaded.number)
-                    yield loaded.name, number, loaded.digest, version.failing, loaded.counters
+        for version, loaded in self._repository.loaded:
+            number = str(loaded.number)
+            yield loaded.name, number, loaded.digest, version.failing, loaded.counters
 
     def _in_flight(self) -> tuple[int, int]:
         return self._admission.calls, self._admission.bytes

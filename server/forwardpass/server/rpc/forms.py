@@ -26,7 +26,6 @@ from forwardpass.wire.dtypes import STRING
 # So many forms are kept, of so many bytes each.
 _MOST_FORMS = 1024
 _MOST_BYTES = 4096
-_LITTLE = 8192
 
 
 class Encode(Protocol):
@@ -131,12 +130,7 @@ class Form:
     def gather(self, jobs: Sequence["FormJob"]) -> Mapping[str, Array]:
         """See `Kind.gather`."""
         begin, end = self.begin, self.begin + self._count * self._dtype.itemsize
-        elements = b"".join(
-            # A view costs more than to copy a little.
-            [job.message[begin:end] for job in jobs]
-            if end - begin <= _LITTLE
-            else [memoryview(job.message)[begin:end] for job in jobs]
-        )
+        elements = b"".join([memoryview(job.message)[begin:end] for job in jobs])
         shape = (len(jobs) * self._shape[0], *self._shape[1:])
         return {self._name: np.frombuffer(elements, self._dtype).reshape(shape)}
 

@@ -14,6 +14,7 @@ from forwardpass.server.errors import InvalidInput
 from forwardpass.server.health import Readiness
 from forwardpass.server.scheduling.admission import RETRY_AFTER
 from forwardpass.server.transport.call import Call, OnEnd, Receiver, Ts
+from forwardpass.server.transport.ending import Ending
 from forwardpass.v1.inference_service_pb2 import Error
 from forwardpass.wire import Failure, Reason
 from forwardpass.wire.fields import length_delimited
@@ -33,9 +34,7 @@ class StreamedCall(Call):
         self.answer: bytes | None = None
         self._stream = stream
         self._ended = ended
-        self._end_callbacks: list[OnEnd] = []
-        self._lock = threading.Lock()
-        self._code: int | None = None
+        self._ending = Ending()
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -83,11 +82,7 @@ class StreamedCall(Call):
 
     def on_end(self, callback: OnEnd) -> None:
         """See `Call.on_end`."""
-        with self._lock:
-            if self._code is None:
-                self._end_callbacks.append(callback)
-                return
-        callback(self, self._code)
+        self._ending.on_end(self, callback)
 
     def send(self, message: bytes) -> NoReturn:
         """Has no use: one request has one answer."""
@@ -102,12 +97,10 @@ class StreamedCall(Call):
         raise NotImplementedError
 
     def _end(self, code: int, answer: bytes) -> None:
-        with self._lock:
-            if self._code is not None:
-                return
-            self._code = code
-            self.answer = answer
-            callbacks, self._end_callbacks = self._end_callbacks, []
+        callbacks = self._ending.begin(code)
+        if callbacks is None:
+            return
+        self.answer = answer
         for callback in callbacks:
             callback(self, code)
         self._ended()

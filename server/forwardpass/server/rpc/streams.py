@@ -72,13 +72,15 @@ class _Parsed(Generic[Request]):
     """A request of a stream.
 
     Attributes:
-        asked: The request.
+        wrapper: The message of the stream.
+        asked: The request in it.
         message: The bytes that it came in.
         epoch: The repository's, from before its model was looked up.
         model: The model as it names it; None where it means that of the one before.
     """
 
-    asked: Hollow[Request]
+    wrapper: Request
+    asked: Hollow[Any]
     message: bytes
     epoch: int
     model: ModelReference | None = None
@@ -122,7 +124,7 @@ class _NativeStream(Stream[bytes | _Parsed[Request]], Generic[Request]):
         if request.model is not None:
             self._model = request.model
         else:
-            request.asked.message.request.model.CopyFrom(self._model)
+            request.asked.message.model.CopyFrom(self._model)
         return request
 
     def begin(self, call: StreamedCall, request: bytes | _Parsed[Request]) -> None:
@@ -137,8 +139,10 @@ class _NativeStream(Stream[bytes | _Parsed[Request]], Generic[Request]):
     def _parse(self, message: bytes) -> _Parsed[Request]:
         self._limit.check_streamed(self._repository, message, self._model)
         epoch = self._repository.epoch
-        request = _Parsed(parse_hollow(self._kind, message, _CONTENT), message, epoch)
-        named = request.asked.message.request.model
+        whole = parse_hollow(self._kind, message, _CONTENT)
+        asked = Hollow(whole.message.request, whole.content, whole.begin)
+        request = _Parsed(whole.message, asked, message, epoch)
+        named = asked.message.model
         if named.name:
             # Not its own part, which would keep the whole of it.
             request.model = ModelReference()
@@ -158,10 +162,9 @@ class PredictStream(_NativeStream[PredictStreamRequest]):
 
     def answer(self, call: StreamedCall, request: _Parsed[PredictStreamRequest]) -> None:
         """See `_NativeStream.answer`."""
-        wrapped = request.asked
-        asked = Hollow(wrapped.message.request, wrapped.content, wrapped.begin)
+        asked = request.asked
         learn = learn_predictions(self._forms, request.message, asked, request.epoch)
-        if wrapped.message.reset_state:
+        if request.wrapper.reset_state:
             self._memory.forget()
             learn = learn_nothing
         self._inference.answer_predict(call, asked, self._memory, _named(request.model, learn))
@@ -171,10 +174,9 @@ class PredictStream(_NativeStream[PredictStreamRequest]):
         if isinstance(request, bytes):
             return False
         # The state after one request is the state before the next, or is forgotten.
-        message = request.asked.message
-        if message.reset_state:
+        if request.wrapper.reset_state:
             return True
-        model = self._repository.models.get(message.request.model.name)
+        model = self._repository.models.get(request.asked.message.model.name)
         version = model and model.newest_ready
         return bool(version and version.loaded and version.loaded.signature.states)
 
@@ -190,10 +192,8 @@ class EmbedStream(_NativeStream[EmbedStreamRequest]):
 
     def answer(self, call: StreamedCall, request: _Parsed[EmbedStreamRequest]) -> None:
         """See `_NativeStream.answer`."""
-        wrapped = request.asked
-        asked = Hollow(wrapped.message.request, wrapped.content, wrapped.begin)
-        learn = learn_embeddings(self._forms, request.message, asked, request.epoch)
-        self._inference.answer_embed(call, asked, _named(request.model, learn))
+        learn = learn_embeddings(self._forms, request.message, request.asked, request.epoch)
+        self._inference.answer_embed(call, request.asked, _named(request.model, learn))
 
 
 def _named(model: ModelReference | None, learn: Learn) -> Learn:

@@ -67,12 +67,12 @@ class Repository:
         return self._models
 
     @property
-    def loaded(self) -> Iterator[Loaded]:
-        """Every version that is in memory."""
+    def loaded(self) -> Iterator[tuple[Version, Loaded]]:
+        """Every version that is in memory, and what it has there."""
         for model in self._models.values():
             for version in model.versions:
-                if version.loaded is not None:
-                    yield version.loaded
+                if (loaded := version.loaded) is not None:
+                    yield version, loaded
 
     def on_change(self, observer: Callable[[], None]) -> None:
         """Has the observer called after each change of a version's state."""

@@ -35,13 +35,12 @@ class Lineup:
     For one thread at a time.
     """
 
-    __slots__ = ("_counters", "_gathering", "_last", "_levels", "count")
+    __slots__ = ("_counters", "_gathering", "_levels", "count")
 
     def __init__(self, gathering: Gathering, counters: ModelCounters) -> None:
         self._gathering = gathering
         self._counters = counters
         self._levels: list[deque[Job]] = [deque() for _ in range(gathering.priorities)]
-        self._last = gathering.priorities - 1
         self.count = 0
 
     def check_room(self) -> None:
@@ -69,7 +68,7 @@ class Lineup:
         """
         if self.count >= self._gathering.max_jobs:
             self.check_room()
-        self._levels[min(job.priority, self._last)].append(job)
+        self._levels[min(job.priority, len(self._levels) - 1)].append(job)
         self.count += 1
 
     def oldest(self) -> Job:

@@ -20,6 +20,7 @@ from forwardpass.server.transport.call import (
     Transport,
     Ts,
 )
+from forwardpass.server.transport.ending import Ending
 from forwardpass.server.transport.listener import MAX_STREAMS, Listener
 from forwardpass.server.transport.trailers import trailing_metadata
 from forwardpass.wire import CODES, Failure, Reason
@@ -128,9 +129,7 @@ class StockCall(Call):
             queue.SimpleQueue()
         )
         self._permits = threading.Semaphore(0)
-        self._lock = threading.Lock()
-        self._code: int | None = None
-        self._end_callbacks: list[OnEnd] = []
+        self._ending = Ending()
         if not context.add_callback(self._on_context_end):
             self._on_context_end()
 
@@ -177,11 +176,7 @@ class StockCall(Call):
 
     def on_end(self, callback: OnEnd) -> None:
         """See `Call.on_end`."""
-        with self._lock:
-            if self._code is None:
-                self._end_callbacks.append(callback)
-                return
-        callback(self, self._code)
+        self._ending.on_end(self, callback)
 
     def messages(self) -> Iterator[bytes]:
         """Yields what is sent, runs what is resumed, and ends as the call does."""
@@ -221,11 +216,9 @@ class StockCall(Call):
         self._context.abort(_STATUS_CODES[failure.code], failure.message)
 
     def _end(self, code: int, last: _End | Failure) -> None:
-        with self._lock:
-            if self._code is not None:
-                return
-            self._code = code
-            callbacks, self._end_callbacks = self._end_callbacks, []
+        callbacks = self._ending.begin(code)
+        if callbacks is None:
+            return
         self._outbox.put(last)
         for callback in callbacks:
             callback(self, code)
