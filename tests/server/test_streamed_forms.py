@@ -27,7 +27,7 @@ RANDOM = np.random.default_rng(7)
 def running(repository: Publisher, start_server: StartServer) -> Running:
     repository("emb", embedder())
     repository("one", echo(TensorProto.FLOAT, ["n", 4]))
-    repository("two", echo(TensorProto.FLOAT, ["n", 4]))
+    repository("three", echo(TensorProto.FLOAT, ["n", 4]))
     repository("step", stepper())
     repository("long", echo(TensorProto.FLOAT, ["n", LONG // 4]))
     return start_server()
@@ -86,19 +86,19 @@ def test_embeddings_alike_are_parsed_once(running: Running, parsed: Parsed) -> N
 
 def test_one_without_a_model_means_that_of_the_one_before_known_or_not(running: Running) -> None:
     array = rows()
-    for name in ("one", "two"):
+    for name in ("one", "three"):
         list(one_by_one(running, [streamed(array, name)]))
     # All that name a model are of known forms; none of the others is.
-    models = ["one", None, "two", None, "two", "one", None, None]
+    models = ["one", None, "three", None, "three", "one", None, None]
     answers = running.inference.PredictStream(iter([streamed(array, name) for name in models]))
     assert [answer.response.model.name for answer in answers] == [
-        *("one", "one", "two", "two", "two", "one", "one", "one")
+        *("one", "one", "three", "three", "three", "one", "one", "one")
     ]
 
 
 def test_one_without_a_model_is_no_form(running: Running, parsed: Parsed) -> None:
     array = rows()
-    for name in ("one", "two"):
+    for name in ("one", "three"):
         sent = [streamed(array, name), streamed(array, None)]
         answers = list(running.inference.PredictStream(iter(sent)))
         assert [answer.response.model.name for answer in answers] == [name, name]
