@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.serving import SERVER_CORES, pinned
-from forwardpass.server.runtime.session import Session
+from forwardpass.server.onnx.session import Session
 from forwardpass.wire import Array
 
 

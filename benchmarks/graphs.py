@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from forwardpass.server.runtime.session import Session
+from forwardpass.server.onnx.session import Session
 from forwardpass.wire import Array
 
 MLP, SLOW = "mlp", "slow"

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.networks import DEPTHS, FLOAT, INT8, publish_resnet
 from forwardpass.artefact import MODEL_FILE
-from forwardpass.server.runtime.session import Session
+from forwardpass.server.onnx.session import Session
 from forwardpass.trainer.models.resnet import IMAGENET_DEPTHS
 
 ROWS = 8

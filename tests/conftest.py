@@ -11,9 +11,9 @@ import grpc
 import pytest
 from tiny_models import Publisher
 
-from forwardpass.server.allocator import share_one_arena
 from forwardpass.server.app import Server
-from forwardpass.server.runtime import loading
+from forwardpass.server.loading import load as loading
+from forwardpass.server.process.malloc import share_one_arena
 from forwardpass.server.settings import Settings
 from forwardpass.v1 import inference_service_pb2_grpc, model_service_pb2_grpc
 
@@ -76,8 +76,8 @@ def start_server(repository: Publisher, transport: str) -> Iterator[StartServer]
     with ExitStack() as stack:
 
         def start(*, wait: bool = True, **settings: Any) -> Running:
-            # Most tests trust their graphs, and are the faster for it; the canary has its own.
-            chosen = {"port": 0, "canary": False, "transport": transport, **settings}
+            # Most tests trust their graphs, and are the faster for it; the sandbox has its own.
+            chosen = {"port": 0, "sandbox": False, "transport": transport, **settings}
             server = Server(Settings(models=repository.root, metrics_port=0, threads=1, **chosen))
             server.start()
             stack.callback(server.stop)

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from forwardpass.server.rpc import inference, streams
-from forwardpass.server.rpc.open_inference import inference as open_inference
+from forwardpass.server.native import predict, streams
+from forwardpass.server.open_inference import infer
 
 PARSING = (
-    (inference, "parse_hollow"),
+    (predict, "parse_hollow"),
     (streams, "parse_hollow"),
-    (open_inference, "receive"),
+    (infer, "receive"),
 )
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from forwardpass.server.runtime.session import Session
-from forwardpass.server.runtime.threads import available_cores
+from forwardpass.server.onnx.session import Session
+from forwardpass.server.process.cores import available_cores
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ from conftest import Running
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from forwardpass.server.runtime.session import Session
+from forwardpass.server.onnx.session import Session
+from forwardpass.server.scheduling.executor import ThreadExecutor
 from forwardpass.server.scheduling.job import Job
-from forwardpass.server.scheduling.worker import Worker
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.inference_service_pb2_grpc import InferenceServiceStub
 from forwardpass.v1.model_service_pb2 import (
@@ -67,7 +67,7 @@ class Gate:
         self.broken: set[Session] = set()
         self._moved = threading.Condition()
         self._is_open, self._permits = True, 0
-        run, submit, abandon = Session.run, Worker.submit, Job.abandon
+        run, submit, abandon = Session.run, ThreadExecutor.submit, Job.abandon
 
         def gated(
             session: Session,
@@ -85,7 +85,7 @@ class Gate:
                 raise RuntimeError("broken")
             return run(session, outputs, inputs, on_begin)
 
-        def submit_and_tell(worker: Worker, job: Job) -> None:
+        def submit_and_tell(worker: ThreadExecutor, job: Job) -> None:
             submit(worker, job)
             self.jobs.append(job)
             self.submitted.release()
@@ -95,7 +95,7 @@ class Gate:
             self.abandoned.put(job)
 
         monkeypatch.setattr(Session, "run", gated)
-        monkeypatch.setattr(Worker, "submit", submit_and_tell)
+        monkeypatch.setattr(ThreadExecutor, "submit", submit_and_tell)
         monkeypatch.setattr(Job, "abandon", abandon_and_tell)
 
     def _pass(self) -> None:

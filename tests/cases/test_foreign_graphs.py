@@ -11,8 +11,9 @@ from failures import failure_of
 from onnx import TensorProto, helper
 from tiny_models import Publisher, TinyModel, busy, model, picker
 
-from forwardpass.server.runtime import canary, loading
-from forwardpass.server.runtime.session import Session
+from forwardpass.server.loading import load as loading
+from forwardpass.server.loading import sandbox
+from forwardpass.server.onnx.session import Session
 from forwardpass.v1.model_service_pb2 import (
     MODEL_STATE_FAILED,
     MODEL_STATE_READY,
@@ -26,17 +27,18 @@ from .harness import PATIENCE, assert_idle, pick, picked, predict, summaries
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])
 Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])
-# The canary itself, but that a run ends it as a fault in native code would.
+# The sandbox itself, but that a run ends it as a fault in native code would.
 CRASH = (
     "import os, signal\n"
-    "from forwardpass.server.runtime import canary, session\n"
+    "from forwardpass.server.loading import sandbox\n"
+    "from forwardpass.server.onnx import session\n"
     "session.Session.run = lambda *_: os.kill(os.getpid(), signal.SIGSEGV)\n"
-    "canary.answer_questions()"
+    "sandbox.answer_questions()"
 )
 
 
 def crashing() -> TinyModel:
-    """Nothing is the matter with it; its canary is made to crash."""
+    """Nothing is the matter with it; its sandbox is made to crash."""
     return picker()
 
 
@@ -84,7 +86,7 @@ def load(running: Running, version: int) -> None:
     ],
     ids=["crash", "memory", "hang"],
 )
-def test_t82_a_graph_that_would_kill_the_server_kills_its_canary(
+def test_t82_a_graph_that_would_kill_the_server_kills_its_sandbox(
     repository: Publisher,
     start_server: StartServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -92,12 +94,12 @@ def test_t82_a_graph_that_would_kill_the_server_kills_its_canary(
     reason: str,
 ) -> None:
     repository("pick", picker(), 1)
-    running = start_server(canary=True, canary_bytes=0, canary_seconds=10, management_port=0)
+    running = start_server(sandbox=True, sandbox_bytes=0, sandbox_seconds=10, management_port=0)
     assert picked(running.inference.Predict(pick(1))) == [1]
     repository("pick", bad(), 2)
     with monkeypatch.context() as while_it_is_tried:
         if bad is crashing:
-            while_it_is_tried.setattr(canary, "_COMMAND", [sys.executable, "-c", CRASH])
+            while_it_is_tried.setattr(sandbox, "_COMMAND", [sys.executable, "-c", CRASH])
         failure = failure_of(load, running, 2)
     assert failure.reason is Reason.MODEL_FAILED
     assert reason in failure.message
@@ -106,7 +108,7 @@ def test_t82_a_graph_that_would_kill_the_server_kills_its_canary(
     assert reason in seen["pick", 2].state_reason
     assert seen["pick", 1].state == MODEL_STATE_READY
     assert picked(running.inference.Predict(pick(2))) == [2]
-    # The next graph has a canary of its own.
+    # The next graph has a sandbox of its own.
     repository("pick", picker(), 3)
     load(running, 3)
     assert running.inference.Predict(pick(3)).model.version == 3

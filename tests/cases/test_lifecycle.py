@@ -34,8 +34,8 @@ from forwardpass.artefact import (
     verify_manifest,
     write_manifest,
 )
-from forwardpass.server.runtime.model import Model
-from forwardpass.server.runtime.version import Version
+from forwardpass.server.repository.model import Model
+from forwardpass.server.repository.version import Version
 from forwardpass.v1.model_service_pb2 import (
     MODEL_STATE_FAILED,
     MODEL_STATE_READY,
@@ -242,7 +242,7 @@ def test_t77_two_that_load_at_a_time_load_one_model(
         other_came.set()
         return Model(folder, *arguments)
 
-    monkeypatch.setattr("forwardpass.server.runtime.repository.Model", hold_and_make)
+    monkeypatch.setattr("forwardpass.server.repository.repository.Model", hold_and_make)
     repository("pick", picker())
     with manage(running) as stub:
         together(2, lambda _: load(stub, "pick", 1))
@@ -596,7 +596,7 @@ def test_t89_a_file_that_changes_after_it_was_verified_is_not_loaded(
         other.replace(verified / name)
         return manifest
 
-    monkeypatch.setattr("forwardpass.server.runtime.source.verify_manifest", verify_and_replace)
+    monkeypatch.setattr("forwardpass.server.loading.files.verify_manifest", verify_and_replace)
     bad = summaries(start_server())["lin", 1]
     assert bad.state == MODEL_STATE_FAILED
     assert bad.state_reason == f"{name} changed while it was being read"

@@ -28,7 +28,7 @@ from tiny_models import (
     picker,
 )
 
-from forwardpass.server.scheduling import faults
+from forwardpass.server.scheduling import failure_detector
 from forwardpass.v1.inference_service_pb2 import PredictRequest, PredictResponse
 from forwardpass.v1.model_service_pb2 import (
     MODEL_STATE_READY,
@@ -549,7 +549,7 @@ def broken(gate: Gate, repository: Publisher, start_server: StartServer) -> Runn
     running = start_server()
     assert picked(running.inference.Predict(pick(1))) == [1]
     gate.broken.add(gate.runs[-1][0])
-    fail(running, faults.IN_A_ROW - 1)
+    fail(running, failure_detector.IN_A_ROW - 1)
     assert not failing(running, "pick")
     return running
 
@@ -560,7 +560,7 @@ def test_t56_a_model_of_which_every_run_fails_is_not_serving_until_one_answers(
     start_server: StartServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(faults, "PAUSE", 2 * PATIENCE)
+    monkeypatch.setattr(failure_detector, "PAUSE", 2 * PATIENCE)
     running = broken(gate, repository, start_server)
     model, whole = watch(running, "pick"), watch(running, "")
     assert next(model).status == next(whole).status == SERVING
@@ -574,7 +574,7 @@ def test_t56_a_model_of_which_every_run_fails_is_not_serving_until_one_answers(
         predict("emb", {"features": np.ones((1, 4), np.float32)}), timeout=PATIENCE
     ).outputs
     # Calls still reach it, and the first that it answers says that it serves again.
-    fail(running, 2 * faults.IN_A_ROW)
+    fail(running, 2 * failure_detector.IN_A_ROW)
     assert failing(running, "pick")
     gate.broken.clear()
     assert picked(running.inference.Predict(pick(2))) == [2]
@@ -583,7 +583,7 @@ def test_t56_a_model_of_which_every_run_fails_is_not_serving_until_one_answers(
     assert get(running, "/readyz")[0] == 200
     # It may fail again.
     gate.broken.add(gate.runs[-1][0])
-    fail(running, faults.IN_A_ROW)
+    fail(running, failure_detector.IN_A_ROW)
     assert next(model).status == NOT_SERVING
     assert_idle(running)
 
@@ -594,7 +594,7 @@ def test_t56_a_model_that_nobody_calls_any_more_serves_again_once_it_can(
     start_server: StartServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(faults, "PAUSE", 0.05)
+    monkeypatch.setattr(failure_detector, "PAUSE", 0.05)
     running = broken(gate, repository, start_server)
     statuses = watch(running, "pick")
     assert next(statuses).status == SERVING
@@ -613,14 +613,14 @@ def test_t56_a_failing_version_can_be_unloaded_and_loaded_again(
     start_server: StartServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(faults, "PAUSE", 2 * PATIENCE)
+    monkeypatch.setattr(failure_detector, "PAUSE", 2 * PATIENCE)
     repository("pick", picker())
     running = start_server(management_port=0)
     assert picked(running.inference.Predict(pick(1))) == [1]
     gate.broken.add(gate.runs[-1][0])
     statuses = watch(running, "pick")
     assert next(statuses).status == SERVING
-    fail(running, faults.IN_A_ROW)
+    fail(running, failure_detector.IN_A_ROW)
     assert next(statuses).status == NOT_SERVING
     with grpc.insecure_channel(f"127.0.0.1:{running.server.management_port}") as channel:
         manage: Any = ModelServiceStub(channel)
@@ -639,14 +639,14 @@ def test_t56_callers_cannot_make_a_model_fail_that_works(
 ) -> None:
     """Values at which ONNX Runtime fails, and not as it does at values that are wrong."""
     tried: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    works = faults.Faults._works
+    works = failure_detector.FailureDetector._works
 
-    def works_and_tell(judged: faults.Faults) -> bool:
+    def works_and_tell(judged: failure_detector.FailureDetector) -> bool:
         told = works(judged)
         tried.put(told)
         return told
 
-    monkeypatch.setattr(faults.Faults, "_works", works_and_tell)
+    monkeypatch.setattr(failure_detector.FailureDetector, "_works", works_and_tell)
     repository("maker", maker())
     running = start_server()
     statuses = watch(running, "maker")
@@ -654,7 +654,7 @@ def test_t56_callers_cannot_make_a_model_fail_that_works(
     request = predict("maker", {"shape": np.array([-1])})
     for _ in range(3):
         # Those that fail while it is tried are not counted: a few more than enough may be needed.
-        for _ in range(100 * faults.IN_A_ROW):
+        for _ in range(100 * failure_detector.IN_A_ROW):
             assert failure_of(running.inference.Predict, request).reason is Reason.INTERNAL
             if not tried.empty():
                 break
@@ -671,16 +671,16 @@ def test_t56_calls_that_end_early_and_wrong_requests_are_no_faults(
     start_server: StartServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found: list[faults.Faults] = []
+    found: list[failure_detector.FailureDetector] = []
 
-    def find(judged: faults.Faults) -> None:
+    def find(judged: failure_detector.FailureDetector) -> None:
         found.append(judged)
 
-    monkeypatch.setattr(faults.Faults, "failed", find)
+    monkeypatch.setattr(failure_detector.FailureDetector, "failed", find)
     repository("pick", picker())
     repository("busy", busy())
     running = start_server()
-    for _ in range(faults.IN_A_ROW):
+    for _ in range(failure_detector.IN_A_ROW):
         assert failure_of(running.inference.Predict, pick(99)).reason is Reason.INVALID_INPUT
         gate.wait_started()
         gate.wait_submitted()

@@ -14,7 +14,7 @@ from failures import failure_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tiny_models import Publisher, classifier, picker
 
-from forwardpass.server.runtime.version import Version
+from forwardpass.server.repository.version import Version
 from forwardpass.v1.model_service_pb2 import (
     MODEL_STATE_FAILED,
     MODEL_STATE_READY,

@@ -11,7 +11,7 @@ from training import Publish
 from forwardpass.artefact import MODEL_FILE, draw_uniforms, load_golden
 from forwardpass.client import Client
 from forwardpass.server.app import Server
-from forwardpass.server.rpc.texts import choose
+from forwardpass.server.native.text import choose
 from forwardpass.server.settings import Settings
 from forwardpass.trainer.export.parity import open_session
 from forwardpass.v1.inference_service_pb2 import PredictRequest, PredictStreamRequest

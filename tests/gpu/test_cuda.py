@@ -22,8 +22,8 @@ from tiny_models import (
     stepper,
 )
 
-from forwardpass.server.runtime.providers import CPU, CUDA, CudaOptions, ProviderError, choose
-from forwardpass.server.runtime.session import Session, SessionError, check_providers
+from forwardpass.server.onnx.providers import CPU, CUDA, CudaOptions, ProviderError, choose
+from forwardpass.server.onnx.session import Session, SessionError, check_providers
 from forwardpass.v1 import model_service_pb2
 from forwardpass.v1.inference_service_pb2 import EmbedRequest
 from forwardpass.v1.model_service_pb2 import GetModelRequest, ListModelsRequest, ModelReference

@@ -40,7 +40,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         for name, data in graph.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
-    server = Server(Settings(models=root, port=0, metrics_port=0, threads=1, canary=False))
+    server = Server(Settings(models=root, port=0, metrics_port=0, threads=1, sandbox=False))
     server.start()
     server.wait_loaded()
     with grpc.insecure_channel(

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from tiny_models import Publisher, TinyModel, classifier, echo, embedder, model, picker
 
 from forwardpass.server.app import Server
-from forwardpass.server.runtime.session import Session
+from forwardpass.server.onnx.session import Session
 from forwardpass.server.settings import Settings
 from forwardpass.v1 import inference_service_pb2_grpc, model_service_pb2_grpc
 
@@ -52,7 +52,7 @@ def running(
         port=0,
         metrics_port=0,
         threads=1,
-        canary=False,
+        sandbox=False,
         transport=request.param,
     )
     server = Server(settings)

@@ -17,15 +17,15 @@ from onnx import TensorProto
 from tiny_models import Publisher, classifier, echo, embedder
 
 from forwardpass.artefact import CARD_KEY, card_from_json
+from forwardpass.server import open_inference
 from forwardpass.server.errors import CallError
 from forwardpass.server.metrics.counters import BATCH_SIZES, ModelCounters
-from forwardpass.server.rpc import open_inference
+from forwardpass.server.open_inference.response import encode
+from forwardpass.server.repository.repository import Repository
+from forwardpass.server.repository.version import Version
 from forwardpass.server.rpc.inputs import InputReader
-from forwardpass.server.rpc.open_inference.response import encode
-from forwardpass.server.runtime.repository import Repository
-from forwardpass.server.runtime.version import Version
+from forwardpass.server.scheduling.executor import ThreadExecutor
 from forwardpass.server.scheduling.job import Job
-from forwardpass.server.scheduling.worker import Worker
 from forwardpass.server.transport.call import Call, Ts
 from forwardpass.v1.model_service_pb2 import GetModelRequest, ModelReference
 from forwardpass.wire import Failure, Reason
@@ -259,13 +259,13 @@ def test_a_run_s_time_counts_for_each_request_that_it_answers(
     (folder / "config.pbtxt").write_text("dynamic_batching { }")
     calls = Calls(start_server().channel)
     submitted = threading.Semaphore(0)
-    submit = Worker.submit
+    submit = ThreadExecutor.submit
 
-    def told(self: Worker, job: Job) -> None:
+    def told(self: ThreadExecutor, job: Job) -> None:
         submit(self, job)
         submitted.release()
 
-    monkeypatch.setattr(Worker, "submit", told)
+    monkeypatch.setattr(ThreadExecutor, "submit", told)
     hold.hold()
     with ThreadPoolExecutor(5) as pool:
         answers = [pool.submit(calls.infer, emb())]
@@ -305,7 +305,7 @@ def test_statistics_taken_in_the_middle_of_a_request_agree(
         assert go_on.wait(30)
         return encode(*arguments)
 
-    monkeypatch.setattr("forwardpass.server.rpc.open_inference.inference.encode", held)
+    monkeypatch.setattr("forwardpass.server.open_inference.infer.encode", held)
     answer = (
         calls.stream([emb().SerializeToString()])
         if streamed

@@ -22,8 +22,8 @@ from tiny_models import (
 from tiny_models import model as graph_of
 
 from forwardpass.server.rpc.scan import MAX_BYTES
+from forwardpass.server.scheduling.executor import ThreadExecutor
 from forwardpass.server.scheduling.job import Job
-from forwardpass.server.scheduling.worker import Worker
 from forwardpass.wire import Array, Reason
 
 from .calls import FEATURES, TYPES, Calls, emb, infer_request, new, raw_output
@@ -205,13 +205,13 @@ def test_priority_and_timeout_go_with_the_job(
     )
     calls = Calls(start_server().channel)
     jobs: list[Job] = []
-    submit = Worker.submit
+    submit = ThreadExecutor.submit
 
-    def note(self: Worker, job: Job) -> None:
+    def note(self: ThreadExecutor, job: Job) -> None:
         jobs.append(job)
         submit(self, job)
 
-    monkeypatch.setattr(Worker, "submit", note)
+    monkeypatch.setattr(ThreadExecutor, "submit", note)
     calls.infer(emb())
     assert (jobs[-1].priority, jobs[-1].deadline) == (2, None)
     request = emb()
@@ -243,16 +243,16 @@ def test_a_request_that_has_waited_too_long_is_not_run(
     request = emb()
     request.parameters["timeout"].int64_param = 1
     jobs: list[Job] = []
-    submit = Worker.submit
+    submit = ThreadExecutor.submit
 
-    def then_release(self: Worker, job: Job) -> None:
+    def then_release(self: ThreadExecutor, job: Job) -> None:
         jobs.append(job)
         submit(self, job)
         while not job.expired:
             pass
         hold.release.set()
 
-    monkeypatch.setattr(Worker, "submit", then_release)
+    monkeypatch.setattr(ThreadExecutor, "submit", then_release)
     failure = failure_of(calls.infer, request)
     first.join()
     assert failure.reason is Reason.DEADLINE_EXCEEDED

@@ -187,7 +187,7 @@ def test_requests_of_a_caller_that_has_gone_are_not_run(
 def test_an_inner_failure_tells_the_request_id_and_nothing_else(
     alone: Running, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from forwardpass.server.runtime.signature import Signature
+    from forwardpass.server.onnx.signature import Signature
 
     check = Signature.check
     failing = iter([True, False])

@@ -10,7 +10,7 @@ import pytest
 # Has four threads take memory at the same time, and prints what glibc says of its arenas.
 ARENAS = """
 import ctypes, threading
-from forwardpass.server.allocator import share_one_arena
+from forwardpass.server.process.malloc import share_one_arena
 
 share_one_arena()
 libc = ctypes.CDLL(None)

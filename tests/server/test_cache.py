@@ -1,6 +1,6 @@
 """What is kept from one start to the next: found where nothing changed, and never believed blindly.
 
-A canary that always crashes shows whether it is asked: a graph that gets past it skipped it.
+A sandbox that always crashes shows whether it is asked: a graph that gets past it skipped it.
 """
 
 import json
@@ -23,13 +23,14 @@ from tiny_models import Publisher, TinyModel, classifier, embedder, generator
 
 from forwardpass.artefact import GOLDEN_FILE, Golden, load_golden, save_golden, write_manifest
 from forwardpass.server.app import open_repository
-from forwardpass.server.runtime import cache, canary, processor
-from forwardpass.server.runtime.cache import VerificationCache, open_cache
-from forwardpass.server.runtime.config import ModelConfig
-from forwardpass.server.runtime.curve import CurvePoint
-from forwardpass.server.runtime.loaded import Loaded
-from forwardpass.server.runtime.repository import Repository
-from forwardpass.server.runtime.source import Source, read_source
+from forwardpass.server.loading import cache, sandbox
+from forwardpass.server.loading.batch_curve import CurvePoint
+from forwardpass.server.loading.cache import VerificationCache, open_cache
+from forwardpass.server.loading.config import ModelConfig
+from forwardpass.server.loading.files import Source, read_source
+from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.process import cpu
+from forwardpass.server.repository.repository import Repository
 from forwardpass.server.settings import Settings
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
@@ -48,9 +49,9 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def crashing_canary(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Has every canary that is started from then on crash."""
-    return lambda: monkeypatch.setattr(canary, "_COMMAND", CRASH)
+def crashing_sandbox(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Has every sandbox that is started from then on crash."""
+    return lambda: monkeypatch.setattr(sandbox, "_COMMAND", CRASH)
 
 
 @contextmanager
@@ -70,7 +71,7 @@ def loaded_of(repository: Repository) -> Loaded | None:
 
 
 def is_known(repository: Publisher, kept: Path, **settings: Any) -> bool:
-    """Whether a load needed no canary; either way it must succeed."""
+    """Whether a load needed no sandbox; either way it must succeed."""
     with opened(repository, kept, **settings) as loading:
         loaded = loaded_of(loading)
         assert loaded is not None
@@ -93,13 +94,13 @@ def events(lines: Sequence[MutableMapping[str, Any]], name: str) -> list[dict[st
     return [dict(line) for line in lines if line["event"] == name]
 
 
-def test_a_second_start_needs_no_canary_and_no_measuring(
-    repository: Publisher, kept: Path, crashing_canary: Callable[[], None]
+def test_a_second_start_needs_no_sandbox_and_no_measuring(
+    repository: Publisher, kept: Path, crashing_sandbox: Callable[[], None]
 ) -> None:
     repository("clf", classifier())
     with capture_logs() as lines, opened(repository, kept) as loading:
         first = loaded_of(loading)
-    crashing_canary()
+    crashing_sandbox()
     with capture_logs() as later_lines, opened(repository, kept) as loading:
         second = loaded_of(loading)
     assert first is not None
@@ -115,19 +116,19 @@ def test_a_second_start_needs_no_canary_and_no_measuring(
     assert second.golden == first.golden
 
 
-def test_a_server_that_knows_its_models_starts_no_canary(
+def test_a_server_that_knows_its_models_starts_no_sandbox(
     repository: Publisher,
     kept: Path,
     start_server: StartServer,
-    crashing_canary: Callable[[], None],
+    crashing_sandbox: Callable[[], None],
 ) -> None:
     repository("clf", classifier())
-    start_server(canary=True, cache_dir=kept)
-    crashing_canary()
-    assert start_server(canary=True, cache_dir=kept).server.readiness.ready
+    start_server(sandbox=True, cache_dir=kept)
+    crashing_sandbox()
+    assert start_server(sandbox=True, cache_dir=kept).server.readiness.ready
     # But a model that it does not know has to get past one.
     repository("emb", embedder())
-    running = start_server(canary=True, cache_dir=kept)
+    running = start_server(sandbox=True, cache_dir=kept)
     states = {
         name: m.versions[0].state_reason for name, m in running.server._repository.models.items()
     }
@@ -150,7 +151,7 @@ def test_answers_are_the_same_bytes(
     ]
     answers = []
     for where in ("off", kept, kept):
-        running = start_server(canary=True, cache_dir=where)
+        running = start_server(sandbox=True, cache_dir=where)
         answers.append([dict(running.inference.Predict(request).outputs) for request in requests])
     without, cold, warm = answers
     assert without == cold == warm
@@ -169,7 +170,7 @@ def another_processor(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     flags = next(line for line in lines if line.startswith(("flags", "Features")))
     cpuinfo = folder.parents[2] / "cpuinfo"
     cpuinfo.write_text("\n".join(lines).replace(flags, f"{flags} teleport"))
-    monkeypatch.setattr(processor, "CPUINFO", cpuinfo)
+    monkeypatch.setattr(cpu, "CPUINFO", cpuinfo)
 
 
 def another_model(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -206,7 +207,7 @@ def test_whatever_a_result_depends_on_leads_to_another_entry(
     repository: Publisher,
     kept: Path,
     monkeypatch: pytest.MonkeyPatch,
-    crashing_canary: Callable[[], None],
+    crashing_sandbox: Callable[[], None],
     change: Change,
 ) -> None:
     folder = repository("clf", classifier())
@@ -214,21 +215,21 @@ def test_whatever_a_result_depends_on_leads_to_another_entry(
     assert is_known(repository, kept)
     change(monkeypatch, folder)
     assert not is_known(repository, kept)
-    crashing_canary()
+    crashing_sandbox()
     assert is_known(repository, kept)
     assert len(list(kept.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"threads": 2}, {"canary_bytes": 1 << 30}, {"canary_seconds": 50.0}, {"canary": False}],
+    [{"threads": 2}, {"sandbox_bytes": 1 << 30}, {"sandbox_seconds": 50.0}, {"sandbox": False}],
 )
 def test_whatever_the_server_is_told_leads_to_another_entry(
     repository: Publisher, kept: Path, settings: dict[str, Any]
 ) -> None:
     repository("clf", classifier())
     assert not is_known(repository, kept, **settings)
-    # The verdict of no canary is not one.
+    # The verdict of no sandbox is not one.
     assert not is_known(repository, kept)
     assert is_known(repository, kept)
     assert is_known(repository, kept, **settings)
@@ -320,7 +321,7 @@ def open_to_others(entry: Path) -> None:
 def test_an_entry_that_is_not_as_it_was_written_is_passed_over_and_replaced(
     repository: Publisher,
     kept: Path,
-    crashing_canary: Callable[[], None],
+    crashing_sandbox: Callable[[], None],
     damage: Callable[[Path], None],
 ) -> None:
     repository("clf", classifier())
@@ -330,12 +331,12 @@ def test_an_entry_that_is_not_as_it_was_written_is_passed_over_and_replaced(
         assert not is_known(repository, kept)
     (line,) = events(lines, "cache_entry_ignored")
     assert line["reason"]
-    crashing_canary()
+    crashing_sandbox()
     assert is_known(repository, kept)
 
 
 def test_a_version_that_fails_its_golden_check_is_not_kept(
-    repository: Publisher, kept: Path, crashing_canary: Callable[[], None]
+    repository: Publisher, kept: Path, crashing_sandbox: Callable[[], None]
 ) -> None:
     folder = repository("clf", classifier())
     images = np.zeros((2, 4, 4, 1), np.uint8)
@@ -349,15 +350,15 @@ def test_a_version_that_fails_its_golden_check_is_not_kept(
         store = loading._options.cache
         assert store is not None
         store.keep(read_source(folder, manifest_required=True), ModelConfig(), CURVE)
-    crashing_canary()
+    crashing_sandbox()
     assert "golden check" in reason_of_failure(repository, kept)
 
 
-def test_a_graph_that_kills_its_canary_is_not_kept(
-    repository: Publisher, kept: Path, crashing_canary: Callable[[], None]
+def test_a_graph_that_kills_its_sandbox_is_not_kept(
+    repository: Publisher, kept: Path, crashing_sandbox: Callable[[], None]
 ) -> None:
     repository("clf", classifier())
-    crashing_canary()
+    crashing_sandbox()
     assert reason_of_failure(repository, kept) == CRASHED
     assert list(kept.iterdir()) == []
 
@@ -426,7 +427,7 @@ def test_what_cannot_be_written_is_told_once_and_stops_nothing(
 
 
 def test_a_check_finds_everything_out_again_for_the_next_start(
-    repository: Publisher, kept: Path, crashing_canary: Callable[[], None]
+    repository: Publisher, kept: Path, crashing_sandbox: Callable[[], None]
 ) -> None:
     repository("clf", classifier())
     assert not is_known(repository, kept)
@@ -441,7 +442,7 @@ def test_a_check_finds_everything_out_again_for_the_next_start(
     curve = [{"rows": rows, "seconds": round(seconds, 7)} for rows, seconds in after["curve"]]
     assert json.loads(printed)["curve"] == curve
     assert len(curve) >= 2
-    crashing_canary()
+    crashing_sandbox()
     assert is_known(repository, kept)
 
 

@@ -14,12 +14,12 @@ from onnx import TensorProto
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, TinyModel, echo, embedder, picker, stepper
 
 from forwardpass.server.errors import InvalidInput
-from forwardpass.server.runtime.loaded import Loaded
-from forwardpass.server.runtime.loading import LoadOptions
-from forwardpass.server.runtime.padding import padded
-from forwardpass.server.runtime.providers import CPU, Provider
-from forwardpass.server.runtime.repository import Repository
-from forwardpass.server.runtime.session import Session, SessionError
+from forwardpass.server.loading.load import LoadOptions
+from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.loading.padding import padded
+from forwardpass.server.onnx.providers import CPU, Provider
+from forwardpass.server.onnx.session import Session, SessionError
+from forwardpass.server.repository.repository import Repository
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Array
 
@@ -39,7 +39,7 @@ def features(rows: int, seed: int = 0) -> dict[str, Array]:
 def loaded_from(repository: Publisher, name: str) -> Iterator[Loaded]:
     """Loads every model as a server would that captures."""
     options = LoadOptions(
-        threads=1, cores=1, max_queued=8, manifest_required=False, canary=None, providers=CAPTURING
+        threads=1, cores=1, max_queued=8, manifest_required=False, sandbox=None, providers=CAPTURING
     )
     loading = Repository(repository.root, options)
     loading.reconcile(settle=False)
@@ -155,7 +155,7 @@ def test_a_model_is_captured_at_the_sizes_that_were_measured(repository: Publish
         assert sizes[:2] == [1, 2]
         assert captured_rows(loaded) == sizes
         inputs = features(3)
-        answer = loaded.worker._run(["embedding"], inputs, lambda _: None)[0]
+        answer = loaded.executor._run(["embedding"], inputs, lambda _: None)[0]
         np.testing.assert_allclose(answer, inputs["features"] @ EMBEDDER_WEIGHTS, rtol=1e-6)
     assert not hasattr(loaded.session, "_session")
 
@@ -172,7 +172,7 @@ def test_a_model_without_rows_is_captured_at_the_shapes_of_its_warm_up(
         assert captured_rows(loaded) == [2]
         for width in (7, 5):
             given = {"x": np.arange(2 * width, dtype=np.float32).reshape(2, width)}
-            answer = loaded.worker._run(["y"], given, lambda _: None)[0]
+            answer = loaded.executor._run(["y"], given, lambda _: None)[0]
             np.testing.assert_array_equal(answer, given["x"])
 
 

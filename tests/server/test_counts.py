@@ -3,7 +3,7 @@
 from typing import Any
 
 from forwardpass.server.metrics.numbers import Count
-from forwardpass.server.transport.ending import Ending
+from forwardpass.server.transport.completion import Ending
 
 
 def test_to_read_a_count_is_not_to_count() -> None:

@@ -303,7 +303,7 @@ def test_management_and_what_is_unknown_are_unimplemented(running: Running) -> N
 def test_an_inner_failure_tells_the_request_id_and_nothing_else(
     running: Running, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from forwardpass.server.runtime.signature import Signature
+    from forwardpass.server.onnx.signature import Signature
 
     def fail(*_: object) -> int:
         raise ValueError("secret /etc/path token=abc")

@@ -17,9 +17,9 @@ from open_inference.calls import Calls, infer_request, new, raw_output
 from parsed import Parsed
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, classifier, echo, embedder
 
-from forwardpass.server.rpc import forms
+from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.rpc import request_templates
 from forwardpass.server.rpc.parse import LONG
-from forwardpass.server.runtime.loaded import Loaded
 from forwardpass.v1.inference_service_pb2 import EmbedRequest, PredictRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Array, Reason, from_tensor, to_tensor
@@ -186,13 +186,13 @@ def test_requests_alike_have_deadlines_of_their_own(
     running: Running, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deadlines = []
-    make = forms.FormJob.__init__
+    make = request_templates.TemplateJob.__init__
 
-    def note(job: forms.FormJob, *arguments: Any) -> None:
+    def note(job: request_templates.TemplateJob, *arguments: Any) -> None:
         make(job, *arguments)
         deadlines.append(job.deadline)
 
-    monkeypatch.setattr(forms.FormJob, "__init__", note)
+    monkeypatch.setattr(request_templates.TemplateJob, "__init__", note)
     request = infer_request("one", {"x": features()})
     for timeout in (None, 30, 60, None):
         calls.infer(request, timeout=timeout)
@@ -261,7 +261,7 @@ def test_requests_alike_that_come_together_get_their_own_rows(
 def test_only_so_many_forms_are_kept(
     running: Running, monkeypatch: pytest.MonkeyPatch, parsed: Parsed
 ) -> None:
-    monkeypatch.setattr(forms, "_MOST_FORMS", 2)
+    monkeypatch.setattr(request_templates, "_MAX_TEMPLATES", 2)
     requests = [predict("one", {"x": np.ones((rows, 4), np.float32)}) for rows in (1, 2, 3)]
     for request in requests:
         running.inference.Predict(request)
@@ -278,7 +278,7 @@ def test_a_form_keeps_no_elements(running: Running) -> None:
         EmbedRequest(model=ModelReference(name="emb"), inputs={"features": to_tensor(array)})
     )
     # By type: to ask some objects of other libraries for their class makes them warn.
-    kept = [one for one in gc.get_objects() if type(one) is forms.Form]
+    kept = [one for one in gc.get_objects() if type(one) is request_templates.RequestTemplate]
     assert len(kept) >= 2
     content = array.tobytes()
     seen: set[int] = set()

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, classifier, embedder
 
 from forwardpass.pixels import encode_png
-from forwardpass.server.runtime.version import Version
+from forwardpass.server.repository.version import Version
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Reason

@@ -2,7 +2,7 @@
 
 import threading
 
-from forwardpass.server.runtime.loaded import Leases
+from forwardpass.server.loading.loaded import Leases
 
 PATIENCE = 30.0
 

@@ -10,8 +10,8 @@ from failures import failure_of
 from onnx import TensorProto
 from tiny_models import Publisher, classifier, echo, embedder, generator
 
+from forwardpass.server.onnx.signature import Signature, TensorSpec
 from forwardpass.server.rpc.scan import MAX_BYTES
-from forwardpass.server.runtime.signature import Signature, TensorSpec
 from forwardpass.v1 import model_card_pb2, tensor_pb2
 from forwardpass.v1.inference_service_pb2 import (
     EmbedRequest,

@@ -10,7 +10,7 @@ import pytest
 from conftest import StartServer
 from tiny_models import Publisher, classifier
 
-from forwardpass.server.runtime.providers import (
+from forwardpass.server.onnx.providers import (
     CPU,
     CPU_ONLY,
     CUDA,
@@ -20,7 +20,7 @@ from forwardpass.server.runtime.providers import (
     check_taken,
     choose,
 )
-from forwardpass.server.runtime.session import check_providers
+from forwardpass.server.onnx.session import check_providers
 from forwardpass.server.settings import Settings, SettingsError, load
 from forwardpass.v1.model_service_pb2 import GetModelRequest, ModelReference
 

@@ -18,7 +18,7 @@ from forwardpass.artefact import (
     save_golden,
     write_manifest,
 )
-from forwardpass.server.runtime.threads import available_cores
+from forwardpass.server.process.cores import available_cores
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.model_service_pb2 import (
     MODEL_STATE_DISCOVERED,

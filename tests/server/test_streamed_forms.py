@@ -9,8 +9,8 @@ from onnx import TensorProto
 from parsed import Parsed
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, echo, embedder, stepper
 
-from forwardpass.server.rpc.forms import Forms
 from forwardpass.server.rpc.parse import LONG
+from forwardpass.server.rpc.request_templates import RequestTemplates
 from forwardpass.v1.inference_service_pb2 import (
     EmbedRequest,
     EmbedStreamRequest,
@@ -129,14 +129,14 @@ def test_a_form_that_is_forgotten_meanwhile_is_parsed(
     running: Running, parsed: Parsed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     list(one_by_one(running, [streamed(rows())]))
-    take = Forms.take
+    take = RequestTemplates.take
 
-    def take_too_late(forms: Forms, *arguments: object) -> bool:
+    def take_too_late(forms: RequestTemplates, *arguments: object) -> bool:
         # As a new version has it, between a request's coming and its turn.
         forms._forms.clear()
         return take(forms, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Forms, "take", take_too_late)
+    monkeypatch.setattr(RequestTemplates, "take", take_too_late)
     array = rows()
     ((name, answer),) = one_by_one(running, [streamed(array)])
     assert name == "one"

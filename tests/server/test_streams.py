@@ -12,10 +12,10 @@ from failures import read_failure
 from onnx import TensorProto
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, classifier, echo, embedder, generator, stepper
 
+from forwardpass.server.native.streams import EmbedStream
+from forwardpass.server.onnx.session import Session
 from forwardpass.server.rpc.parse import LONG
 from forwardpass.server.rpc.stream import IN_FLIGHT
-from forwardpass.server.rpc.streams import EmbedStream
-from forwardpass.server.runtime.session import Session
 from forwardpass.v1.inference_service_pb2 import (
     EmbedRequest,
     EmbedStreamRequest,

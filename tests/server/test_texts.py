@@ -13,9 +13,9 @@ from failures import failure_of
 from tiny_models import CHARACTERS, WRITER_WEIGHTS, Publisher, TinyModel, embedder, writer
 
 from forwardpass.artefact import draw_uniforms
+from forwardpass.server.native.text import MAX_CHARACTERS, MAX_LENGTH, Texts, choose
+from forwardpass.server.onnx.session import Session
 from forwardpass.server.rpc.execution import Execution
-from forwardpass.server.rpc.texts import MAX_CHARACTERS, MAX_LENGTH, Texts, choose
-from forwardpass.server.runtime.session import Session
 from forwardpass.v1 import model_card_pb2
 from forwardpass.v1.inference_service_pb2 import (
     EmbedRequest,
@@ -337,7 +337,7 @@ class Hold:
         assert self._running.wait(60)
         worker = running.server._repository.find(WRITER)
         worker.leases.leave()
-        queue = worker.worker._queue  # type: ignore[union-attr]  # with a thread, by the fixture
+        queue = worker.executor._queue  # type: ignore[union-attr]  # with a thread, by the fixture
         with queue._arrived:
             assert queue._arrived.wait_for(lambda: queue.waiting == waiting, 60)
 

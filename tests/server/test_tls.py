@@ -9,7 +9,7 @@ import pytest
 from conftest import StartServer
 from tiny_models import Publisher, classifier
 
-from forwardpass.server.security.tls import TlsError, read_certificates
+from forwardpass.server.transport.tls import TlsError, read_certificates
 from forwardpass.v1.model_service_pb2 import ListModelsRequest
 from forwardpass.v1.model_service_pb2_grpc import ModelServiceStub
 

@@ -20,8 +20,8 @@ from tiny_models import Publisher, busy, echo
 
 from forwardpass.server import app
 from forwardpass.server.settings import Settings, SettingsError, load
+from forwardpass.server.workers.aggregate import Aggregate, Family
 from forwardpass.server.workers.port import Port
-from forwardpass.server.workers.totals import Family, Totals
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.inference_service_pb2_grpc import InferenceServiceStub
 from forwardpass.v1.model_service_pb2 import ModelReference
@@ -379,7 +379,7 @@ def counted(value: float, version: str = "1", waiting: float = 0) -> list[Family
     ]
 
 
-def rendered(totals: Totals) -> dict[str, float]:
+def rendered(totals: Aggregate) -> dict[str, float]:
     return {
         f"{sample.name} {sample.labels.get('version', '')}".strip(): sample.value
         for metric in totals.collect()
@@ -388,7 +388,7 @@ def rendered(totals: Totals) -> dict[str, float]:
 
 
 def test_counts_are_kept_and_gauges_are_of_those_that_live() -> None:
-    totals = Totals()
+    totals = Aggregate()
     totals.take(0, counted(5, waiting=2))
     totals.take(1, counted(7, waiting=3))
     together = {
@@ -411,14 +411,14 @@ def test_counts_are_kept_and_gauges_are_of_those_that_live() -> None:
 
 
 def test_a_version_that_is_loaded_again_begins_at_0_and_the_total_goes_on() -> None:
-    totals = Totals()
+    totals = Aggregate()
     totals.take(0, counted(5))
     totals.take(0, counted(2))
     assert rendered(totals)["calls_total"] == 7
 
 
 def test_a_version_goes_once_no_worker_has_it() -> None:
-    totals = Totals()
+    totals = Aggregate()
     totals.take(0, counted(5))
     totals.take(1, counted(7))
     totals.take(0, counted(6, version="2"))

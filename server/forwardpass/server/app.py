@@ -10,37 +10,37 @@ from google.protobuf import descriptor_pool
 from google.protobuf.internal import api_implementation
 from prometheus_client import CollectorRegistry
 
-from forwardpass.server.health import Readiness
+from forwardpass.server import open_inference
+from forwardpass.server.loading.cache import open_cache
+from forwardpass.server.loading.load import LoadOptions
+from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.loading.sandbox import Limits, Sandbox
 from forwardpass.server.metrics.collector import ServerCollector
 from forwardpass.server.metrics.counters import ModelCounters
-from forwardpass.server.rpc import open_inference
+from forwardpass.server.metrics.http import MetricsServer
+from forwardpass.server.native.generate import Generation
+from forwardpass.server.native.models import Models
+from forwardpass.server.native.predict import Inference
+from forwardpass.server.native.streams import Streams
+from forwardpass.server.onnx.providers import CudaOptions, choose
+from forwardpass.server.onnx.session import check_providers
+from forwardpass.server.process.cores import available_cores
+from forwardpass.server.repository.readiness import Readiness
+from forwardpass.server.repository.repository import Repository, RepositoryError
+from forwardpass.server.repository.watch import Watcher
+from forwardpass.server.rpc.authorization import authorized
 from forwardpass.server.rpc.dispatch import guard
-from forwardpass.server.rpc.generation import Generation
 from forwardpass.server.rpc.health import Health
-from forwardpass.server.rpc.inference import Inference
 from forwardpass.server.rpc.inputs import InputReader
-from forwardpass.server.rpc.models import Models
 from forwardpass.server.rpc.reflection import METHODS, Reflection
-from forwardpass.server.rpc.streams import Streams
-from forwardpass.server.runtime.cache import open_cache
-from forwardpass.server.runtime.canary import Canary, Limits
-from forwardpass.server.runtime.loaded import Loaded
-from forwardpass.server.runtime.loading import LoadOptions
-from forwardpass.server.runtime.providers import CudaOptions, choose
-from forwardpass.server.runtime.repository import Repository, RepositoryError
-from forwardpass.server.runtime.session import check_providers
-from forwardpass.server.runtime.threads import available_cores
-from forwardpass.server.runtime.watch import Watcher
 from forwardpass.server.scheduling.admission import Admission
-from forwardpass.server.security.tls import TlsError, read_certificates
-from forwardpass.server.security.tokens import authorized
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.transport.call import Kind, Route
 from forwardpass.server.transport.listener import SOCKET, Listener
-from forwardpass.server.transport.select import create_transport, turn_of
+from forwardpass.server.transport.select import create_transport, tick_of
 from forwardpass.server.transport.stock import StockTransport
-from forwardpass.server.transport.turn import Turn
-from forwardpass.server.web import MetricsServer
+from forwardpass.server.transport.tick import Tick
+from forwardpass.server.transport.tls import TlsError, read_certificates
 from forwardpass.wire.open_inference import SERVICE as OPEN_INFERENCE
 from forwardpass.wire.open_inference import pool as open_inference_pool
 
@@ -92,8 +92,8 @@ class Server:
         self._settings = settings
         self._loaded = loaded
         self._started = time.perf_counter()
-        turn = turn_of(settings.transport)
-        self._repository = open_repository(settings, turn)
+        tick = tick_of(settings.transport)
+        self._repository = open_repository(settings, tick)
         self._repository.on_change(lambda: changed(one for _, one in self._repository.loaded))
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self.readiness = Readiness(self._repository, (INFERENCE, MODELS, OPEN_INFERENCE))
@@ -128,7 +128,7 @@ class Server:
                 compress=settings.compress_answers,
             ),
             routes,
-            turn,
+            tick,
             _cores(settings),
         )
         self._management = None
@@ -286,13 +286,13 @@ class Server:
 
 
 def open_repository(
-    settings: Settings, turn: Turn | None = None, *, anew: bool = False
+    settings: Settings, tick: Tick | None = None, *, anew: bool = False
 ) -> Repository:
     """Returns the repository that the settings name, with nothing loaded yet.
 
     Args:
         settings: Where it is, and how it is loaded.
-        turn: Where runs of cheap models are put off to.
+        tick: Where runs of cheap models are put off to.
         anew: Whether to find everything out that the cache may know.
 
     Raises:
@@ -312,12 +312,12 @@ def open_repository(
         ),
     )
     check_providers(providers)
-    limits = Limits(settings.canary_seconds, settings.canary_bytes)
+    limits = Limits(settings.sandbox_seconds, settings.sandbox_bytes)
     threads = settings.threads or _cores(settings)
     setup = {
         "providers": [asdict(provider) for provider in providers],
         "threads": threads,
-        "canary": asdict(limits) if settings.canary else None,
+        "sandbox": asdict(limits) if settings.sandbox else None,
     }
     return Repository(
         settings.models,
@@ -326,9 +326,9 @@ def open_repository(
             cores=_cores(settings),
             max_queued=settings.max_queued,
             manifest_required=settings.verify == "require",
-            canary=Canary(limits) if settings.canary else None,
+            sandbox=Sandbox(limits) if settings.sandbox else None,
             providers=providers,
-            turn=turn,
+            tick=tick,
             cache=open_cache(settings.cache_dir, setup, anew=anew),
         ),
     )

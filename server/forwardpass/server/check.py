@@ -5,11 +5,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from forwardpass.server.runtime.loaded import Loaded
-from forwardpass.server.runtime.loading import State
-from forwardpass.server.runtime.repository import Repository
-from forwardpass.server.runtime.signature import TensorSpec
-from forwardpass.server.runtime.version import Version
+from forwardpass.server.loading.load import State
+from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.onnx.signature import TensorSpec
+from forwardpass.server.repository.repository import Repository
+from forwardpass.server.repository.version import Version
 
 
 def check(repository: Repository) -> int:

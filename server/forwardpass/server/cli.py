@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from forwardpass.server.allocator import share_one_arena
+from forwardpass.server.process.malloc import share_one_arena
 
 if TYPE_CHECKING:
     from forwardpass.server.settings import Settings
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Imports and models stay: to look for garbage in them takes a fourteenth of a start.
     gc.disable()
     share_one_arena()
-    from forwardpass.server import log
+    from forwardpass.server.process import log
     from forwardpass.server.settings import SettingsError, load
 
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -39,8 +39,8 @@ def check(settings: "Settings") -> int:
     """Loads and measures every model without serving it; returns the exit code."""
     from forwardpass.server.app import open_repository
     from forwardpass.server.check import check
-    from forwardpass.server.runtime.providers import ProviderError
-    from forwardpass.server.runtime.repository import RepositoryError
+    from forwardpass.server.onnx.providers import ProviderError
+    from forwardpass.server.repository.repository import RepositoryError
 
     try:
         return check(open_repository(settings, anew=True))
@@ -59,7 +59,7 @@ def serve(settings: "Settings") -> int:
         gc.enable()
         return _serve(lambda: Supervisor(settings), (OSError, RuntimeError))
     from forwardpass.server.app import START_ERRORS, Server
-    from forwardpass.server.preemption import Preemption
+    from forwardpass.server.process.scheduling_policy import Preemption
 
     preemption = Preemption()
     return _serve(lambda: Server(settings, loaded=settle, changed=preemption.adapt), START_ERRORS)

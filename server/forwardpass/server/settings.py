@@ -155,16 +155,16 @@ class Settings(BaseSettings):
     watch: bool = Field(
         default=False, description="Look for new versions and models while serving."
     )
-    canary: bool = Field(
+    sandbox: bool = Field(
         default=True, description="Try each graph in a process of its own before loading it."
     )
-    canary_seconds: float = Field(60.0, gt=0, description="How long that may take.")
-    canary_bytes: int = Field(
+    sandbox_seconds: float = Field(60.0, gt=0, description="How long that may take.")
+    sandbox_bytes: int = Field(
         4 << 30, ge=0, description="The memory it may take, beyond what its size explains."
     )
     cache_dir: Literal["auto", "off"] | Path = Field(
         "auto",
-        description="Where it is kept which graphs the canary has tried, and how long runs take. "
+        description="Where it is kept which graphs the sandbox has tried, and how long runs take. "
         "auto: ~/.cache/forwardpass/verified. off: nowhere.",
     )
     reflection: bool = Field(default=False, description="Answer gRPC server reflection.")

@@ -9,7 +9,7 @@ from itertools import chain
 
 import numpy as np
 
-from forwardpass.server.metrics.numbers import PUT_DOWN, Count, Histogram, Total, take
+from forwardpass.server.metrics.numbers import MAX_RECORDED, Count, Histogram, Total, take
 from forwardpass.server.transport.call import Kind
 from forwardpass.wire import Array
 
@@ -64,7 +64,7 @@ class ModelCounters:
         """Counts one run of the model, and how long each of its jobs had waited."""
         self.last_run = time.time()
         self._runs.append((rows, queue_seconds, compute_seconds))
-        if len(self._runs) >= PUT_DOWN:
+        if len(self._runs) >= MAX_RECORDED:
             self._add_up()
 
     def answered(
@@ -78,7 +78,7 @@ class ModelCounters:
             encode_seconds: Those of each, where several are encoded together on average.
         """
         self._answers.append((decode_seconds, compute_seconds, encode_seconds))
-        if len(self._answers) >= PUT_DOWN:
+        if len(self._answers) >= MAX_RECORDED:
             self._add_up()
 
     def ended(self, seconds: float, code: int) -> None:

@@ -12,13 +12,13 @@ from forwardpass.wire import Array
 
 # So many numbers, or runs with the numbers of each of their requests, are put down before they are
 # added up: together that costs less, but it must not hold up the calls that wait meanwhile.
-PUT_DOWN = 256
+MAX_RECORDED = 256
 T = TypeVar("T")
 
 
-def take(put_down: deque[T]) -> list[T]:
+def take(recorded: deque[T]) -> list[T]:
     """Takes what is there now; threads may go on putting down."""
-    return [put_down.popleft() for _ in range(len(put_down))]
+    return [recorded.popleft() for _ in range(len(recorded))]
 
 
 class Count:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn, Protocol, TypeVar
 
-from forwardpass.server.runtime.loaded import Loaded
+from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.scheduling.job import Answer, Job, earliest
 from forwardpass.server.transport.call import Call
 from forwardpass.v1 import inference_service_pb2, model_service_pb2
@@ -56,7 +56,7 @@ class Execution:
         Raises:
             CallError: The model's queue is full.
         """
-        self._loaded.worker.check_room()
+        self._loaded.executor.check_room()
 
     def run(
         self,
@@ -98,7 +98,7 @@ class Execution:
             priority=priority,
             alone=alone,
         )
-        self._loaded.worker.submit(job)
+        self._loaded.executor.submit(job)
 
     def count(self, answer: Answer, encode_seconds: float) -> None:
         """Counts where the time of an answer went."""

@@ -3,7 +3,7 @@
 from grpc_health.v1 import health_pb2
 
 from forwardpass.server.errors import CallError, quote
-from forwardpass.server.health import Readiness
+from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.rpc.parse import parse
 from forwardpass.server.transport.call import Call
 from forwardpass.wire import Reason

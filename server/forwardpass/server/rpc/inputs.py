@@ -7,8 +7,8 @@ import numpy as np
 
 from forwardpass.pixels import ImageError, decode_image
 from forwardpass.server.errors import InvalidInput, quote
-from forwardpass.server.runtime.loaded import Loaded
-from forwardpass.server.runtime.signature import TensorSpec
+from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.onnx.signature import TensorSpec
 from forwardpass.v1 import model_card_pb2, tensor_pb2
 from forwardpass.wire import Array, TensorError, from_tensor
 

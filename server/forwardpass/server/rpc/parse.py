@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from forwardpass.server.errors import InvalidInput
-from forwardpass.server.rpc.layouts import LAYOUTS, PLAIN
+from forwardpass.server.native.schema import LAYOUTS, PLAIN
 from forwardpass.server.rpc.scan import scan
 from forwardpass.wire.fields import take_out
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Generic, NoReturn, TypeVar
 
 from forwardpass.server.errors import InvalidInput
-from forwardpass.server.health import Readiness
+from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.scheduling.admission import RETRY_AFTER
 from forwardpass.server.transport.call import Call, OnEnd, Receiver, Ts
-from forwardpass.server.transport.ending import Ending
+from forwardpass.server.transport.completion import Ending
 from forwardpass.v1.inference_service_pb2 import Error
 from forwardpass.wire import Failure, Reason
 from forwardpass.wire.fields import length_delimited

@@ -7,7 +7,7 @@ from typing import Protocol
 from forwardpass.server.errors import CallError
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.scheduling.collate import check_rows, collate
-from forwardpass.server.scheduling.faults import Faults
+from forwardpass.server.scheduling.failure_detector import FailureDetector
 from forwardpass.server.scheduling.job import Answer, Job, Kind, Outcome, Stop, kind_of
 from forwardpass.wire import Array
 
@@ -28,20 +28,20 @@ def run_batch(
     run: Run,
     jobs: Sequence[Job],
     counters: ModelCounters,
-    faults: Faults,
+    failure_detector: FailureDetector,
     *,
     on_transport: bool = False,
 ) -> None:
     """Answers every job.
 
     Where the run fails, each job is run alone: one that makes a batch fail, fails alone. It is told
-    to `faults` unless the request is to blame, or nobody waited for it any more.
+    to `failure_detector` unless the request is to blame, or nobody waited for it any more.
 
     Args:
         run: Runs the model.
         jobs: What to answer.
         counters: What is counted.
-        faults: Judges the model.
+        failure_detector: Judges the model.
         on_transport: Whether this is the transport's thread: it is the calls' own, and nobody can
             leave during the run, as it would have to tell.
     """
@@ -52,16 +52,16 @@ def run_batch(
     except Exception as error:  # noqa: BLE001  # handed to the job's own call
         if len(jobs) == 1:
             if not isinstance(error, CallError) and not jobs[0].gone:
-                faults.failed()
+                failure_detector.failed()
             jobs[0].failed(error)
             return
         for job in jobs:
             if job.gone:
                 job.failed(error)
             else:
-                run_batch(run, [job], counters, faults, on_transport=on_transport)
+                run_batch(run, [job], counters, failure_detector, on_transport=on_transport)
     else:
-        faults.succeeded()
+        failure_detector.succeeded()
         if on_transport and kind is not None:
             kind.answer(jobs, outcome)
             return

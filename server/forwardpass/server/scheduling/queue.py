@@ -13,7 +13,7 @@ from forwardpass.wire import Reason
 
 
 @dataclass(frozen=True, slots=True)
-class Gathering:
+class BatchPolicy:
     """How jobs are gathered into one run.
 
     Attributes:
@@ -29,18 +29,18 @@ class Gathering:
     delay: float = 0.0
 
 
-class Lineup:
+class WaitList:
     """The jobs that wait: first come, first served within a priority; lower numbers first.
 
     For one thread at a time.
     """
 
-    __slots__ = ("_counters", "_gathering", "_levels", "count")
+    __slots__ = ("_counters", "_levels", "_policy", "count")
 
-    def __init__(self, gathering: Gathering, counters: ModelCounters) -> None:
-        self._gathering = gathering
+    def __init__(self, policy: BatchPolicy, counters: ModelCounters) -> None:
+        self._policy = policy
         self._counters = counters
-        self._levels: list[deque[Job]] = [deque() for _ in range(gathering.priorities)]
+        self._levels: list[deque[Job]] = [deque() for _ in range(policy.priorities)]
         self.count = 0
 
     def check_room(self) -> None:
@@ -49,9 +49,9 @@ class Lineup:
         Raises:
             CallError: QUEUE_FULL.
         """
-        if self.count >= self._gathering.max_jobs:
+        if self.count >= self._policy.max_jobs:
             self._sweep()
-        if self.count >= self._gathering.max_jobs:
+        if self.count >= self._policy.max_jobs:
             raise CallError(
                 Reason.QUEUE_FULL,
                 f"{self.count} requests wait for the model, the most its queue holds; "
@@ -66,7 +66,7 @@ class Lineup:
         Raises:
             CallError: QUEUE_FULL.
         """
-        if self.count >= self._gathering.max_jobs:
+        if self.count >= self._policy.max_jobs:
             self.check_room()
         self._levels[min(job.priority, len(self._levels) - 1)].append(job)
         self.count += 1
@@ -86,7 +86,7 @@ class Lineup:
         """
         jobs: list[Job] = []
         dropped: list[tuple[Job, Reason]] = []
-        rows, most_rows = 0, self._gathering.max_rows
+        rows, most_rows = 0, self._policy.max_rows
         for level in self._levels:
             passed: list[Job] = []
             while level and (not jobs or rows < most_rows):
@@ -128,21 +128,21 @@ class Lineup:
 class JobQueue:
     """A line of jobs between the threads that put and those that take."""
 
-    def __init__(self, gathering: Gathering, counters: ModelCounters) -> None:
-        self._gathering = gathering
-        self._lineup = Lineup(gathering, counters)
+    def __init__(self, policy: BatchPolicy, counters: ModelCounters) -> None:
+        self._policy = policy
+        self._waiting = WaitList(policy, counters)
         self._arrived = threading.Condition()
         self._closed = False
 
     @property
     def waiting(self) -> int:
         """How many jobs wait."""
-        return self._lineup.count
+        return self._waiting.count
 
     def check_room(self) -> None:
-        """See `Lineup.check_room`."""
+        """See `WaitList.check_room`."""
         with self._arrived:
-            self._lineup.check_room()
+            self._waiting.check_room()
 
     def put(self, job: Job) -> None:
         """Adds a job.
@@ -155,7 +155,7 @@ class JobQueue:
                 raise CallError(
                     Reason.MODEL_NOT_FOUND, "the version is not served any more", field="model"
                 )
-            self._lineup.put(job)
+            self._waiting.put(job)
             self._arrived.notify()
 
     def close(self) -> None:
@@ -166,28 +166,28 @@ class JobQueue:
 
     def take(self) -> list[Job]:
         """Waits for jobs, and returns those that run together next; none after `close`."""
-        lineup = self._lineup
+        waiting = self._waiting
         while True:
             with self._arrived:
-                self._arrived.wait_for(lambda: lineup.count or self._closed)
-                if not lineup.count:
+                self._arrived.wait_for(lambda: waiting.count or self._closed)
+                if not waiting.count:
                     return []
                 self._wait_for_more()
-                jobs, dropped = lineup.gather()
+                jobs, dropped = waiting.gather()
             for job, reason in dropped:
-                lineup.drop(job, reason)
+                waiting.drop(job, reason)
             if jobs:
                 return jobs
 
     def _wait_for_more(self) -> None:
         """Waits until the oldest job has waited its delay, or a run is full."""
-        delay = self._gathering.delay
+        delay = self._policy.delay
         if not delay or self._closed:
             return
-        patience = self._lineup.oldest().submitted + delay - time.perf_counter()
+        patience = self._waiting.oldest().submitted + delay - time.perf_counter()
         if patience > 0:
             self._arrived.wait_for(
-                lambda: self._closed or self._lineup.rows() >= self._gathering.max_rows, patience
+                lambda: self._closed or self._waiting.rows() >= self._policy.max_rows, patience
             )
 
 

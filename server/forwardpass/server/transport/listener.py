@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from forwardpass.server.security.tls import Certificates
 from forwardpass.server.transport.socket_file import claimed
+from forwardpass.server.transport.tls import Certificates
 
 # What the address of a socket begins with.
 SOCKET = "unix:"

@@ -7,7 +7,7 @@ import structlog
 from forwardpass.server.transport.call import Routes, Transport
 from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.stock import StockTransport
-from forwardpass.server.transport.turn import Turn
+from forwardpass.server.transport.tick import Tick
 
 Name = Literal["auto", "completion_queue", "stock"]
 _log = structlog.get_logger()
@@ -17,8 +17,8 @@ class TransportError(RuntimeError):
     """The transport that was asked for does not work here; the message says why."""
 
 
-def turn_of(name: Name) -> Turn | None:
-    """Returns the turn of the completion queue's one thread; None for the stock transport.
+def tick_of(name: Name) -> Tick | None:
+    """Returns the tick of the completion queue's one thread; None for the stock transport.
 
     "auto" is the completion queue where the installed grpcio passes its trial.
 
@@ -38,22 +38,22 @@ def turn_of(name: Name) -> Turn | None:
             raise TransportError(f"{reason}; try --transport auto") from error
         _log.warning("stock_transport", reason=reason)
         return None
-    return Turn()
+    return Tick()
 
 
 def create_transport(
-    listener: Listener, routes: Routes, turn: Turn | None, helpers: int
+    listener: Listener, routes: Routes, tick: Tick | None, helpers: int
 ) -> Transport:
-    """Returns the transport that a turn belongs to; the stock one where there is none.
+    """Returns the transport that a tick belongs to; the stock one where there is none.
 
     Args:
         listener: Where to listen, and the limits.
         routes: What answers each method.
-        turn: As `turn_of` gives it.
+        tick: As `tick_of` gives it.
         helpers: Threads for steps that take long, where calls have none of their own.
     """
-    if turn is None:
+    if tick is None:
         return StockTransport(listener, routes)
     from forwardpass.server.transport.completion_queue.transport import CompletionQueueTransport
 
-    return CompletionQueueTransport(listener, routes, turn, helpers)
+    return CompletionQueueTransport(listener, routes, tick, helpers)

@@ -20,7 +20,7 @@ from forwardpass.server.transport.call import (
     Transport,
     Ts,
 )
-from forwardpass.server.transport.ending import Ending
+from forwardpass.server.transport.completion import Ending
 from forwardpass.server.transport.listener import MAX_STREAMS, Listener
 from forwardpass.server.transport.trailers import trailing_metadata
 from forwardpass.wire import CODES, Failure, Reason

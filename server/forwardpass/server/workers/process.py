@@ -13,8 +13,8 @@ from typing import Any
 import structlog
 
 from forwardpass.server.settings import PREFIX, Settings
-from forwardpass.server.workers.link import Link
-from forwardpass.server.workers.totals import Totals
+from forwardpass.server.workers.aggregate import Aggregate
+from forwardpass.server.workers.pipe import Pipe
 
 # Without the folder that the server was started in on its path, as the command itself.
 _COMMAND = [sys.executable, "-P", "-m", "forwardpass.server.workers.worker"]
@@ -53,19 +53,19 @@ class WorkerProcess:
     Args:
         index: Its number, from 0.
         settings: What it is to do; the port is known by now.
-        totals: Where what it has counted is added up.
+        aggregate: Where what it has counted is added up.
         changed: Notified of each change of the attributes.
     """
 
     def __init__(
-        self, index: int, settings: Settings, totals: Totals, changed: threading.Condition
+        self, index: int, settings: Settings, aggregate: Aggregate, changed: threading.Condition
     ) -> None:
         self.index = index
         self.state = State()
         self.refusal: str | None = None
         self.restarts = 0
         self._settings = settings
-        self._totals = totals
+        self._aggregate = aggregate
         self._changed = changed
         self._has_listened = False
         self._stopping = False
@@ -75,7 +75,7 @@ class WorkerProcess:
         self._asked = 0
         self._answered = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._link: Link | None = None
+        self._pipe: Pipe | None = None
         self._thread = threading.Thread(target=self._keep, name=f"worker-{index}", daemon=True)
 
     def start(self) -> None:
@@ -110,12 +110,12 @@ class WorkerProcess:
         """Asks, where it listens, and returns the number of the question.
 
         Args:
-            question: "alive", or "counted" for what it has counted, which goes into the totals.
+            question: "alive", or "counted" for what it has counted, which goes into the aggregate.
         """
         with self._changed:
-            if not self.state.listening or self._link is None:
+            if not self.state.listening or self._pipe is None:
                 return self._asked
-            if not self._link.offer(question):
+            if not self._pipe.offer(question):
                 return None
             self._asked += 1
             return self._asked
@@ -140,14 +140,14 @@ class WorkerProcess:
     def _keep(self) -> None:
         while self._wait_for_turn():
             try:
-                process, link = self._begin()
+                process, pipe = self._begin()
             except OSError as error:
                 self._end(f"could not be started: {error.strerror}")
                 continue
-            for message in link.messages():
+            for message in pipe.messages():
                 self._take(message)
             code = process.wait()
-            link.close()
+            pipe.close()
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             self._end(f"ended with {how}")
 
@@ -158,14 +158,14 @@ class WorkerProcess:
             over = self._changed.wait_for(lambda: self._stopping, pause)
             return not over and self.refusal is None
 
-    def _begin(self) -> tuple["subprocess.Popen[bytes]", Link]:
+    def _begin(self) -> tuple["subprocess.Popen[bytes]", Pipe]:
         with self._changed:
             self.restarts += self._has_listened
             self._started = time.monotonic()
-            self._process, self._link = _start(self.index, self._settings)
+            self._process, self._pipe = _start(self.index, self._settings)
             if self._stopping:
                 self._process.terminate()
-            return self._process, self._link
+            return self._process, self._pipe
 
     def _take(self, message: Any) -> None:
         with self._changed:
@@ -176,7 +176,7 @@ class WorkerProcess:
                 case {"refusal": reason}:
                     self._reason = reason
                 case {"counted": families}:
-                    self._totals.take(self.index, families)
+                    self._aggregate.take(self.index, families)
                     self._answered += 1
                 case {"alive": _}:
                     self._answered += 1
@@ -187,10 +187,10 @@ class WorkerProcess:
             reason, self._reason = self._reason, None
             at_once = time.monotonic() - self._started < _LONG
             self._ends = self._ends + 1 if at_once else 1
-            self._totals.ended(self.index)
+            self._aggregate.ended(self.index)
             self.state = State()
             self._answered = self._asked
-            self._process = self._link = None
+            self._process = self._pipe = None
             if not self._has_listened:
                 self.refusal = reason or f"worker {self.index} {how} before it listened"
             is_news = self._has_listened and not self._stopping
@@ -199,7 +199,7 @@ class WorkerProcess:
             _log.error("worker_ended", number=self.index, how=how, reason=reason)
 
 
-def _start(index: int, settings: Settings) -> tuple["subprocess.Popen[bytes]", Link]:
+def _start(index: int, settings: Settings) -> tuple["subprocess.Popen[bytes]", Pipe]:
     ours, theirs = socket.socketpair()
     with theirs:
         # Its settings are those that it is sent: a file or a variable may have changed since.
@@ -208,7 +208,7 @@ def _start(index: int, settings: Settings) -> tuple["subprocess.Popen[bytes]", L
         process = subprocess.Popen(
             _COMMAND, stdin=theirs.fileno(), env=environment, process_group=0
         )
-    link = Link(ours)
+    pipe = Pipe(ours)
     told = settings.model_dump(mode="json", exclude={"management_token"})
-    link.send({"number": index, "settings": told})
-    return process, link
+    pipe.send({"number": index, "settings": told})
+    return process, pipe

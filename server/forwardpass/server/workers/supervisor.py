@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from forwardpass.server.metrics.http import MetricsServer
 from forwardpass.server.settings import Settings
-from forwardpass.server.web import MetricsServer
+from forwardpass.server.workers.aggregate import Aggregate
 from forwardpass.server.workers.port import Port
 from forwardpass.server.workers.process import WorkerProcess
-from forwardpass.server.workers.totals import Totals
 
 # How long workers may take to answer, in seconds: less than probes and scrapes wait for us.
 _PATIENCE = 2.0
@@ -38,7 +38,7 @@ class Supervisor:
         self._settings = settings
         self._began = time.perf_counter()
         self._changed = threading.Condition()
-        self._totals = Totals()
+        self._aggregate = Aggregate()
         self._workers: list[WorkerProcess] = []
         self._stopping = False
         self._ports = ExitStack()
@@ -56,7 +56,7 @@ class Supervisor:
             ports.callback(port.close)
             theirs = settings.model_copy(update={"port": port.number})
             self._workers = [
-                WorkerProcess(index, theirs, self._totals, self._changed)
+                WorkerProcess(index, theirs, self._aggregate, self._changed)
                 for index in range(settings.workers)
             ]
             metrics = self._serve_metrics()
@@ -95,11 +95,11 @@ class Supervisor:
         """How often workers have been started again."""
         return sum(worker.restarts for worker in self._workers)
 
-    def count(self) -> Totals:
+    def count(self) -> Aggregate:
         """Returns what all workers have counted by now; of one that does not answer, before."""
         if self._ask("counted") and all(worker.state.loaded for worker in self._workers):
-            self._totals.prune()
-        return self._totals
+            self._aggregate.prune()
+        return self._aggregate
 
     def _serve_metrics(self) -> MetricsServer:
         registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""One of several workers. Run as a module, this is its process: standard input is its link."""
+"""One of several workers. Run as a module, this is its process: standard input is its pipe."""
 
 import os
 import signal
@@ -9,13 +9,13 @@ from dataclasses import asdict
 
 import structlog
 
-from forwardpass.server import log
-from forwardpass.server.allocator import share_one_arena
 from forwardpass.server.cli import settle
+from forwardpass.server.process import log
+from forwardpass.server.process.malloc import share_one_arena
 from forwardpass.server.settings import Settings
-from forwardpass.server.workers.link import Link
+from forwardpass.server.workers.aggregate import read
+from forwardpass.server.workers.pipe import Pipe
 from forwardpass.server.workers.process import State
-from forwardpass.server.workers.totals import read
 
 _log = structlog.get_logger()
 
@@ -25,17 +25,17 @@ def main() -> int:
     share_one_arena()
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    link = Link(socket.socket(fileno=sys.stdin.fileno()))
-    told = next(link.messages())
+    pipe = Pipe(socket.socket(fileno=sys.stdin.fileno()))
+    told = next(pipe.messages())
     settings = Settings(**told["settings"])
     log.configure(level=settings.log_level, form=settings.log_format, worker=told["number"])
     from forwardpass.server.app import START_ERRORS
 
     try:
-        worker = Worker(settings, link)
+        worker = Worker(settings, pipe)
         worker.start()
     except START_ERRORS as error:
-        link.send({"refusal": str(error)})
+        pipe.send({"refusal": str(error)})
         return 1
     asked.wait()
     worker.stop()
@@ -47,17 +47,17 @@ class Worker:
 
     Args:
         settings: What to serve, where, and the limits.
-        link: To the supervisor.
+        pipe: To the supervisor.
 
     Raises:
         Exception: Any of app.START_ERRORS.
     """
 
-    def __init__(self, settings: Settings, link: Link) -> None:
+    def __init__(self, settings: Settings, pipe: Pipe) -> None:
         from forwardpass.server.app import Server
-        from forwardpass.server.preemption import Preemption
+        from forwardpass.server.process.scheduling_policy import Preemption
 
-        self._link = link
+        self._pipe = pipe
         self._server = Server(settings, loaded=self._on_loaded, changed=Preemption().adapt)
         self._lock = threading.Lock()
         self._told = State()
@@ -69,7 +69,7 @@ class Worker:
         Raises:
             Exception: Any of app.START_ERRORS.
         """
-        threading.Thread(target=self._answer, name="link", daemon=True).start()
+        threading.Thread(target=self._answer, name="pipe", daemon=True).start()
         self._server.readiness.watch(self._tell)
         self._server.start()
         self._listening = True
@@ -91,11 +91,11 @@ class Worker:
             state = State(self._listening, self._loaded, ready)
             if state != self._told:
                 self._told = state
-                self._link.send({"state": asdict(state)})
+                self._pipe.send({"state": asdict(state)})
 
     def _answer(self) -> None:
         """Answers each question, and ends the process once nobody is there to ask."""
-        for question in self._link.messages():
+        for question in self._pipe.messages():
             try:
                 counted = question == "counted"
                 answer = {"counted": read(self._server.registry)} if counted else {"alive": True}
@@ -103,7 +103,7 @@ class Worker:
                 # The supervisor takes it that there is nothing new.
                 _log.exception("not_counted")
                 answer = {"alive": True}
-            self._link.send(answer)
+            self._pipe.send(answer)
         # Calls under way are cut off, as when a server that is one process is killed.
         os._exit(1)
 

@@ -9,7 +9,7 @@ import grpc
 from forwardpass.server.transport.call import Call, Kind, Receiver, Route
 from forwardpass.server.transport.completion_queue.transport import CompletionQueueTransport
 from forwardpass.server.transport.listener import Listener
-from forwardpass.server.transport.turn import Turn
+from forwardpass.server.transport.tick import Tick
 
 _PATIENCE = 5.0
 _MESSAGE = b"\x00\x01forwardpass"
@@ -28,7 +28,7 @@ def check_contract() -> None:
     address = f"unix-abstract:forwardpass-{os.getpid()}-{threading.get_ident()}"
     try:
         listener = Listener(address, 1 << 20, 1, None)
-        transport = CompletionQueueTransport(listener, _ROUTES, Turn(), helpers=1)
+        transport = CompletionQueueTransport(listener, _ROUTES, Tick(), helpers=1)
         transport.start()
         try:
             with grpc.insecure_channel(address) as channel:

@@ -1,4 +1,4 @@
-"""The loop: takes events from the queue, and ends a turn when no more are ready."""
+"""The loop: takes events from the queue, and ends a tick when no more are ready."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +11,12 @@ from forwardpass.server.transport.call import Call, Kind, Receiver, Route, Route
 from forwardpass.server.transport.completion_queue.calls import Home, QueueCall
 from forwardpass.server.transport.completion_queue.core import TIMEOUT, Event, create_server
 from forwardpass.server.transport.listener import Listener
-from forwardpass.server.transport.turn import Turn
+from forwardpass.server.transport.tick import Tick
 from forwardpass.wire import Failure, Reason
 
 # Calls that core may hand us before we ask for more.
 _OUTSTANDING = 64
-# A turn ends after so many events even if more are ready, so that none waits for long.
+# A tick ends after so many events even if more are ready, so that none waits for long.
 _MOST_EVENTS = 256
 _BLOCKING_CALLS = 16
 # How long cancelled calls may take to let go.
@@ -31,14 +31,14 @@ class CompletionQueueTransport(Transport):
     Args:
         listener: Where to listen, and the limits.
         routes: What answers each method.
-        turn: What is put off until all that is ready has been taken in.
+        tick: What is put off until all that is ready has been taken in.
         helpers: How many threads the pool has.
     """
 
-    def __init__(self, listener: Listener, routes: Routes, turn: Turn, helpers: int) -> None:
+    def __init__(self, listener: Listener, routes: Routes, tick: Tick, helpers: int) -> None:
         self._listener = listener
         self._routes = {method.encode(): (method, route) for method, route in routes.items()}
-        self._turn = turn
+        self._tick = tick
         self._home = Home(
             ThreadPoolExecutor(helpers, "offloaded"),
             ThreadPoolExecutor(_BLOCKING_CALLS, "blocking"),
@@ -73,10 +73,10 @@ class CompletionQueueTransport(Transport):
         self._home.thread = threading.get_ident()
         for _ in range(_OUTSTANDING):
             self._ask()
-        poll, turn, over = self._queue.poll, self._turn, self._over
+        poll, tick, over = self._queue.poll, self._tick, self._over
         taken = 0
         while not over.is_set():
-            event = poll(_PAST) if turn.steps else poll()
+            event = poll(_PAST) if tick.steps else poll()
             try:
                 if event.completion_type == TIMEOUT:
                     taken = 0
@@ -84,7 +84,7 @@ class CompletionQueueTransport(Transport):
                     continue
                 event.tag(event)
                 taken += 1
-                if not turn.steps or taken >= _MOST_EVENTS:
+                if not tick.steps or taken >= _MOST_EVENTS:
                     taken = 0
                     self._end_turn()
             except Exception:  # noqa: BLE001  # logged with its traceback
@@ -92,9 +92,9 @@ class CompletionQueueTransport(Transport):
                 _log.exception("transport_failed")
 
     def _end_turn(self) -> None:
-        turn, home = self._turn, self._home
-        if turn.steps:
-            turn.end()
+        tick, home = self._tick, self._home
+        if tick.steps:
+            tick.end()
         if home.unwatched:
             for call in home.unwatched:
                 call.watch()

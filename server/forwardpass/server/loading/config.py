@@ -1,0 +1,264 @@
+"""A model's config.pbtxt, as Triton writes it: the part of it that is honoured here.
+
+Field numbers and meanings are Triton's; protos/open_inference/model_config.proto has the part. A
+field that is not in it is named in a warning, unless leaving it out would change answers: then the
+model is refused.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from google.protobuf import text_format
+
+from forwardpass.artefact import MODEL_FILE
+from forwardpass.server.errors import quote
+from forwardpass.server.onnx.signature import Signature, TensorSpec
+from forwardpass.wire.dtypes import ELEMENT_TYPES
+from forwardpass.wire.open_inference import message_class
+
+CONFIG_FILE = "config.pbtxt"
+_MAX_BYTES = 1 << 20
+# Top-level fields of Triton's whose loss would change what a model answers.
+_DECISIVE = {
+    *("ensemble_scheduling", "sequence_batching", "batch_input", "batch_output"),
+    *("model_operations", "cc_model_filenames", "runtime"),
+}
+_log = structlog.get_logger()
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be honoured; the message says which field and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warmup:
+    """Requests to make before a version is ready.
+
+    Attributes:
+        rows: Rows of each; 0 for a model without a batch axis.
+        count: How many.
+        inputs: By name: (extents without the batch axis, "zero", "random" or a file).
+    """
+
+    rows: int
+    count: int
+    inputs: Mapping[str, tuple[tuple[int, ...], str | Path]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What a configuration decides; the defaults are those of a model without one.
+
+    Attributes:
+        max_batch_size: The most rows of a request; 0 where there is no batch axis; None where the
+            configuration does not say.
+        dynamic_batching: Whether to gather requests; None leaves it to the measured curve.
+        max_queue_delay: Seconds a request may wait for others.
+        max_queue_size: The most requests that wait; 0 takes the server's own limit.
+        priorities: How many priorities there are; 0 for none.
+        default_priority: The priority of a request that states none, from 1.
+        instances: How many runs may be under way at a time.
+        versions: The versions to serve: ("latest", n), ("all", 0) or ("specific", numbers).
+        label_files: By output, the file of the model's folder that names its classes.
+        tensors: Inputs and outputs as stated: (name, OIP-free element name, extents).
+        warmups: Requests to make before a version is ready.
+    """
+
+    max_batch_size: int | None = None
+    dynamic_batching: bool | None = None
+    max_queue_delay: float = 0.0
+    max_queue_size: int = 0
+    priorities: int = 0
+    default_priority: int = 0
+    instances: int = 1
+    versions: tuple[str, int | tuple[int, ...]] = ("latest", 1)
+    label_files: Mapping[str, Path] | None = None
+    inputs: Sequence[tuple[str, str, tuple[int, ...]]] = ()
+    outputs: Sequence[tuple[str, str, tuple[int, ...]]] = ()
+    warmups: Sequence[Warmup] = ()
+
+    @property
+    def first_priority(self) -> int:
+        """The priority of a request that states none, from 0 as jobs have it."""
+        return max(0, self.default_priority - 1)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Returns the configuration in a model's folder; the defaults where there is none.
+
+    Args:
+        folder: MODELS/<name>.
+
+    Raises:
+        ConfigError: It cannot be read, or not be honoured.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        return ModelConfig()
+    if path.stat().st_size > _MAX_BYTES:
+        raise ConfigError(f"{CONFIG_FILE} is larger than {_MAX_BYTES} bytes")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    message: Any = message_class("ModelConfig")()
+    known = set(message.DESCRIPTOR.fields_by_name)
+    unknown = [name for name in _top_level_fields(text) if name not in known]
+    if decisive := sorted(set(unknown) & _DECISIVE):
+        raise ConfigError(f"{CONFIG_FILE}: {decisive[0]} would change answers and is not supported")
+    for name in sorted(set(unknown)):
+        _log.warning("config_field_ignored", model=folder.name, field=name)
+    try:
+        text_format.Parse(text, message, allow_unknown_field=True)
+    except text_format.ParseError as error:
+        raise ConfigError(f"{CONFIG_FILE}: {error}") from None
+    _refuse(folder, message)
+    return _honour(folder, message)
+
+
+def check_tensors(config: ModelConfig, signature: Signature) -> None:
+    """Compares the tensors that the configuration states with the graph's.
+
+    Raises:
+        ConfigError: One has another name, type or extents.
+    """
+    batched = bool(config.max_batch_size)
+    for kind, stated, specs in (
+        ("input", config.inputs, signature.inputs),
+        ("output", config.outputs, signature.outputs),
+    ):
+        for name, element, extents in stated:
+            spec = specs.get(name)
+            if spec is None:
+                raise ConfigError(
+                    f"{CONFIG_FILE} states {kind} {quote(name)}; "
+                    f"the graph has {', '.join(map(quote, specs))}"
+                )
+            whole = (-1, *extents) if batched else extents
+            if element != spec.type.name or not _fits(whole, spec):
+                raise ConfigError(
+                    f"{CONFIG_FILE} states {kind} {quote(name)} as {element} {list(whole)}, "
+                    f"but the graph has {spec.type.name} {list(spec.shape)}"
+                )
+
+
+def _fits(stated: tuple[int, ...], spec: TensorSpec) -> bool:
+    return len(stated) == len(spec.shape) and all(
+        -1 in (ours, theirs) or ours == theirs
+        for ours, theirs in zip(stated, spec.shape, strict=True)
+    )
+
+
+def _refuse(folder: Path, message: Any) -> None:
+    """Raises where a field that we know asks for what we do not do."""
+    name, platform, backend = message.name, message.platform, message.backend
+    file, rows = message.default_model_filename, message.max_batch_size
+    demands = [
+        (name not in ("", folder.name), f"name is {quote(name)}, the folder's another"),
+        (platform not in ("", "onnxruntime_onnx"), f"platform {quote(platform)} is not served"),
+        (backend not in ("", "onnxruntime"), f"backend {quote(backend)} is not served"),
+        (file not in ("", MODEL_FILE), f"default_model_filename must be {MODEL_FILE}"),
+        (message.model_transaction_policy.decoupled, "decoupled models are not supported"),
+        (rows < 0, f"max_batch_size is {rows}"),
+    ]
+    for tensor in (*message.input, *message.output):
+        reshaped = tensor.HasField("reshape") or tensor.is_shape_tensor
+        demands.append((reshaped, f"the reshape of {quote(tensor.name)} is not supported"))
+    for tensor in message.input:
+        odd = tensor.allow_ragged_batch or tensor.optional
+        demands.append((odd, f"{quote(tensor.name)} is ragged or optional: not supported"))
+    for refused, why in demands:
+        if refused:
+            raise ConfigError(f"{CONFIG_FILE}: {why}")
+
+
+def _honour(folder: Path, message: Any) -> ModelConfig:
+    batching = message.dynamic_batching
+    policy = batching.default_queue_policy
+    states_tensors = message.input or message.output
+    states_batching = message.HasField("dynamic_batching")
+    return ModelConfig(
+        max_batch_size=message.max_batch_size if states_tensors or message.max_batch_size else None,
+        dynamic_batching=True if states_batching else None,
+        max_queue_delay=batching.max_queue_delay_microseconds / 1e6,
+        max_queue_size=policy.max_queue_size,
+        priorities=batching.priority_levels,
+        default_priority=batching.default_priority_level,
+        instances=_instances(message),
+        versions=_versions(message),
+        label_files={
+            output.name: _inside(folder, output.label_filename)
+            for output in message.output
+            if output.label_filename
+        },
+        inputs=[_tensor(tensor) for tensor in message.input],
+        outputs=[_tensor(tensor) for tensor in message.output],
+        warmups=[_warmup(folder, warmup) for warmup in message.model_warmup],
+    )
+
+
+def _instances(message: Any) -> int:
+    count = sum(max(1, group.count) for group in message.instance_group) or 1
+    if count > 64:
+        raise ConfigError(f"{CONFIG_FILE}: {count} instances; at most 64 are run")
+    return count
+
+
+def _versions(message: Any) -> tuple[str, int | tuple[int, ...]]:
+    choice = message.version_policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return "all", 0
+    if choice == "specific":
+        return "specific", tuple(message.version_policy.specific.versions)
+    return "latest", message.version_policy.latest.num_versions or 1
+
+
+def _tensor(tensor: Any) -> tuple[str, str, tuple[int, ...]]:
+    return tensor.name, _element(tensor.data_type), tuple(tensor.dims)
+
+
+def _element(data_type: int) -> str:
+    """Returns our name of one of Triton's element types: TYPE_FP32 is float32."""
+    names = message_class("ModelConfig").DESCRIPTOR.file.enum_types_by_name["DataType"]
+    triton = names.values_by_number[data_type].name.removeprefix("TYPE_")
+    wanted = "BYTES" if triton == "STRING" else triton
+    return next((t.name for t in ELEMENT_TYPES if t.open_inference == wanted), "nothing")
+
+
+def _warmup(folder: Path, message: Any) -> Warmup:
+    inputs: dict[str, tuple[tuple[int, ...], str | Path]] = {}
+    for name, given in message.inputs.items():
+        choice = given.WhichOneof("input_data_type")
+        if choice == "input_data_file":
+            source: str | Path = _inside(folder / "warmup", given.input_data_file)
+        else:
+            source = "random" if choice == "random_data" else "zero"
+        inputs[name] = tuple(given.dims), source
+    return Warmup(message.batch_size, max(1, message.count), inputs)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Returns a file of the folder that a configuration names.
+
+    The configuration is the operator's, but a path out of the repository is a mistake or worse.
+    """
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or path.is_symlink():
+        raise ConfigError(f"{CONFIG_FILE}: {quote(name)} is not a file of the model's folder")
+    if not path.is_file():
+        raise ConfigError(f"{CONFIG_FILE}: there is no file {quote(name)}")
+    return path
+
+
+def _top_level_fields(text: str) -> Iterator[str]:
+    """Yields the names of the outermost fields, those that the message does not know too."""
+    words = text_format.Tokenizer(text.split("\n"))
+    depth = 0
+    previous = ""
+    while not words.AtEnd():
+        word = words.token
+        if depth == 0 and word in (":", "{", "<") and previous.isidentifier():
+            yield previous
+        depth += (word in "{<[") - (word in "}>]")
+        previous = word
+        words.NextToken()

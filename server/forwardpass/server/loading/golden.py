@@ -1,0 +1,47 @@
+"""Replays the golden inputs on this machine, before a version may serve."""
+
+from dataclasses import dataclass
+
+from forwardpass.artefact import Golden, max_absolute_error, within
+from forwardpass.server.errors import quote
+from forwardpass.server.onnx.session import Session
+from forwardpass.v1 import model_card_pb2
+
+
+class GoldenError(Exception):
+    """Answers that are not the golden ones; the message says which output, and how far off."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenResult:
+    """How many rows agreed, and the greatest absolute difference from the golden answers."""
+
+    rows: int
+    max_absolute_error: float
+
+
+def replay(
+    session: Session, golden: Golden, tolerance: model_card_pb2.Tolerance, *, batched: bool
+) -> GoldenResult:
+    """Runs the golden inputs, all together and, for a batched model, each row alone.
+
+    Raises:
+        GoldenError: An output differs from the golden one by more than the tolerance.
+    """
+    names = list(golden.outputs)
+    cuts = [slice(None)]
+    if batched:
+        cuts += [slice(row, row + 1) for row in range(golden.rows)]
+    worst = 0.0
+    for cut in cuts:
+        inputs = {name: array[cut] for name, array in golden.inputs.items()}
+        for name, answer in zip(names, session.run(names, inputs), strict=True):
+            reference = golden.outputs[name][cut]
+            error = max_absolute_error(answer, reference)
+            if not within(answer, reference, tolerance):
+                raise GoldenError(
+                    f"golden check: output {quote(name)} is {error:.3g} off the golden answer; the "
+                    f"card allows {tolerance.absolute:g} + {tolerance.relative:g} x |answer|"
+                )
+            worst = max(worst, error)
+    return GoldenResult(golden.rows, worst)

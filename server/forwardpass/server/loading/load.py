@@ -1,0 +1,333 @@
+"""From a version's files to something that answers, step by step."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forwardpass.artefact import CARD_KEY, CardError, GraphError, ManifestError, card_from_json
+from forwardpass.server.loading.batch_curve import (
+    DEFAULT_MAX_ROWS,
+    Batching,
+    CurvePoint,
+    decide,
+    example_inputs,
+    inline_rows,
+    measure_curve,
+    rows_are_independent,
+)
+from forwardpass.server.loading.cache import VerificationCache
+from forwardpass.server.loading.config import (
+    CONFIG_FILE,
+    ConfigError,
+    ModelConfig,
+    Warmup,
+    check_tensors,
+)
+from forwardpass.server.loading.files import Source, SourceError, read_source
+from forwardpass.server.loading.golden import GoldenError, GoldenResult, replay
+from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.loading.padding import padded
+from forwardpass.server.loading.sandbox import Sandbox, SandboxError
+from forwardpass.server.loading.vocabulary import find_vocabulary
+from forwardpass.server.metrics.counters import ModelCounters
+from forwardpass.server.onnx.providers import CPU_ONLY, Provider
+from forwardpass.server.onnx.session import Session, SessionError
+from forwardpass.server.onnx.signature import (
+    Signature,
+    SignatureError,
+    card_signature,
+    graph_signature,
+)
+from forwardpass.server.scheduling.executor import ThreadExecutor
+from forwardpass.server.scheduling.failure_detector import FailureDetector
+from forwardpass.server.scheduling.inline_executor import InlineExecutor
+from forwardpass.server.scheduling.queue import BatchPolicy
+from forwardpass.server.transport.tick import Tick
+from forwardpass.v1 import model_card_pb2, model_service_pb2
+from forwardpass.wire import Array
+from forwardpass.wire.dtypes import STRING
+
+State = model_service_pb2.ModelState
+# What a version may fail with by its own fault: the message is the reason.
+LOAD_ERRORS = (
+    SandboxError,
+    CardError,
+    ConfigError,
+    GoldenError,
+    GraphError,
+    ManifestError,
+    SessionError,
+    SignatureError,
+    SourceError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """What the server decides for every model.
+
+    Attributes:
+        threads: Threads for one run.
+        cores: Cores that this process may keep busy.
+        max_queued: The most requests that wait for one version.
+        manifest_required: Whether a version without a manifest is refused.
+        sandbox: The process that tries a graph first; None for no such process.
+        providers: What runs the models, in order.
+        tick: Where runs of cheap models are put off to; None where each call has a thread.
+        cache: What earlier loads found out; None for no such memory.
+    """
+
+    threads: int
+    cores: int
+    max_queued: int
+    manifest_required: bool
+    sandbox: Sandbox | None
+    providers: Sequence[Provider] = CPU_ONLY
+    tick: Tick | None = None
+    cache: VerificationCache | None = None
+
+
+def load(
+    name: str,
+    number: int,
+    folder: Path,
+    config: ModelConfig,
+    counters: ModelCounters,
+    *,
+    options: LoadOptions,
+    moved: Callable[["model_service_pb2.ModelState.ValueType"], None],
+    judged: Callable[[], None],
+) -> Loaded:
+    """Loads a version, which must pass every check.
+
+    Args:
+        name: The model's name.
+        number: The version's number.
+        folder: Where its files lie.
+        config: What the model's config.pbtxt decides.
+        counters: What is counted for it.
+        options: What the server decides.
+        moved: Is told each state as it is entered.
+        judged: Called when the runs of the loaded version begin to fail, and when that is over.
+
+    Raises:
+        OSError: A file cannot be read.
+        Exception: Any of LOAD_ERRORS: it did not pass.
+    """
+    started = time.perf_counter()
+    moved(State.MODEL_STATE_VERIFYING)
+    source = read_source(folder, manifest_required=options.manifest_required)
+    moved(State.MODEL_STATE_LOADING)
+    known = None if options.cache is None else options.cache.find(source, config)
+    if options.sandbox is not None and known is None:
+        options.sandbox.check(folder, source)
+    session = Session(source.model, source.weights, options.threads, options.providers)
+    with ExitStack() as on_failure:
+        on_failure.callback(session.close)
+        card, signature = _describe(session, config, source)
+        vocabulary = find_vocabulary(signature, card.labels if card is not None else ())
+        moved(State.MODEL_STATE_WARMING)
+        golden = _replay(session, source, card, signature)
+        for warmup in config.warmups:
+            _warm(session, signature, warmup)
+        # Measuring is what warms a GPU up, and what has its runs captured.
+        on_cpu = all(p.device[0] == "cpu" and not p.captures for p in options.providers)
+        curve, batching = _measure(session, signature, source, config, known if on_cpu else None)
+        if options.cache is not None and known is None:
+            options.cache.keep(source, config, curve)
+        on_failure.pop_all()
+    # Only the sizes that were measured are captured.
+    sizes = [point.rows for point in curve]
+    run = padded(session.run, sizes) if session.captures and sizes else session.run
+    policy = BatchPolicy(
+        batching.max_rows,
+        config.max_queue_size or options.max_queued,
+        max(1, config.priorities),
+        config.max_queue_delay,
+    )
+    threaded = ThreadExecutor(
+        f"{name}-{number}",
+        run,
+        policy,
+        counters,
+        failure_detector=FailureDetector(_probe(session, signature, source), judged),
+        instances=config.instances,
+    )
+    executor: ThreadExecutor | InlineExecutor = threaded
+    rows = inline_rows(curve, batching, signature, options.cores)
+    alone = config.instances == 1 and not config.max_queue_delay and not session.captures
+    if options.tick is not None and rows and alone:
+        policy = dataclasses.replace(policy, max_rows=rows)
+        executor = InlineExecutor(options.tick, run, policy, counters, threaded)
+    counters.pending = lambda: executor.waiting
+    return Loaded(
+        name=name,
+        number=number,
+        counters=counters,
+        digest=source.digest,
+        card=card,
+        config=config,
+        signature=signature,
+        output_labels=_output_labels(card, config, signature),
+        session=session,
+        golden=golden,
+        curve=curve,
+        batching=batching,
+        executor=executor,
+        seconds=time.perf_counter() - started,
+        vocabulary=vocabulary,
+        cached=known is not None,
+    )
+
+
+def _describe(
+    session: Session, config: ModelConfig, source: Source
+) -> tuple[model_card_pb2.ModelCard | None, Signature]:
+    """Returns the card and the signature, which card, configuration and graph must agree on."""
+    signature = graph_signature(session.inputs, session.outputs, source.unranked)
+    text = session.metadata.get(CARD_KEY)
+    card = None if text is None else card_from_json(text)
+    if card is not None:
+        signature = card_signature(signature, card)
+    check_tensors(config, signature)
+    if config.max_batch_size is None:
+        if card is None and rows_are_independent(session, signature):
+            signature = dataclasses.replace(signature, batched=True)
+        return card, signature
+    if config.max_batch_size == 0:
+        return card, dataclasses.replace(signature, batched=False, max_rows=0)
+    return card, _with_batch_axis(signature, config.max_batch_size)
+
+
+def _with_batch_axis(signature: Signature, most: int) -> Signature:
+    for spec in (*signature.inputs.values(), *signature.outputs.values()):
+        if not spec.shape or spec.shape[0] != -1:
+            raise ConfigError(
+                f"{CONFIG_FILE}: max_batch_size is {most}, but axis 0 of {spec.name!r} is not open "
+                f"in its shape, {list(spec.shape)}"
+            )
+    stated = signature.max_rows
+    return dataclasses.replace(
+        signature, batched=True, max_rows=min(most, stated) if stated else most
+    )
+
+
+def _replay(
+    session: Session,
+    source: Source,
+    card: model_card_pb2.ModelCard | None,
+    signature: Signature,
+) -> GoldenResult | None:
+    if source.golden is None:
+        return None
+    if card is None:
+        raise SourceError("it has golden data, but no card to say how exact it must be")
+    try:
+        dataclasses.replace(signature, max_rows=0).check(source.golden.inputs)
+    except Exception as error:
+        raise SourceError(f"the golden data do not fit the model: {error}") from error
+    return replay(session, source.golden, card.tolerance, batched=signature.batched)
+
+
+def _measure(
+    session: Session,
+    signature: Signature,
+    source: Source,
+    config: ModelConfig,
+    known: Sequence[CurvePoint] | None,
+) -> tuple[Sequence[CurvePoint], Batching]:
+    if not signature.batched:
+        reason = "the rows of the model are not known to be independent"
+        return [], Batching(enabled=False, max_rows=1, reason=reason)
+    most = signature.max_rows or DEFAULT_MAX_ROWS
+    if not config.dynamic_batching:
+        most = min(most, DEFAULT_MAX_ROWS)
+    curve = known
+    if curve is None:
+        curve = measure_curve(session, example_inputs(signature, source.golden), most)
+    if config.dynamic_batching:
+        reason = f"{CONFIG_FILE} asks for dynamic_batching"
+        return curve, Batching(enabled=True, max_rows=most, reason=reason)
+    return curve, decide(curve, most)
+
+
+def _probe(session: Session, signature: Signature, source: Source) -> Callable[[], object]:
+    """Returns what runs the model on its golden data, else on values that most graphs take.
+
+    A graph without golden data that does not take those fails every probe.
+    """
+    random = np.random.default_rng(0)
+    if signature.batched:
+        inputs = example_inputs(signature, source.golden)(1)
+    elif source.golden is not None:
+        inputs = source.golden.inputs
+    else:
+        inputs = {
+            name: _warm_array(
+                spec.type.dtype, tuple(max(1, extent) for extent in spec.shape), "random", random
+            )
+            for name, spec in signature.inputs.items()
+        }
+    return lambda: session.run(list(signature.outputs), inputs)
+
+
+def _warm(session: Session, signature: Signature, warmup: Warmup) -> None:
+    """Makes the runs that the configuration asks for.
+
+    Raises:
+        ConfigError: They do not fit the model.
+    """
+    random = np.random.default_rng(0)
+    inputs: dict[str, Array] = {}
+    for name, (extents, source) in warmup.inputs.items():
+        spec = signature.inputs.get(name)
+        if spec is None:
+            raise ConfigError(f"{CONFIG_FILE}: the warm-up names {name!r}, which is no input")
+        shape = (warmup.rows, *extents) if warmup.rows else extents
+        inputs[name] = _warm_array(spec.type.dtype, shape, source, random)
+    try:
+        signature.check(inputs)
+    except Exception as error:
+        raise ConfigError(f"{CONFIG_FILE}: the warm-up does not fit: {error}") from error
+    session.capture(inputs)
+    for _ in range(warmup.count):
+        session.run(list(signature.outputs), inputs)
+
+
+def _warm_array(
+    dtype: np.dtype[Any], shape: tuple[int, ...], source: str | Path, random: np.random.Generator
+) -> Array:
+    if isinstance(source, Path):
+        data = source.read_bytes()
+        if dtype == STRING.dtype or len(data) != dtype.itemsize * int(np.prod(shape)):
+            raise ConfigError(f"{CONFIG_FILE}: {source.name} has not the bytes of {list(shape)}")
+        return np.frombuffer(data, dtype).reshape(shape)
+    if dtype == STRING.dtype:
+        return np.full(shape, "", object)
+    if source == "zero" or dtype.kind in "iub":
+        return np.zeros(shape, dtype)
+    return random.random(shape, np.float32).astype(dtype)
+
+
+def _output_labels(
+    card: model_card_pb2.ModelCard | None, config: ModelConfig, signature: Signature
+) -> Mapping[str, Sequence[str]]:
+    labels: dict[str, Sequence[str]] = {
+        name: path.read_text(encoding="utf-8").splitlines()
+        for name, path in (config.label_files or {}).items()
+    }
+    if card is not None and card.labels:
+        scores = (
+            model_card_pb2.TENSOR_ROLE_PROBABILITIES,
+            model_card_pb2.TENSOR_ROLE_LOGITS,
+        )
+        for spec in signature.outputs.values():
+            if spec.role in scores:
+                labels[spec.name] = list(card.labels)
+    return labels

@@ -1,0 +1,151 @@
+"""One version of a model, and the state it is in."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from forwardpass.server.loading.config import ModelConfig
+from forwardpass.server.loading.files import fingerprint
+from forwardpass.server.loading.load import LOAD_ERRORS, LoadOptions, State, load
+from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.metrics.counters import ModelCounters
+from forwardpass.v1 import model_service_pb2
+
+# A version that failed is tried again when its files change, and otherwise after this many seconds,
+# then twice as many, and so on up to the last.
+_FIRST_RETRY = 30.0
+_LAST_RETRY = 600.0
+_FAILING = "its last runs failed, and so does an input that it took when it was loaded"
+_log = structlog.get_logger()
+
+
+class Version:
+    """A numbered folder of a model.
+
+    DISCOVERED ─► VERIFYING ─► LOADING ─► WARMING ─► READY ─► DRAINING ─► UNLOADED
+                      └───────────┴──────────┴─► FAILED
+
+    Args:
+        name: The model's name.
+        number: The version's number.
+        folder: Where its files lie.
+        changed: Called after each change of state.
+    """
+
+    def __init__(self, name: str, number: int, folder: Path, changed: Callable[[], None]) -> None:
+        self.name = name
+        self.number = number
+        self.folder = folder
+        self.counters = ModelCounters()
+        self.state: model_service_pb2.ModelState.ValueType = State.MODEL_STATE_DISCOVERED
+        self.state_reason = ""
+        self.loaded: Loaded | None = None
+        self._changed = changed
+        self._retry_seconds = _FIRST_RETRY
+        self._retry_at = 0.0
+        self._failed_files: object = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers."""
+        return self.state == State.MODEL_STATE_READY
+
+    @property
+    def failed(self) -> bool:
+        """Whether it did not pass its checks."""
+        return self.state == State.MODEL_STATE_FAILED
+
+    @property
+    def failing(self) -> bool:
+        """Whether it is ready, but its runs have come to fail; calls are still tried."""
+        loaded = self.loaded
+        return self.ready and loaded is not None and loaded.executor.failure_detector.failing
+
+    @property
+    def worth_loading(self) -> bool:
+        """Whether to try: not while the files that failed are the same, but for now and then."""
+        if not self.failed:
+            return not self.ready
+        return time.monotonic() >= self._retry_at or fingerprint(self.folder) != self._failed_files
+
+    def lease(self) -> Loaded | None:
+        """Returns what answers calls, to be given back with `Loaded.leases.leave`.
+
+        None where the version is not ready.
+        """
+        loaded = self.loaded
+        return loaded if loaded is not None and loaded.leases.enter() else None
+
+    def load(self, config: ModelConfig, options: LoadOptions) -> None:
+        """Takes the version from its folder to ready, or to failed with the reason."""
+        files = fingerprint(self.folder)
+        try:
+            loaded = load(
+                self.name,
+                self.number,
+                self.folder,
+                config,
+                self.counters,
+                options=options,
+                moved=self._move,
+                judged=self._judged,
+            )
+        except LOAD_ERRORS as error:
+            self.fail(str(error), files)
+        except OSError as error:
+            self.fail(f"cannot read it: {error.strerror or error}", files)
+        except Exception as error:  # noqa: BLE001  # one bad model must not stop the others
+            _log.exception("load_failed", model=self.name, version=self.number)
+            self.fail(f"unexpected {type(error).__name__}: {error}", files)
+        else:
+            self._retry_seconds = _FIRST_RETRY
+            self.loaded = loaded
+            self._move(State.MODEL_STATE_READY)
+            _log.info(
+                "model_ready",
+                model=self.name,
+                version=self.number,
+                seconds=round(loaded.seconds, 3),
+                cached=loaded.cached,
+            )
+
+    def fail(self, reason: str, files: object = None) -> None:
+        """Says that the version will not serve, and why.
+
+        Args:
+            reason: Why.
+            files: The fingerprint of the files that failed.
+        """
+        self._failed_files = files
+        self._retry_at = time.monotonic() + self._retry_seconds
+        self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY)
+        _log.error("model_failed", model=self.name, version=self.number, reason=reason)
+        self._move(State.MODEL_STATE_FAILED, reason)
+
+    def retire(self) -> None:
+        """Takes no more calls, ends when the last one has its answer, and lets go of the model."""
+        loaded = self.loaded
+        if loaded is None:
+            return
+        self._move(State.MODEL_STATE_DRAINING)
+        loaded.close()
+        self.loaded = None
+        self._move(State.MODEL_STATE_UNLOADED)
+        _log.info("model_unloaded", model=self.name, version=self.number)
+
+    def _judged(self) -> None:
+        """Says that its runs have come to fail, or answer again."""
+        if self.failing:
+            self.state_reason = _FAILING
+            _log.error("model_failing", model=self.name, version=self.number, reason=_FAILING)
+        else:
+            self.state_reason = ""
+            _log.info("model_recovered", model=self.name, version=self.number)
+        self._changed()
+
+    def _move(self, state: "model_service_pb2.ModelState.ValueType", reason: str = "") -> None:
+        self.state_reason = reason
+        self.state = state
+        self._changed()
