@@ -35,7 +35,7 @@ from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.reflection import METHODS, Reflection
 from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.settings import Settings, SettingsError
-from forwardpass.server.transport.call import Kind, Route
+from forwardpass.server.transport.call import CallType, Route
 from forwardpass.server.transport.listener import SOCKET, Listener
 from forwardpass.server.transport.select import create_transport, tick_of
 from forwardpass.server.transport.stock import StockTransport
@@ -211,12 +211,14 @@ class Server:
         generation = Generation(self._repository, reader)
         streams = Streams(inference, self._repository, reader, self.readiness)
         return {
-            f"/{INFERENCE}/Predict": Route(Kind.UNARY, inference.predict),
-            f"/{INFERENCE}/Embed": Route(Kind.UNARY, inference.embed),
-            f"/{INFERENCE}/Generate": Route(Kind.UNARY, generation.generate),
-            f"/{INFERENCE}/PredictStream": Route(Kind.BIDI_STREAM, streams.predict),
-            f"/{INFERENCE}/EmbedStream": Route(Kind.BIDI_STREAM, streams.embed),
-            f"/{INFERENCE}/GenerateStream": Route(Kind.SERVER_STREAM, generation.generate_stream),
+            f"/{INFERENCE}/Predict": Route(CallType.UNARY, inference.predict),
+            f"/{INFERENCE}/Embed": Route(CallType.UNARY, inference.embed),
+            f"/{INFERENCE}/Generate": Route(CallType.UNARY, generation.generate),
+            f"/{INFERENCE}/PredictStream": Route(CallType.BIDI_STREAM, streams.predict),
+            f"/{INFERENCE}/EmbedStream": Route(CallType.BIDI_STREAM, streams.embed),
+            f"/{INFERENCE}/GenerateStream": Route(
+                CallType.SERVER_STREAM, generation.generate_stream
+            ),
             **self._protocol(reader).work,
         }
 
@@ -225,10 +227,10 @@ class Server:
         models = Models(self._repository)
         health = Health(self.readiness)
         routes = {
-            f"/{MODELS}/ListModels": Route(Kind.UNARY, models.list_models),
-            f"/{MODELS}/GetModel": Route(Kind.UNARY, models.get_model),
-            f"/{HEALTH}/Check": Route(Kind.UNARY, health.check),
-            f"/{HEALTH}/Watch": Route(Kind.SERVER_STREAM, health.watch),
+            f"/{MODELS}/ListModels": Route(CallType.UNARY, models.list_models),
+            f"/{MODELS}/GetModel": Route(CallType.UNARY, models.get_model),
+            f"/{HEALTH}/Check": Route(CallType.UNARY, health.check),
+            f"/{HEALTH}/Watch": Route(CallType.SERVER_STREAM, health.watch),
             **self._protocol(self._reader()).facts,
         }
         if self._settings.reflection:
@@ -236,7 +238,7 @@ class Server:
                 (INFERENCE, MODELS, OPEN_INFERENCE, HEALTH),
                 [descriptor_pool.Default(), open_inference_pool()],
             )
-            routes |= {method: Route(Kind.BIDI_STREAM, reflection.info) for method in METHODS}
+            routes |= {method: Route(CallType.BIDI_STREAM, reflection.info) for method in METHODS}
         return routes
 
     def _reader(self) -> InputReader:
@@ -255,8 +257,8 @@ class Server:
     def _management_routes(self) -> dict[str, Route]:
         models = Models(self._repository)
         routes = {
-            f"/{MODELS}/LoadModel": Route(Kind.UNARY, models.load_model, blocks=True),
-            f"/{MODELS}/UnloadModel": Route(Kind.UNARY, models.unload_model, blocks=True),
+            f"/{MODELS}/LoadModel": Route(CallType.UNARY, models.load_model, blocks=True),
+            f"/{MODELS}/UnloadModel": Route(CallType.UNARY, models.unload_model, blocks=True),
             **self._protocol(self._reader()).management,
         }
         token = self._settings.management_token

@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from forwardpass.server.metrics.numbers import MAX_RECORDED, Count, Histogram, Total, take
-from forwardpass.server.transport.call import Kind
+from forwardpass.server.transport.call import CallType
 from forwardpass.wire import Array
 
 # Seconds: a single-row MLP computes in 20 microseconds, a large network in seconds.
@@ -166,7 +166,7 @@ class MethodCounters:
         handled: Calls ended, by status.
     """
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: CallType) -> None:
         self.kind = kind
         self.started = Count()
         self.handled = [Count() for _ in CODE_NAMES]

@@ -12,7 +12,7 @@ from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.scheduling.admission import Admission
-from forwardpass.server.transport.call import Kind, Route
+from forwardpass.server.transport.call import CallType, Route
 from forwardpass.wire.open_inference import SERVICE
 
 # Clients branch on these, so only those that work are named.
@@ -64,8 +64,8 @@ def routes(
     inference = Inference(repository, reader)
     streaming = Streaming(inference, admission, readiness)
     work = {
-        "ModelInfer": Route(Kind.UNARY, inference.infer),
-        "ModelStreamInfer": Route(Kind.BIDI_STREAM, streaming.infer),
+        "ModelInfer": Route(CallType.UNARY, inference.infer),
+        "ModelStreamInfer": Route(CallType.BIDI_STREAM, streaming.infer),
     }
     facts = {
         "ServerLive": metadata.server_live,
@@ -87,9 +87,9 @@ def routes(
     )
     return RouteTables(
         {_path(name): route for name, route in work.items()},
-        {_path(name): Route(Kind.UNARY, handle) for name, handle in facts.items()},
+        {_path(name): Route(CallType.UNARY, handle) for name, handle in facts.items()},
         {
-            _path(name): Route(Kind.UNARY, handle, blocks=True)
+            _path(name): Route(CallType.UNARY, handle, blocks=True)
             for name, handle in management.items()
         },
     )

@@ -74,7 +74,7 @@ class Plan:
 
 
 class RequestTemplate:
-    """What requests of one form have in common, their length among it. It is a `Kind` of jobs.
+    """What requests of one form have in common, their length among it. It is a `JobGroup`.
 
     Args:
         message: A request of the form.
@@ -128,14 +128,14 @@ class RequestTemplate:
         return {self._name: array if array.flags.aligned else array.copy()}
 
     def gather(self, jobs: Sequence["TemplateJob"]) -> Mapping[str, Array]:
-        """See `Kind.gather`."""
+        """See `JobGroup.gather`."""
         begin, end = self.begin, self.begin + self._count * self._dtype.itemsize
         elements = b"".join([memoryview(job.message)[begin:end] for job in jobs])
         shape = (len(jobs) * self._shape[0], *self._shape[1:])
         return {self._name: np.frombuffer(elements, self._dtype).reshape(shape)}
 
     def answer(self, jobs: Sequence["TemplateJob"], run: Outcome) -> None:
-        """See `Kind.answer`."""
+        """See `JobGroup.answer`."""
         started = time.perf_counter()
         messages = self.encode([job.request_id for job in jobs], run)
         seconds = (time.perf_counter() - started) / len(jobs)

@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from forwardpass.server.errors import CallError
 from forwardpass.server.metrics.counters import ModelCounters
-from forwardpass.server.scheduling.collate import check_rows, collate
 from forwardpass.server.scheduling.failure_detector import FailureDetector
-from forwardpass.server.scheduling.job import Answer, Job, Kind, Outcome, Stop, kind_of
+from forwardpass.server.scheduling.job import Answer, Job, JobGroup, Outcome, Stop, group_of
 from forwardpass.wire import Array
 
 
@@ -45,10 +46,10 @@ def run_batch(
         on_transport: Whether this is the transport's thread: it is the calls' own, and nobody can
             leave during the run, as it would have to tell.
     """
-    kind = kind_of(jobs)
+    group = group_of(jobs)
     stop = None if on_transport else Stop(len(jobs))
     try:
-        outcome, waited = _run(run, jobs, kind, counters, stop)
+        outcome, waited = _run(run, jobs, group, counters, stop)
     except Exception as error:  # noqa: BLE001  # handed to the job's own call
         if len(jobs) == 1:
             if not isinstance(error, CallError) and not jobs[0].gone:
@@ -62,8 +63,8 @@ def run_batch(
                 run_batch(run, [job], counters, failure_detector, on_transport=on_transport)
     else:
         failure_detector.succeeded()
-        if on_transport and kind is not None:
-            kind.answer(jobs, outcome)
+        if on_transport and group is not None:
+            group.answer(jobs, outcome)
             return
         start = 0
         for job, queue_seconds in zip(jobs, waited, strict=True):
@@ -72,7 +73,11 @@ def run_batch(
 
 
 def _run(
-    run: Run, jobs: Sequence[Job], kind: Kind | None, counters: ModelCounters, stop: Stop | None
+    run: Run,
+    jobs: Sequence[Job],
+    group: JobGroup | None,
+    counters: ModelCounters,
+    stop: Stop | None,
 ) -> tuple[Outcome, list[float]]:
     """Returns what a run of the jobs gave, and how long each of them had waited for it."""
     rows = 0
@@ -81,7 +86,7 @@ def _run(
         if stop is not None:
             job.join(stop)
     names = jobs[0].outputs
-    inputs = collate(jobs, kind)
+    inputs = collate(jobs, group)
     started = time.perf_counter()
     values = run(names, inputs, None if stop is None else stop.begin)
     seconds = time.perf_counter() - started
@@ -91,3 +96,28 @@ def _run(
     waited = [started - job.submitted for job in jobs]
     counters.ran(rows, waited, seconds)
     return Outcome(outputs, rows, seconds), waited
+
+
+def collate(jobs: Sequence[Job], group: JobGroup | None) -> Mapping[str, Array]:
+    """Returns the inputs of all jobs, joined along axis 0; a single job's as they are.
+
+    Args:
+        jobs: The jobs.
+        group: As `group_of` tells.
+    """
+    if len(jobs) == 1:
+        return jobs[0].inputs
+    if group is not None:
+        return group.gather(jobs)
+    return {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
+
+
+def check_rows(outputs: Mapping[str, Array], rows: int) -> None:
+    """Checks that the outputs of a run can be shared out.
+
+    Raises:
+        ValueError: An output has not one row for each of the `rows` that went in.
+    """
+    for name, array in outputs.items():
+        if array.ndim == 0 or len(array) != rows:
+            raise ValueError(f"output {name!r} has shape {array.shape} for {rows} rows")

@@ -94,7 +94,7 @@ class Stop:
             stop()
 
 
-class Kind(Protocol):
+class JobGroup(Protocol):
     """What jobs alike have in common: as many rows and the same outputs, and inputs of one shape.
 
     It lets many of them be handled at once.
@@ -116,8 +116,8 @@ class Job(ABC):
         deadline: When the caller stops waiting, by `time.monotonic`; None for never.
         submitted: When it was handed to the worker, by `time.perf_counter`.
         priority: Jobs of a lower number go first; 0 is the first.
-        alone: Whether it must not share a run with others; then it is of no kind.
-        kind: What it has in common with others; None where nothing is known.
+        alone: Whether it must not share a run with others; then it is of no group.
+        group: What it has in common with others; None where nothing is known.
         gone: Whether the caller has gone, so that the job need not run.
     """
 
@@ -126,7 +126,7 @@ class Job(ABC):
         "alone",
         "deadline",
         "gone",
-        "kind",
+        "group",
         "outputs",
         "priority",
         "rows",
@@ -140,7 +140,7 @@ class Job(ABC):
         deadline: float | None,
         submitted: float,
         priority: int,
-        kind: Kind | None = None,
+        group: JobGroup | None = None,
         *,
         alone: bool = False,
     ) -> None:
@@ -150,7 +150,7 @@ class Job(ABC):
         self.submitted = submitted
         self.priority = priority
         self.alone = alone
-        self.kind = kind
+        self.group = group
         self.gone = False
         self._stop: Stop | None = None
 
@@ -192,7 +192,7 @@ class Job(ABC):
         """Whether one run can answer both: same outputs, same inputs but for their rows."""
         if self.alone or other.alone:
             return False
-        if self.kind is not None and self.kind is other.kind:
+        if self.group is not None and self.group is other.group:
             return True
         theirs = other.inputs
         return self.outputs == other.outputs and all(
@@ -200,14 +200,14 @@ class Job(ABC):
         )
 
 
-def kind_of(jobs: Sequence[Job]) -> Kind | None:
-    """Returns the kind that all jobs are of; None where they differ, or it is not known."""
-    kind = jobs[0].kind
-    if kind is not None:
+def group_of(jobs: Sequence[Job]) -> JobGroup | None:
+    """Returns the group that all jobs are of; None where they differ, or it is not known."""
+    group = jobs[0].group
+    if group is not None:
         for job in jobs:
-            if job.kind is not kind:
+            if job.group is not group:
                 return None
-    return kind
+    return group
 
 
 def earliest(deadline: float | None, timeout: float | None) -> float | None:

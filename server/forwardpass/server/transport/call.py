@@ -19,7 +19,7 @@ _log = structlog.get_logger()
 Ts = TypeVarTuple("Ts")
 
 
-class Kind(Enum):
+class CallType(Enum):
     """How many messages go each way; the value is the label of the grpc_server_* metrics."""
 
     UNARY = "unary"
@@ -158,7 +158,7 @@ class Route:
         blocks: Whether it waits for something, and must not be run where other calls are.
     """
 
-    kind: Kind
+    kind: CallType
     handle: Callable[[Call, bytes], Receiver | None]
     blocks: bool = False
 

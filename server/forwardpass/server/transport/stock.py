@@ -12,7 +12,7 @@ import grpc
 
 from forwardpass.server.transport.call import (
     Call,
-    Kind,
+    CallType,
     OnEnd,
     Receiver,
     Route,
@@ -94,9 +94,9 @@ def _handler(method: str, route: Route) -> "grpc.RpcMethodHandler[bytes, bytes]"
         call.guard(lambda: call.receive(messages, route.handle(call, b"")))
         return call.messages()
 
-    if route.kind is Kind.UNARY:
+    if route.kind is CallType.UNARY:
         return grpc.unary_unary_rpc_method_handler(unary)
-    if route.kind is Kind.SERVER_STREAM:
+    if route.kind is CallType.SERVER_STREAM:
         return grpc.unary_stream_rpc_method_handler(server_stream)
     return grpc.stream_stream_rpc_method_handler(bidi_stream)
 

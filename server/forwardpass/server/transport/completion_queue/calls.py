@@ -9,7 +9,7 @@ from threading import get_ident
 from typing import Any
 
 from forwardpass.server.errors import CallError
-from forwardpass.server.transport.call import Call, Kind, OnEnd, Receiver, Route, Ts
+from forwardpass.server.transport.call import Call, CallType, OnEnd, Receiver, Route, Ts
 from forwardpass.server.transport.completion_queue.core import (
     CLOSE,
     INITIAL_METADATA,
@@ -99,7 +99,7 @@ class QueueCall(Call):
 
     def begin(self) -> None:
         """Has the handler called when the one message is there, or at once for a stream."""
-        if self._route.kind is not Kind.BIDI_STREAM:
+        if self._route.kind is not CallType.BIDI_STREAM:
             self._core.start_server_batch((receive_message(),), self._on_message)
             return
         self.watch()

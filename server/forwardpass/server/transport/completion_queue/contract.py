@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from forwardpass.server.transport.call import Call, Kind, Receiver, Route
+from forwardpass.server.transport.call import Call, CallType, Receiver, Route
 from forwardpass.server.transport.completion_queue.transport import CompletionQueueTransport
 from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.tick import Tick
@@ -60,8 +60,8 @@ def _echo(call: Call, message: bytes) -> Receiver:  # noqa: ARG001  # a stream b
 
 
 _ROUTES = {
-    "/trial/Answer": Route(Kind.UNARY, _answer),
-    "/trial/Echo": Route(Kind.BIDI_STREAM, _echo),
+    "/trial/Answer": Route(CallType.UNARY, _answer),
+    "/trial/Echo": Route(CallType.BIDI_STREAM, _echo),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from forwardpass.server.errors import quote
-from forwardpass.server.transport.call import Call, Kind, Receiver, Route, Routes, Transport
+from forwardpass.server.transport.call import Call, CallType, Receiver, Route, Routes, Transport
 from forwardpass.server.transport.completion_queue.calls import Home, QueueCall
 from forwardpass.server.transport.completion_queue.core import TIMEOUT, Event, create_server
 from forwardpass.server.transport.listener import Listener
@@ -124,4 +124,4 @@ def _refuse(call: Call, message: bytes) -> Receiver | None:  # noqa: ARG001  # w
     return None
 
 
-_UNKNOWN = Route(Kind.UNARY, _refuse)
+_UNKNOWN = Route(CallType.UNARY, _refuse)
