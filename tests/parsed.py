@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from forwardpass.server.native import predict, streams
+from forwardpass.server.native import embed, predict, streams
 from forwardpass.server.open_inference import infer
 
 PARSING = (
-    (predict, "parse_hollow"),
-    (streams, "parse_hollow"),
+    (predict, "receive"),
+    (embed, "receive"),
+    (streams, "receive"),
     (infer, "receive"),
 )
 

@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,18 +16,13 @@ from onnx import TensorProto
 from tiny_models import Publisher, classifier, echo, embedder
 
 from forwardpass.artefact import CARD_KEY, card_from_json
-from forwardpass.server import open_inference
-from forwardpass.server.errors import CallError
 from forwardpass.server.metrics.counters import BATCH_SIZES, ModelCounters
 from forwardpass.server.open_inference.response import encode
-from forwardpass.server.repository.repository import Repository
 from forwardpass.server.repository.version import Version
-from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.scheduling.executor import ThreadExecutor
 from forwardpass.server.scheduling.job import Job
-from forwardpass.server.transport.call import Call, Ts
 from forwardpass.v1.model_service_pb2 import GetModelRequest, ModelReference
-from forwardpass.wire import Failure, Reason
+from forwardpass.wire import Reason
 from forwardpass.wire.open_inference import SERVICE
 
 from .calls import Calls, emb, new
@@ -343,117 +337,43 @@ def test_there_is_one_repository_and_it_has_no_name(calls: Calls) -> None:
     assert failure.field == "repository_name"
 
 
-class HeldCall(Call):
-    """A call without a transport: steps run at once, and the end is kept."""
-
-    def __init__(self) -> None:
-        super().__init__("/x", None)
-        self.ended = threading.Event()
-        self.failure: Failure | None = None
-        self.answer: bytes | None = None
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        return {}
-
-    @property
-    def peer(self) -> str:
-        return "here"
-
-    def reply(self, message: bytes) -> None:
-        self.answer = message
-        self.ended.set()
-
-    def fail(self, failure: Failure) -> None:
-        self.failure = failure
-        self.ended.set()
-
-    def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
-        self.guard(step, *args)
-
-    def offload(self, step: Any) -> None:
-        self.guard(step)
-
-    def send(self, message: bytes) -> None: ...
-    def finish(self) -> None: ...
-    def read(self) -> None: ...
-    def on_end(self, callback: Any) -> None: ...
+def managing(running: Running) -> grpc.Channel:
+    return grpc.insecure_channel(f"127.0.0.1:{running.server.management_port}")
 
 
-def test_models_are_loaded_and_unloaded_where_that_is_allowed(running: Running) -> None:
-    server = running.server
-    repository: Repository = server._repository
-    asked: list[tuple[str, str]] = []
-
-    class Noted:
-        def load(self, reference: ModelReference) -> None:
-            asked.append(("load", reference.name))
-            if reference.name != "emb":
-                raise CallError(Reason.MODEL_NOT_FOUND, "no such model")
-
-        def unload(self, reference: ModelReference) -> None:
-            asked.append(("unload", reference.name))
-
-    reader = InputReader(reject_nonfinite=False, max_pixels=1)
-    tables = open_inference.routes(repository, reader, server._admission, server.readiness, Noted())
-
-    def change(method: str, **fields: Any) -> HeldCall:
-        call = HeldCall()
-        message = new(f"{method}Request", **fields).SerializeToString()
-        route = tables.management[f"/inference.GRPCInferenceService/{method}"]
-        call.guard(lambda: route.handle(call, message) and None)
-        assert call.ended.wait(30)
-        return call
-
-    assert change("RepositoryModelLoad", model_name="emb").answer == b""
-    harmless = {"unload_dependents": new("ModelRepositoryParameter", bool_param=False)}
-    unload = change("RepositoryModelUnload", model_name="emb", parameters=harmless)
-    assert unload.answer == b""
-    failed = change("RepositoryModelLoad", model_name="embb")
-    assert failed.failure is not None
-    assert failed.failure.reason is Reason.MODEL_NOT_FOUND
-    assert asked == [("load", "emb"), ("unload", "emb"), ("load", "embb")]
-    config = {"config": new("ModelRepositoryParameter", string_param="{}")}
-    refused = change("RepositoryModelLoad", model_name="emb", parameters=config)
-    assert refused.failure is not None
-    assert refused.failure.reason is Reason.UNIMPLEMENTED
-    assert len(asked) == 3
-    call = HeldCall()
-    path = "/inference.GRPCInferenceService/ServerMetadata"
-    tables.facts[path].handle(call, b"")
-    assert call.answer is not None
-    metadata = new("ServerMetadataResponse").FromString(call.answer)
-    assert "model_repository" in metadata.extensions
-    assert not open_inference.routes(
-        repository, reader, server._admission, server.readiness
-    ).management
-
-
-def test_the_repository_itself_loads_and_unloads(
+def test_models_are_loaded_and_unloaded_where_that_is_allowed(
     repository: Publisher, start_server: StartServer
 ) -> None:
     repository("emb", embedder())
-    running = start_server()
-    server, calls = running.server, Calls(running.channel)
-    tables = open_inference.routes(
-        server._repository,
-        InputReader(reject_nonfinite=False, max_pixels=1),
-        server._admission,
-        server.readiness,
-        server._repository,
-    )
-    for method, ready, state in (
-        ("RepositoryModelUnload", False, ("UNAVAILABLE", "unloaded")),
-        ("RepositoryModelLoad", True, ("READY", "")),
-    ):
-        call = HeldCall()
-        message = new(f"{method}Request", model_name="emb").SerializeToString()
-        tables.management[f"/inference.GRPCInferenceService/{method}"].handle(call, message)
-        assert call.ended.wait(30)
-        assert call.answer == b""
-        assert calls("ModelReady", name="emb").ready == ready
-        (entry,) = calls("RepositoryIndex").models
-        assert (entry.state, entry.reason) == state
+    running = start_server(management_port=0)
+    calls = Calls(running.channel)
+    assert "model_repository" in calls("ServerMetadata").extensions
+    with managing(running) as channel:
+        change = Calls(channel)
+        harmless = {"unload_dependents": new("ModelRepositoryParameter", bool_param=False)}
+        for method, parameters, ready, state in (
+            ("RepositoryModelUnload", harmless, False, ("UNAVAILABLE", "unloaded")),
+            ("RepositoryModelLoad", {}, True, ("READY", "")),
+        ):
+            change(method, model_name="emb", parameters=parameters)
+            assert calls("ModelReady", name="emb").ready == ready
+            (entry,) = calls("RepositoryIndex").models
+            assert (entry.state, entry.reason) == state
+        unknown = failure_of(change, "RepositoryModelLoad", model_name="embb")
+        assert unknown.reason is Reason.MODEL_NOT_FOUND
+        config = {"config": new("ModelRepositoryParameter", string_param="{}")}
+        refused = failure_of(change, "RepositoryModelLoad", model_name="emb", parameters=config)
+        assert refused.reason is Reason.UNIMPLEMENTED
+
+
+def test_nothing_is_loaded_or_unloaded_where_that_is_not_allowed(running: Running) -> None:
+    calls = Calls(running.channel)
+    assert "model_repository" not in calls("ServerMetadata").extensions
+    for method in ("RepositoryModelUnload", "RepositoryModelLoad"):
+        with pytest.raises(grpc.RpcError) as caught:
+            calls(method, model_name="emb")
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert calls("ModelReady", name="emb").ready
 
 
 def test_reflection_and_health_know_the_service(

@@ -21,7 +21,7 @@ from tiny_models import (
 )
 from tiny_models import model as graph_of
 
-from forwardpass.server.rpc.scan import MAX_BYTES
+from forwardpass.server.rpc.receive import MAX_BYTES
 from forwardpass.server.scheduling.executor import ThreadExecutor
 from forwardpass.server.scheduling.job import Job
 from forwardpass.wire import Array, Reason

@@ -78,7 +78,7 @@ def test_a_request_that_fails_is_told_so_and_the_stream_goes_on(
     messages = [b"\xff\xff", *(request.SerializeToString() for request, _ in wrong)]
     messages.append(emb(id="good").SerializeToString())
     first, *rest, last = calls.stream(messages)
-    assert first.error_message == "the bytes are no protobuf message of this method"
+    assert first.error_message == "the bytes are no inference.ModelInferRequest"
     for (request, message), answer in zip(wrong, rest, strict=True):
         assert message in answer.error_message
         assert answer.infer_response.id == request.id

@@ -210,10 +210,10 @@ def test_a_wrong_request_is_told_what_is_wrong(calls: Calls, case: str) -> None:
 @pytest.mark.parametrize(
     ("message", "told"),
     [
-        (b"\xff\xff\xff", "the bytes are no protobuf message of this method"),
+        (b"\xff\xff\xff", "the bytes are no inference.ModelInferRequest"),
         (b"\x0a\x02\xc3\x28", "the bytes are no inference.ModelInferRequest"),
         (b"", "no model is named"),
-        (b"\x0b" * 1_000_000, "the bytes are no protobuf message of this method"),
+        (b"\x0b" * 1_000_000, "the bytes are no inference.ModelInferRequest"),
         (b"\x2a\x00" * (2 << 20), "more than 64 inputs"),
         (b"\x2a\x02\x2a\x00" * 65, "more than 64 inputs"),
     ],

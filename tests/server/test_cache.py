@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from tiny_models import Publisher, TinyModel, classifier, embedder, generator
 
 from forwardpass.artefact import GOLDEN_FILE, Golden, load_golden, save_golden, write_manifest
-from forwardpass.server.app import open_repository
+from forwardpass.server.build import open_repository
 from forwardpass.server.loading import cache, sandbox
 from forwardpass.server.loading.batch_curve import CurvePoint
 from forwardpass.server.loading.cache import VerificationCache, open_cache

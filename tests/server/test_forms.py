@@ -19,11 +19,12 @@ from tiny_models import EMBEDDER_WEIGHTS, Publisher, classifier, echo, embedder
 
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.rpc import request_templates
-from forwardpass.server.rpc.parse import LONG
+from forwardpass.server.rpc.schema import PREDICT as PREDICT_SCHEMA
 from forwardpass.v1.inference_service_pb2 import EmbedRequest, PredictRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Array, Reason, from_tensor, to_tensor
 
+LONG = PREDICT_SCHEMA.scanned_from
 RANDOM = np.random.default_rng(5)
 
 

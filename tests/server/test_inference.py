@@ -20,7 +20,7 @@ from tiny_models import (
 
 from forwardpass.artefact import draw_latents
 from forwardpass.pixels import decode_image, encode_png
-from forwardpass.server.rpc.parse import LONG
+from forwardpass.server.rpc.schema import PREDICT as PREDICT_SCHEMA
 from forwardpass.v1.inference_service_pb2 import EmbedRequest, GenerateRequest, PredictRequest
 from forwardpass.v1.model_service_pb2 import GetModelRequest, ModelReference
 from forwardpass.wire import Array, from_tensor, to_tensor
@@ -28,6 +28,9 @@ from forwardpass.wire import Array, from_tensor, to_tensor
 CLASSIFIER, EMBEDDER, GENERATOR = (ModelReference(name=name) for name in ("clf", "emb", "gen"))
 IMAGES = np.random.default_rng(3).integers(0, 256, (6, 4, 4, 1), np.uint8)
 FEATURES = np.random.default_rng(4).normal(size=(7, 4)).astype(np.float32)
+
+
+LONG = PREDICT_SCHEMA.scanned_from
 
 
 @pytest.fixture

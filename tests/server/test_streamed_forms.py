@@ -9,8 +9,8 @@ from onnx import TensorProto
 from parsed import Parsed
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, echo, embedder, stepper
 
-from forwardpass.server.rpc.parse import LONG
 from forwardpass.server.rpc.request_templates import RequestTemplates
+from forwardpass.server.rpc.schema import PREDICT as PREDICT_SCHEMA
 from forwardpass.v1.inference_service_pb2 import (
     EmbedRequest,
     EmbedStreamRequest,
@@ -20,6 +20,7 @@ from forwardpass.v1.inference_service_pb2 import (
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Array, from_tensor, to_tensor
 
+LONG = PREDICT_SCHEMA.scanned_from
 RANDOM = np.random.default_rng(7)
 
 
@@ -133,7 +134,7 @@ def test_a_form_that_is_forgotten_meanwhile_is_parsed(
 
     def take_too_late(forms: RequestTemplates, *arguments: object) -> bool:
         # As a new version has it, between a request's coming and its turn.
-        forms._forms.clear()
+        forms._templates.clear()
         return take(forms, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RequestTemplates, "take", take_too_late)

@@ -14,7 +14,7 @@ from tiny_models import EMBEDDER_WEIGHTS, Publisher, classifier, echo, embedder,
 
 from forwardpass.server.native.streams import EmbedStream
 from forwardpass.server.onnx.session import Session
-from forwardpass.server.rpc.parse import LONG
+from forwardpass.server.rpc.schema import PREDICT as PREDICT_SCHEMA
 from forwardpass.server.rpc.stream import IN_FLIGHT
 from forwardpass.v1.inference_service_pb2 import (
     EmbedRequest,
@@ -29,6 +29,7 @@ from forwardpass.v1.model_service_pb2 import ListModelsRequest, ModelReference
 from forwardpass.wire import Reason, from_tensor, to_tensor
 
 # Rows of floats: two of the second and of the last are not parsed.
+LONG = PREDICT_SCHEMA.scanned_from
 LONG_AND_SHORT = (3, LONG // 4, 5, LONG // 4 + 1)
 EMBEDDER, STEPPER, GENERATOR = (ModelReference(name=name) for name in ("emb", "step", "gen"))
 
@@ -85,7 +86,7 @@ def test_requests_that_are_not_parsed_whole_are_answered_like_others(
     for batch, answer in zip(batches, answers, strict=True):
         assert np.array_equal(from_tensor(answer.response.outputs["y"]), batch)
     assert last.error.reason == Reason.INVALID_INPUT
-    assert "shape [3, 4] takes 48 bytes, got 1048576" in last.error.message
+    assert "shape [3, 4] takes 48 bytes, got 131072" in last.error.message
 
 
 def test_a_request_that_fails_is_answered_and_the_stream_goes_on(running: Running) -> None:
@@ -139,23 +140,23 @@ def test_a_caller_that_is_too_fast_is_held_back(
 ) -> None:
     """While the model is held, no more of a stream is read than may be in flight."""
     enough, may_run = threading.Event(), threading.Event()
-    run, receive = Session.run, EmbedStream._receive
+    run, parse = Session.run, EmbedStream.parse
     taken: list[int] = []
 
     def held(self: Session, *arguments: Any) -> Any:
         may_run.wait()
         return run(self, *arguments)
 
-    def counted(self: EmbedStream, message: bytes | None) -> None:
+    def counted(self: EmbedStream, message: bytes) -> Any:
         if not may_run.is_set():
             taken.append(1)
             if len(taken) == IN_FLIGHT:
                 enough.set()
-        receive(self, message)
+        return parse(self, message)
 
     # Before the server starts: its workers keep the method that they were made with.
     monkeypatch.setattr(Session, "run", held)
-    monkeypatch.setattr(EmbedStream, "_receive", counted)
+    monkeypatch.setattr(EmbedStream, "parse", counted)
     may_run.set()
     repository("emb", embedder())
     running = start_server()

@@ -13,7 +13,7 @@ from failures import failure_of
 from tiny_models import CHARACTERS, WRITER_WEIGHTS, Publisher, TinyModel, embedder, writer
 
 from forwardpass.artefact import draw_uniforms
-from forwardpass.server.native.text import MAX_CHARACTERS, MAX_LENGTH, Texts, choose
+from forwardpass.server.native.text import MAX_CHARACTERS, MAX_LENGTH, choose
 from forwardpass.server.onnx.session import Session
 from forwardpass.server.rpc.execution import Execution
 from forwardpass.v1 import model_card_pb2
@@ -198,14 +198,14 @@ def test_a_step_leaves_nothing_behind_in_its_call(
 ) -> None:
     """Each step has a job with its states; a call of thousands holds one of them at a time."""
     held: list[int] = []
-    step = Texts.step
+    run = Execution.run
 
-    def counted(self: Texts, *arguments: Any) -> None:
-        step(self, *arguments)
-        execution: Execution = self.execution
-        held.append(len(execution._jobs))
+    def counted(self: Execution, *arguments: Any, **options: Any) -> Any:
+        answer = run(self, *arguments, **options)
+        held.append(len(self._jobs))
+        return answer
 
-    monkeypatch.setattr(Texts, "step", counted)
+    monkeypatch.setattr(Execution, "run", counted)
     running.inference.Generate(wish(length=200))
     assert len(held) == 200
     assert max(held) == 1

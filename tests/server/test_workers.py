@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from server.test_process import ServerProcess, run, serving, steps, wait_until_in_flight
 from tiny_models import Publisher, busy, echo
 
-from forwardpass.server import app
+from forwardpass.server import build
 from forwardpass.server.settings import Settings, SettingsError, load
 from forwardpass.server.workers.aggregate import Aggregate, Family
 from forwardpass.server.workers.port import Port
@@ -293,8 +293,8 @@ def test_a_socket_is_not_shared_by_workers(tmp_path: Path) -> None:
 def test_cores_are_divided(
     real: Path, monkeypatch: pytest.MonkeyPatch, workers: int, given: int, threads: int
 ) -> None:
-    monkeypatch.setattr(app, "available_cores", lambda: 8)
-    options = app.open_repository(Settings(models=real, workers=workers, threads=given))._options
+    monkeypatch.setattr(build, "available_cores", lambda: 8)
+    options = build.open_repository(Settings(models=real, workers=workers, threads=given))._options
     assert options.threads == threads
     assert options.cores == max(1, 8 // workers)
 

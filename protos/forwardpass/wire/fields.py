@@ -1,9 +1,5 @@
 """Protobuf's wire format, as far as wrapping bytes in a message, and walking over one, takes."""
 
-from collections.abc import Sequence
-
-# Messages of more fields than that are left to the parser, which is quicker at it.
-_MOST_FIELDS = 64
 BYTES = 2
 _VARINT, _FIXED = 0, {1: 8, 5: 4}
 _MAX_VARINT = 10
@@ -31,46 +27,6 @@ def length_delimited(number: int, payload: bytes) -> bytes:
 def tag_and_length(number: int, size: int) -> bytes:
     """Returns what stands before the `size` bytes of such a field."""
     return varint(number << 3 | 2) + varint(size)
-
-
-def take_out(message: memoryview, path: Sequence[int]) -> tuple[bytes, int, int] | None:
-    """Returns a message without the bytes of one of its fields, and where these begin and end.
-
-    A parser copies what it keeps, so of a long field it is not given the bytes.
-
-    Args:
-        message: The message; it need not be one.
-        path: The number of the field, after those of the fields that it is within.
-
-    Returns:
-        None where there is no such field, or more than one on the way, or too many others.
-    """
-    found = None
-    at = 0
-    try:
-        for _ in range(_MOST_FIELDS):
-            if at >= len(message):
-                break
-            begin = at
-            tag, at = read_varint(message, at)
-            body, at = read_value(message, at, tag & 7)
-            if tag == path[0] << 3 | BYTES:
-                if found is not None:
-                    return None
-                found = begin, body, at
-    except (LookupError, ValueError):
-        return None
-    if found is None or at != len(message):
-        return None
-    begin, body, end = found
-    if len(path) == 1:
-        return bytes(message[:begin]) + message[end:], body, end
-    inner = take_out(message[body:end], path[1:])
-    if inner is None:
-        return None
-    rest, first, last = inner
-    rest = b"".join((message[:begin], length_delimited(path[0], rest), message[end:]))
-    return rest, body + first, body + last
 
 
 def read_value(message: bytes | memoryview, at: int, kind: int) -> tuple[int, int]:

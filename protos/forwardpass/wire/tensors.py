@@ -41,7 +41,7 @@ def to_tensor(array: ArrayLike) -> tensor_pb2.Tensor:
     return tensor_pb2.Tensor(data_type=kind.data_type, shape=array.shape, content=content)
 
 
-def from_tensor(tensor: tensor_pb2.Tensor, content: memoryview | None = None) -> Array:
+def from_tensor(tensor: tensor_pb2.Tensor, content: bytes | memoryview | None = None) -> Array:
     """Returns the tensor's elements as an array, without copying them.
 
     The array is read-only: it looks at the message's own bytes. Strings come as an object array
@@ -49,8 +49,8 @@ def from_tensor(tensor: tensor_pb2.Tensor, content: memoryview | None = None) ->
 
     Args:
         tensor: The tensor.
-        content: What `take_out` took out of it; None where it is whole. Elements that begin there
-            at an address that is none for their type are copied.
+        content: Its elements where they lie; None for those that it holds itself. Elements that
+            begin at an address that is none for their type are copied.
 
     Raises:
         TensorError: Type unknown, more than 32 axes, a negative extent, or a length that does

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def check(settings: "Settings") -> int:
     """Loads and measures every model without serving it; returns the exit code."""
-    from forwardpass.server.app import open_repository
+    from forwardpass.server.build import open_repository
     from forwardpass.server.check import check
     from forwardpass.server.onnx.providers import ProviderError
     from forwardpass.server.repository.repository import RepositoryError

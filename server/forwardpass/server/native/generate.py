@@ -1,47 +1,26 @@
-"""Generate and GenerateStream of InferenceService; what is written for them is in `texts`.
-
-Samples are made in runs of a fixed number of rows, the last one padded, so that the bytes of a
-sample do not depend on how many others are asked for.
-"""
-
-import secrets
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from functools import partial
+"""Generate and GenerateStream of InferenceService, for samples and for texts."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from forwardpass.artefact import draw_latents
-from forwardpass.server.errors import CallError, InvalidInput, nearest, quote
-from forwardpass.server.loading.loaded import Loaded
-from forwardpass.server.loading.vocabulary import Vocabulary
-from forwardpass.server.native import outputs as outputs_of
-from forwardpass.server.native.limits import Limit
-from forwardpass.server.native.schema import LATENTS
-from forwardpass.server.native.text import Texts, read_request
-from forwardpass.server.onnx.signature import Signature, TensorSpec
+from forwardpass.server.native.samples import Samples, max_latent_bytes, read_samples
+from forwardpass.server.native.text import Texts, read_texts
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.rpc.execution import Execution
-from forwardpass.server.rpc.inputs import InputReader
-from forwardpass.server.rpc.parse import parse
+from forwardpass.server.rpc.inputs import InputReader, check_size
+from forwardpass.server.rpc.receive import Received, receive
+from forwardpass.server.rpc.schema import GENERATE, GENERATE_STREAM
 from forwardpass.server.scheduling.job import Answer, Outcome
-from forwardpass.server.transport.call import Call
-from forwardpass.v1 import model_card_pb2
+from forwardpass.server.transport.call import Call, StreamCall
+from forwardpass.server.transport.task import Future
 from forwardpass.v1.inference_service_pb2 import (
     GenerateRequest,
     GenerateResponse,
     GenerateStreamRequest,
     GenerateStreamResponse,
 )
-from forwardpass.wire import Array, Reason, to_tensor
-
-MAX_COUNT = 1024
-# Rows of one run of a generator.
-CHUNK_ROWS = 16
 
 
-class Generation:
+class Generate:
     """Answers Generate and GenerateStream.
 
     Args:
@@ -53,288 +32,106 @@ class Generation:
         self._repository = repository
         self._reader = reader
 
-    def generate(self, call: Call, message: bytes) -> None:
-        """Answers a GenerateRequest with all samples at once."""
-        _LIMIT.check(self._repository, message)
-        request = parse(GenerateRequest, message)
-        parts: dict[int, Answer] = {}
+    async def generate(self, call: Call, message: bytes) -> bytes:
+        """Answers a GenerateRequest with all samples, or all texts, at once."""
+        received = receive(GENERATE, message)
+        request = received.head
+        with Execution(call, self._repository, request.model, timed=request.timing) as execution:
+            asked = await self._read(call, execution, received, request)
+            if isinstance(asked, Texts):
+                return await _reply_texts(call, execution, asked)
+            return await _reply_samples(call, execution, asked)
 
-        def begin(draw: _Draw) -> None:
-            def collect(start: int, answer: Answer) -> None:
-                # This runs on the call's own thread, one part after another.
-                parts[start] = answer
-                if len(parts) == len(draw.chunks):
-                    made = [parts[start].outputs[draw.output.name] for start in sorted(parts)]
-                    samples = np.concatenate(made)[: draw.count]
-                    draw.execution.reply(
-                        _total(parts.values()),
-                        lambda: draw.encode(samples),
-                        takes_long=draw.as_png,
-                    )
+    async def generate_stream(self, call: StreamCall, message: bytes) -> None:
+        """Answers a GenerateStreamRequest with what each run made, as soon as it is done."""
+        received = receive(GENERATE_STREAM, message)
+        request = received.head.request
+        with Execution(call, self._repository, request.model, timed=request.timing) as execution:
+            asked = await self._read(call, execution, received, request)
+            if isinstance(asked, Texts):
+                await _stream_texts(call, execution, asked)
+            else:
+                await _stream_samples(call, execution, asked)
 
-            draw.begin(collect)
-
-        self._prepare(call, request, begin, Texts.reply)
-
-    def generate_stream(self, call: Call, message: bytes) -> None:
-        """Answers a GenerateStreamRequest with the samples of each run as soon as it is done."""
-        _LIMIT.check_streamed(self._repository, message)
-        request = parse(GenerateStreamRequest, message).request
-        ready: dict[int, tuple[bytes, int]] = {}
-        sent = 0
-
-        def begin(draw: _Draw) -> None:
-            def encode(start: int, answer: Answer) -> None:
-                samples = answer.outputs[draw.output.name][: draw.count - start]
-                part = draw.execution.complete(answer, lambda: draw.encode(samples))
-                data = GenerateStreamResponse(part=part, index=start).SerializeToString()
-                call.resume(lambda: send(start, data, len(samples)))
-
-            def send(start: int, data: bytes, count: int) -> None:
-                # Pictures are encoded side by side, but sent in order.
-                nonlocal sent
-                ready[start] = data, count
-                while sent in ready:
-                    data, count = ready.pop(sent)
-                    call.send(data)
-                    sent += count
-                if sent == draw.count:
-                    call.finish()
-
-            def made(start: int, answer: Answer) -> None:
-                if draw.as_png:
-                    call.offload(partial(encode, start, answer))
-                else:
-                    encode(start, answer)
-
-            draw.begin(made)
-
-        self._prepare(call, request, begin, lambda texts: texts.send(call))
-
-    def _prepare(
+    def _read(
         self,
         call: Call,
+        execution: Execution,
+        received: Received[GenerateRequest] | Received[GenerateStreamRequest],
         request: GenerateRequest,
-        begin: Callable[["_Draw"], None],
-        write: Callable[[Texts], None],
-    ) -> None:
-        """Calls `begin`, or `write`, with what it takes to answer, on the call's own thread."""
-        loaded = self._repository.find(request.model)
-        execution = Execution(call, loaded, timed=request.timing)
+    ) -> Future[Samples | Texts]:
+        """Checks a request, and draws what its samples are made of."""
+        loaded = execution.loaded
         execution.check_room()
+        check_size(loaded, received, max_latent_bytes(loaded.signature))
 
-        def draw() -> None:
-            if loaded.vocabulary is None:
-                drawn = self._draw(loaded, execution, request)
-                call.resume(lambda: begin(drawn))
-            else:
-                texts = _texts(loaded, loaded.vocabulary, execution, request)
-                call.resume(lambda: write(texts))
+        def draw() -> Samples | Texts:
+            if loaded.vocabulary is not None:
+                return read_texts(loaded, loaded.vocabulary, request)
+            return read_samples(self._reader, loaded, received, request)
 
-        call.offload(draw)
-
-    def _draw(self, loaded: Loaded, execution: Execution, request: GenerateRequest) -> "_Draw":
-        """Checks a request, and draws its latents."""
-        latent = _latent_input(loaded)
-        _refuse_text_options(request)
-        seed, latents = self._latents(request, latent)
-        count = len(latents)
-        inputs = {latent.name: latents, **_class_input(loaded, request, count)}
-        loaded.signature.check({name: array[:1] for name, array in inputs.items()})
-        output = _sample_output(loaded)
-        if request.png:
-            _check_png(output)
-        chunks = _chunks(inputs, count, _chunk_rows(loaded))
-        return _Draw(execution, chunks, output, count, seed, as_png=request.png)
-
-    def _latents(
-        self, request: GenerateRequest, spec: TensorSpec
-    ) -> tuple[int | None, NDArray[np.float32]]:
-        """Returns the seed, None where the caller gave latents, and the latents."""
-        if not request.HasField("latents"):
-            seed, count = _seed(request), _count(request)
-            return seed, draw_latents(seed, count, spec.shape[1])
-        if request.HasField("seed"):
-            raise InvalidInput("give a seed or latents, not both", field="seed")
-        latents = self._reader.tensor("latents", request.latents)
-        if latents.ndim != 2 or latents.shape[1] != spec.shape[1] or latents.dtype != np.float32:
-            raise InvalidInput(
-                f"latents are {latents.dtype} {list(latents.shape)}, "
-                f"but the model takes float32 [count, {spec.shape[1]}]",
-                field="latents",
-            )
-        if request.HasField("count") and request.count != len(latents):
-            raise InvalidInput(
-                f"count is {request.count}, but there are {len(latents)} latents", field="count"
-            )
-        _check_count(len(latents))
-        return None, latents
+        return call.offload(draw)
 
 
-@dataclass(frozen=True, slots=True)
-class _Draw:
-    """The runs that a request takes, and how their samples are sent.
+async def _reply_samples(call: Call, execution: Execution, samples: Samples) -> bytes:
+    answers = [await run for run in samples.run(execution)]
+    made = np.concatenate([answer.outputs[samples.output.name] for answer in answers])
 
-    Attributes:
-        execution: Runs the model.
-        chunks: The inputs of each run.
-        output: Which output the samples are.
-        count: How many are asked for.
-        seed: What the latents were drawn from; None where the caller gave them.
-        as_png: Whether the samples are sent as PNG.
-    """
+    def encode() -> bytes:
+        whole = made[: samples.count]
+        response = execution.complete(_total(answers), lambda: samples.encode(whole))
+        return response.SerializeToString()
 
-    execution: Execution
-    chunks: list[tuple[dict[str, Array], int]]
-    output: TensorSpec
-    count: int
-    seed: int | None
-    as_png: bool
-
-    def begin(self, then: Callable[[int, Answer], None]) -> None:
-        """Submits every run; `then` takes the number of its first sample, and its answer."""
-        start = 0
-        for chunk, rows in self.chunks:
-            self.execution.run(chunk, rows, (self.output.name,), partial(then, start), alone=True)
-            start += rows
-
-    def encode(self, samples: Array) -> GenerateResponse:
-        """Returns the samples as a message."""
-        response = GenerateResponse(seed=self.seed)
-        if self.as_png:
-            response.images.extend(outputs_of.pictures(samples))
-        else:
-            response.samples.CopyFrom(to_tensor(samples))
-        return response
+    return await call.offload(encode) if samples.as_png else encode()
 
 
-def _max_latent_bytes(signature: Signature) -> int:
-    """Returns how many bytes the latents of a request have at most; 0 where there are none."""
-    spec = signature.input_of(model_card_pb2.TENSOR_ROLE_LATENT)
-    return 0 if spec is None else MAX_COUNT * spec.row_bytes
+async def _stream_samples(call: StreamCall, execution: Execution, samples: Samples) -> None:
+    async def part(start: int, run: Future[Answer]) -> bytes:
+        answer = await run
+
+        def encode() -> bytes:
+            made = answer.outputs[samples.output.name][: samples.count - start]
+            response = execution.complete(answer, lambda: samples.encode(made))
+            return GenerateStreamResponse(part=response, index=start).SerializeToString()
+
+        return await call.offload(encode) if samples.as_png else encode()
+
+    # Pictures are encoded side by side, but sent in order.
+    parts = [
+        call.start(part(index * samples.rows, run))
+        for index, run in enumerate(samples.run(execution))
+    ]
+    for encoded in parts:
+        await call.send(await encoded)
 
 
-_LIMIT = Limit(GenerateRequest, LATENTS, (), _max_latent_bytes)
+async def _reply_texts(call: Call, execution: Execution, texts: Texts) -> bytes:
+    lines: list[list[str]] = [[] for _ in texts.uniforms]
 
+    async def collect(start: int, characters: list[str], _: Answer) -> None:
+        for line, character in enumerate(characters, start):
+            lines[line].append(character)
 
-def _seed(request: GenerateRequest) -> int:
-    return request.seed if request.HasField("seed") else secrets.randbits(64)
-
-
-def _count(request: GenerateRequest) -> int:
-    count = request.count if request.HasField("count") else 1
-    _check_count(count)
-    return count
-
-
-def _check_count(count: int) -> None:
-    if not 1 <= count <= MAX_COUNT:
-        raise InvalidInput(
-            f"{count} samples, but a request may ask for 1 to {MAX_COUNT}",
-            field="count",
-            expected=MAX_COUNT,
-            got=count,
-        )
-
-
-def _latent_input(loaded: Loaded) -> TensorSpec:
-    spec = loaded.signature.input_of(model_card_pb2.TENSOR_ROLE_LATENT)
-    if spec is None:
-        raise CallError(
-            Reason.TASK_UNSUPPORTED,
-            f"model {quote(loaded.name)} is no generator; it answers {', '.join(loaded.calls)}",
-            field="model",
-        )
-    return spec
-
-
-def _refuse_text_options(request: GenerateRequest) -> None:
-    for field in ("prompt", "temperature", "length"):
-        if request.HasField(field):
-            raise InvalidInput(f"{field} is given, but the model generates no text", field=field)
-
-
-def _texts(
-    loaded: Loaded, vocabulary: Vocabulary, execution: Execution, request: GenerateRequest
-) -> Texts:
-    """Checks a request for texts, and draws what they are chosen by."""
-    for field in ("latents", "class_index", "class_label"):
-        if request.HasField(field):
-            raise InvalidInput(f"{field} is given, but the model generates text", field=field)
-    if request.png:
-        raise InvalidInput("png is given, but the samples are no images", field="png")
-    return read_request(
-        request,
-        loaded,
-        vocabulary,
-        execution,
-        count=_count(request),
-        seed=_seed(request),
-        rows=_chunk_rows(loaded),
+    await texts.write(call, execution, collect)
+    response = execution.complete(
+        texts.spent, lambda: GenerateResponse(seed=texts.seed, texts=map("".join, lines))
     )
+    return response.SerializeToString()
 
 
-def _class_input(loaded: Loaded, request: GenerateRequest, count: int) -> dict[str, Array]:
-    """Returns the class asked for, once a row; nothing where the model takes no class."""
-    spec = loaded.signature.input_of(model_card_pb2.TENSOR_ROLE_CLASS)
-    chosen = request.WhichOneof("class")
-    if spec is None:
-        if chosen:
-            raise InvalidInput("a class is given, but the model takes none", field=chosen)
-        return {}
-    if chosen is None:
-        raise InvalidInput("the model takes a class; give its index or label", field="class_index")
-    labels = list(loaded.labels)
-    if chosen == "class_label":
-        if request.class_label not in labels:
-            raise InvalidInput(
-                f"no class {quote(request.class_label)}{nearest(request.class_label, labels)}",
-                field=chosen,
-            )
-        index = labels.index(request.class_label)
-    else:
-        index = request.class_index
-        if index >= len(labels):
-            raise InvalidInput(
-                f"class {index}, but the model has classes 0 to {len(labels) - 1}", field=chosen
-            )
-    return {spec.name: np.full(count, index, np.int64)}
+async def _stream_texts(call: StreamCall, execution: Execution, texts: Texts) -> None:
+    async def send(start: int, characters: list[str], answer: Answer) -> None:
+        part = execution.complete(
+            answer, lambda: GenerateResponse(seed=texts.seed, texts=characters)
+        )
+        # The next step is begun when this one has been sent: who does not read is not written for.
+        await call.send(GenerateStreamResponse(part=part, index=start).SerializeToString())
+
+    await texts.write(call, execution, send)
 
 
-def _sample_output(loaded: Loaded) -> TensorSpec:
-    images = loaded.signature.outputs_of(model_card_pb2.TENSOR_ROLE_IMAGE)
-    return images[0] if images else next(iter(loaded.signature.outputs.values()))
-
-
-def _check_png(output: TensorSpec) -> None:
-    if output.role != model_card_pb2.TENSOR_ROLE_IMAGE:
-        raise InvalidInput("png is given, but the samples are no images", field="png")
-
-
-def _chunk_rows(loaded: Loaded) -> int:
-    if not loaded.signature.batched:
-        return 1
-    return min(CHUNK_ROWS, loaded.signature.max_rows or CHUNK_ROWS)
-
-
-def _chunks(
-    inputs: Mapping[str, Array], count: int, rows: int
-) -> list[tuple[dict[str, Array], int]]:
-    """Cuts inputs into chunks of `rows` rows, the last one padded with zeros."""
-    chunks = []
-    for start in range(0, count, rows):
-        chunk = {name: array[start : start + rows] for name, array in inputs.items()}
-        short = rows - min(rows, count - start)
-        if short:
-            chunk = {
-                name: np.concatenate([part, np.zeros((short, *part.shape[1:]), part.dtype)])
-                for name, part in chunk.items()
-            }
-        chunks.append((chunk, rows))
-    return chunks
-
-
-def _total(parts: Collection[Answer]) -> Answer:
+def _total(parts: list[Answer]) -> Answer:
+    """Returns runs as one answer, for its times."""
     return Answer(
         Outcome(
             {},

@@ -4,7 +4,7 @@ from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.onnx.signature import signature_message
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.repository.version import Version
-from forwardpass.server.rpc.parse import parse
+from forwardpass.server.rpc.receive import parse
 from forwardpass.server.transport.call import Call
 from forwardpass.v1 import model_service_pb2
 
@@ -19,7 +19,7 @@ class Models:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
 
-    def list_models(self, call: Call, message: bytes) -> None:
+    def list_models(self, message: bytes) -> bytes:
         """Answers a ListModelsRequest."""
         parse(model_service_pb2.ListModelsRequest, message)
         response = model_service_pb2.ListModelsResponse(
@@ -29,30 +29,30 @@ class Models:
                 for version in model.versions
             ]
         )
-        call.reply(response.SerializeToString())
+        return response.SerializeToString()
 
-    def get_model(self, call: Call, message: bytes) -> None:
+    def get_model(self, message: bytes) -> bytes:
         """Answers a GetModelRequest."""
         request = parse(model_service_pb2.GetModelRequest, message)
         version = self._repository.describe(request.model)
         response = model_service_pb2.GetModelResponse(model=self._model(version))
-        call.reply(response.SerializeToString())
+        return response.SerializeToString()
 
-    def load_model(self, call: Call, message: bytes) -> None:
+    async def load_model(self, call: Call, message: bytes) -> bytes:
         """Answers a LoadModelRequest, once the version is ready."""
         request = parse(model_service_pb2.LoadModelRequest, message)
-        version = self._repository.load(request.model)
+        version = await call.offload(lambda: self._repository.load(request.model), waits=True)
         response = model_service_pb2.LoadModelResponse(model=self._model(version))
-        call.reply(response.SerializeToString())
+        return response.SerializeToString()
 
-    def unload_model(self, call: Call, message: bytes) -> None:
+    async def unload_model(self, call: Call, message: bytes) -> bytes:
         """Answers an UnloadModelRequest, once the last call of what it names has ended."""
         request = parse(model_service_pb2.UnloadModelRequest, message)
-        versions = self._repository.unload(request.model)
+        versions = await call.offload(lambda: self._repository.unload(request.model), waits=True)
         response = model_service_pb2.UnloadModelResponse(
             models=[self._summary(version) for version in versions]
         )
-        call.reply(response.SerializeToString())
+        return response.SerializeToString()
 
     def _model(self, version: Version) -> model_service_pb2.Model:
         model = model_service_pb2.Model(summary=self._summary(version))

@@ -1,89 +1,75 @@
 """Many requests on one stream, answered in order: PredictStream and EmbedStream."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from forwardpass.server.errors import InvalidInput
-from forwardpass.server.native.limits import Limit
-from forwardpass.server.native.predict import (
-    CONTENT,
-    EMBED_LIMIT,
-    PREDICT_LIMIT,
-    Inference,
-    Learn,
-    learn_embeddings,
-    learn_nothing,
-    learn_predictions,
-)
+from forwardpass.server.native.embed import Embed
+from forwardpass.server.native.predict import Predict
 from forwardpass.server.native.state import ModelState
 from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.rpc.inputs import InputReader
-from forwardpass.server.rpc.parse import Hollow, parse_hollow
+from forwardpass.server.rpc.receive import Received, receive
 from forwardpass.server.rpc.request_templates import RequestTemplates
+from forwardpass.server.rpc.schema import EMBED_STREAM, PREDICT_STREAM, Schema
 from forwardpass.server.rpc.stream import Stream, StreamedCall
-from forwardpass.server.transport.call import Call, Receiver
+from forwardpass.server.transport.call import StreamCall
 from forwardpass.v1.inference_service_pb2 import EmbedStreamRequest, PredictStreamRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
 
 Request = TypeVar("Request", PredictStreamRequest, EmbedStreamRequest)
-# Where a request of a stream has the elements of its input.
-_CONTENT = (EmbedStreamRequest.REQUEST_FIELD_NUMBER, *CONTENT)
-assert PredictStreamRequest.REQUEST_FIELD_NUMBER == EmbedStreamRequest.REQUEST_FIELD_NUMBER
 
 
 class Streams:
     """Answers PredictStream and EmbedStream.
 
     Args:
-        inference: Answers each request of a stream.
-        repository: Tells which models have states, and how much each takes.
-        reader: Makes arrays of requests.
+        predict: Answers each request of a PredictStream.
+        embed: Answers each request of an EmbedStream.
+        repository: Tells which models have states.
+        reader: Knows what is refused.
         readiness: Tells when to end streams.
     """
 
     def __init__(
         self,
-        inference: Inference,
+        predict: Predict,
+        embed: Embed,
         repository: Repository,
         reader: InputReader,
         readiness: Readiness,
     ) -> None:
-        self._inference = inference
+        self._predict = predict
+        self._embed = embed
         self._repository = repository
         self._readiness = readiness
         self._predictions = RequestTemplates(repository, reader)
         self._embeddings = RequestTemplates(repository, reader)
 
-    def predict(self, call: Call, message: bytes) -> Receiver:  # noqa: ARG002  # a stream begins empty
+    async def predict(self, call: StreamCall) -> None:
         """Answers a stream of PredictStreamRequest."""
-        stream = PredictStream(call, self._inference, self._repository, self._predictions)
-        return stream.open(self._readiness)
+        stream = PredictStream(
+            call, self._readiness, self._predictions, self._predict, self._repository
+        )
+        await stream.answer()
 
-    def embed(self, call: Call, message: bytes) -> Receiver:  # noqa: ARG002  # a stream begins empty
+    async def embed(self, call: StreamCall) -> None:
         """Answers a stream of EmbedStreamRequest."""
-        stream = EmbedStream(call, self._inference, self._repository, self._embeddings)
-        return stream.open(self._readiness)
+        await EmbedStream(call, self._readiness, self._embeddings, self._embed).answer()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Parsed(Generic[Request]):
     """A request of a stream.
 
     Attributes:
-        wrapper: The message of the stream.
-        asked: The request in it.
-        message: The bytes that it came in.
-        epoch: The repository's, from before its model was looked up.
-        model: The model as it names it; None where it means that of the one before.
+        received: The message of the stream.
+        names_model: Whether it names its model, and does not mean that of the one before it.
     """
 
-    wrapper: Request
-    asked: Hollow[Any]
-    message: bytes
-    epoch: int
-    model: ModelReference | None = None
+    received: Received[Request]
+    names_model: bool
 
 
 class _NativeStream(Stream[bytes | _Parsed[Request]], Generic[Request]):
@@ -94,89 +80,99 @@ class _NativeStream(Stream[bytes | _Parsed[Request]], Generic[Request]):
 
     def __init__(
         self,
-        call: Call,
-        kind: type[Request],
-        limit: Limit[Any],
-        repository: Repository,
-        forms: RequestTemplates,
+        call: StreamCall,
+        readiness: Readiness,
+        schema: Schema[Request],
+        templates: RequestTemplates,
     ) -> None:
-        super().__init__(call)
-        self._kind: type[Request] = kind
-        self._limit = limit
-        self._repository = repository
-        self._forms = forms
+        super().__init__(call, readiness)
+        self._schema: Schema[Request] = schema
+        self._templates = templates
         self._model = ModelReference()
 
     @abstractmethod
-    def answer(self, call: StreamedCall, request: _Parsed[Request]) -> None:
-        """Answers a request that has been parsed."""
+    def answer_one(
+        self,
+        call: StreamedCall,
+        received: Received[Request],
+        templates: RequestTemplates | None,
+    ) -> None:
+        """Begins to answer a request that has been parsed.
 
-    def parse(self, message: bytes) -> bytes | _Parsed[Request] | InvalidInput:
+        Args:
+            call: Who asks.
+            received: What it came in.
+            templates: Where it may be remembered; None where it may not.
+        """
+
+    def parse(self, message: bytes) -> bytes | _Parsed[Request]:
         """See `Stream.parse`."""
-        form = self._forms.find(message)
-        if form is not None:
-            self._model = form.terms.model
+        template = self._templates.find(message)
+        if template is not None:
+            self._model = template.model
             return message
-        try:
-            request = self._parse(message)
-        except InvalidInput as error:
-            return error
-        if request.model is not None:
-            self._model = request.model
-        else:
-            request.asked.message.model.CopyFrom(self._model)
-        return request
+        return self._parse(message)
 
     def begin(self, call: StreamedCall, request: bytes | _Parsed[Request]) -> None:
         """See `Stream.begin`."""
         if isinstance(request, bytes):
-            if self._forms.take(call, request):
+            if self._templates.take(call, request):
                 return
-            # Models have changed since it was found, so that all forms were forgotten.
+            # Models have changed since it was found, so that all templates were forgotten.
             request = self._parse(request)
-        self.answer(call, request)
+        self.answer_one(call, request.received, self._templates if request.names_model else None)
 
     def _parse(self, message: bytes) -> _Parsed[Request]:
-        self._limit.check_streamed(self._repository, message, self._model)
-        epoch = self._repository.epoch
-        whole = parse_hollow(self._kind, message, _CONTENT)
-        asked = Hollow(whole.message.request, whole.content, whole.begin)
-        request = _Parsed(whole.message, asked, message, epoch)
-        named = asked.message.model
-        if named.name:
-            # Not its own part, which would keep the whole of it.
-            request.model = ModelReference()
-            request.model.CopyFrom(named)
-        return request
+        received = receive(self._schema, message)
+        model = received.head.request.model
+        names_model = bool(model.name)
+        if names_model:
+            # Copied: a submessage keeps its parent alive.
+            self._model = ModelReference()
+            self._model.CopyFrom(model)
+        else:
+            model.CopyFrom(self._model)
+        return _Parsed(received, names_model)
 
 
 class PredictStream(_NativeStream[PredictStreamRequest]):
     """Requests of a PredictStream, with the state of a step model between them."""
 
     def __init__(
-        self, call: Call, inference: Inference, repository: Repository, forms: RequestTemplates
+        self,
+        call: StreamCall,
+        readiness: Readiness,
+        templates: RequestTemplates,
+        predict: Predict,
+        repository: Repository,
     ) -> None:
-        super().__init__(call, PredictStreamRequest, PREDICT_LIMIT, repository, forms)
-        self._inference = inference
-        self._memory = ModelState()
+        super().__init__(call, readiness, PREDICT_STREAM, templates)
+        self._predict = predict
+        self._repository = repository
+        self._state = ModelState()
 
-    def answer(self, call: StreamedCall, request: _Parsed[PredictStreamRequest]) -> None:
-        """See `_NativeStream.answer`."""
-        asked = request.asked
-        learn = learn_predictions(self._forms, request.message, asked, request.epoch)
-        if request.wrapper.reset_state:
-            self._memory.forget()
-            learn = learn_nothing
-        self._inference.answer_predict(call, asked, self._memory, _named(request.model, learn))
+    def answer_one(
+        self,
+        call: StreamedCall,
+        received: Received[PredictStreamRequest],
+        templates: RequestTemplates | None,
+    ) -> None:
+        """See `_NativeStream.answer_one`."""
+        if received.head.reset_state:
+            self._state.forget()
+            templates = None
+        request = received.head.request
+        call.drive(self._predict.answer(call, received, request, templates, self._state))
 
     def must_be_alone(self, request: bytes | _Parsed[PredictStreamRequest]) -> bool:
         """See `Stream.must_be_alone`."""
         if isinstance(request, bytes):
             return False
+        head = request.received.head
         # The state after one request is the state before the next, or is forgotten.
-        if request.wrapper.reset_state:
+        if head.reset_state:
             return True
-        model = self._repository.models.get(request.asked.message.model.name)
+        model = self._repository.models.get(head.request.model.name)
         version = model and model.newest_ready
         return bool(version and version.loaded and version.loaded.signature.states)
 
@@ -185,19 +181,17 @@ class EmbedStream(_NativeStream[EmbedStreamRequest]):
     """Requests of an EmbedStream."""
 
     def __init__(
-        self, call: Call, inference: Inference, repository: Repository, forms: RequestTemplates
+        self, call: StreamCall, readiness: Readiness, templates: RequestTemplates, embed: Embed
     ) -> None:
-        super().__init__(call, EmbedStreamRequest, EMBED_LIMIT, repository, forms)
-        self._inference = inference
+        super().__init__(call, readiness, EMBED_STREAM, templates)
+        self._embed = embed
 
-    def answer(self, call: StreamedCall, request: _Parsed[EmbedStreamRequest]) -> None:
-        """See `_NativeStream.answer`."""
-        learn = learn_embeddings(self._forms, request.message, request.asked, request.epoch)
-        self._inference.answer_embed(call, request.asked, _named(request.model, learn))
-
-
-def _named(model: ModelReference | None, learn: Learn) -> Learn:
-    """Returns what learns a request with the model that it names; nothing where it names none."""
-    if model is None:
-        return learn_nothing
-    return lambda terms: learn(replace(terms, model=model))
+    def answer_one(
+        self,
+        call: StreamedCall,
+        received: Received[EmbedStreamRequest],
+        templates: RequestTemplates | None,
+    ) -> None:
+        """See `_NativeStream.answer_one`."""
+        request = received.head.request
+        call.drive(self._embed.answer(call, received, request, templates))

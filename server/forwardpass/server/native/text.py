@@ -1,13 +1,11 @@
 """What a text generator writes for a call: a character a step, each step a job of its own.
 
 The jobs of all calls wait in the model's one queue, so steps of several texts share runs, other
-calls come between them, and deadlines and cancellations are honoured at each. The next step of a
-streamed text is begun when the last character has been sent: who does not read is not written for.
+calls come between them, and deadlines and cancellations are honoured at each.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +14,12 @@ from forwardpass.artefact import draw_uniforms
 from forwardpass.server.errors import InvalidInput, quote
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.loading.vocabulary import Vocabulary
+from forwardpass.server.native.samples import chunk_rows, count_of, seed_of
 from forwardpass.server.native.state import ModelState
 from forwardpass.server.rpc.execution import Execution
 from forwardpass.server.scheduling.job import Answer, Outcome
 from forwardpass.server.transport.call import Call
-from forwardpass.v1.inference_service_pb2 import (
-    GenerateRequest,
-    GenerateResponse,
-    GenerateStreamResponse,
-)
+from forwardpass.v1.inference_service_pb2 import GenerateRequest
 from forwardpass.wire import Array
 
 MAX_LENGTH = 4096
@@ -36,7 +31,7 @@ _LENGTH = 256
 
 Numbers = NDArray[np.int64]
 # Takes the number of the first text that goes on, how each of them does, and the step's answer.
-Then = Callable[[int, list[str], Answer], None]
+Emit = Callable[[int, list[str], Answer], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +39,7 @@ class Texts:
     """The texts that a request asks for.
 
     Attributes:
-        execution: Runs the model.
-        loaded: The model.
-        vocabulary: Its characters.
+        vocabulary: The model's characters.
         prompt: The numbers of the characters to read first, at least one.
         temperature: What logits are divided by.
         uniforms: What each character is chosen by: (texts, characters), in [0, 1).
@@ -55,8 +48,6 @@ class Texts:
         spent: Where the time of all steps so far went.
     """
 
-    execution: Execution
-    loaded: Loaded
     vocabulary: Vocabulary
     prompt: Numbers
     temperature: float
@@ -65,116 +56,69 @@ class Texts:
     rows: int
     spent: Answer = field(default_factory=lambda: Answer(Outcome({}, 0, 0.0), 0, 0, 0.0))
 
-    def reply(self) -> None:
-        """Writes all texts, and ends the call with them."""
-        texts: list[list[str]] = [[] for _ in self.uniforms]
-        left = self.uniforms.size
+    async def write(self, call: Call, execution: Execution, emit: Emit) -> None:
+        """Reads the prompt, once for all texts, and writes them.
 
-        def collect(start: int, characters: list[str], _: Answer) -> None:
-            nonlocal left
-            for text, character in enumerate(characters, start):
-                texts[text].append(character)
-            left -= len(characters)
-            if not left:
-                whole = ["".join(text) for text in texts]
-                self.execution.reply(
-                    self.spent, lambda: GenerateResponse(seed=self.seed, texts=whole)
-                )
+        Args:
+            call: Who asks.
+            execution: Runs the model.
+            emit: Takes each step's characters; the next step of those texts waits for it.
+        """
+        state = ModelState()
+        for number in self.prompt:
+            logits, answer = await self._step(execution, np.array([number]), state)
+        # Each group writes beside the others.
+        groups = []
+        for start in range(0, len(self.uniforms), self.rows):
+            rows = min(self.rows, len(self.uniforms) - start)
+            states, scores = state.repeated(rows), np.repeat(logits, rows, axis=0)
+            group = self._write_group(execution, start, states, scores, answer, emit)
+            groups.append(call.start(group))
+        for written in groups:
+            await written
 
-        _Reading(self, collect).read(0)
-
-    def send(self, call: Call) -> None:
-        """Writes all texts, sends each character as it is chosen, and ends the call."""
-        left = self.uniforms.size
-
-        def send(start: int, characters: list[str], answer: Answer) -> None:
-            nonlocal left
-            part = self.execution.complete(
-                answer, lambda: GenerateResponse(seed=self.seed, texts=characters)
-            )
-            call.send(GenerateStreamResponse(part=part, index=start).SerializeToString())
-            left -= len(characters)
-            if not left:
-                call.finish()
-
-        _Reading(self, send).read(0)
-
-    def step(
-        self, tokens: Numbers, memory: ModelState, then: Callable[[Array, Answer], None]
+    async def _write_group(  # noqa: PLR0917  # each is one thing
+        self,
+        execution: Execution,
+        start: int,
+        state: ModelState,
+        logits: Array,
+        answer: Answer,
+        emit: Emit,
     ) -> None:
-        """Has the model read a character a row; `then` takes its logits, and the answer."""
-        signature, logits = self.loaded.signature, self.vocabulary.logits
+        """Writes texts side by side, one job a step.
+
+        Args:
+            execution: Runs the model.
+            start: The number of the first.
+            state: The states of all.
+            logits: What scores the first character of each.
+            answer: What they came with.
+            emit: As for `write`.
+        """
+        uniforms = self.uniforms[start : start + len(logits)]
+        last = uniforms.shape[1] - 1
+        for place in range(last + 1):
+            chosen = choose(logits, self.temperature, uniforms[:, place])
+            await emit(start, [self.vocabulary.characters[one] for one in chosen], answer)
+            if place < last:
+                logits, answer = await self._step(execution, chosen, state)
+
+    async def _step(
+        self, execution: Execution, tokens: Numbers, state: ModelState
+    ) -> tuple[Array, Answer]:
+        """Has the model read a character a row; returns the logits of the next, and the answer."""
+        signature, logits = execution.loaded.signature, self.vocabulary.logits
         inputs: dict[str, Array] = {self.vocabulary.token: tokens}
-        memory.recall(signature, inputs)
-
-        def answered(answer: Answer) -> None:
-            memory.keep(signature, answer.outputs)
-            self._count(answer)
-            then(answer.outputs[logits], answer)
-
-        outputs = memory.add_outputs(signature, (logits,))
-        self.execution.run(inputs, len(tokens), outputs, answered)
-
-    def _count(self, answer: Answer) -> None:
-        self.spent.run.rows = max(self.spent.run.rows, answer.run.rows)
-        self.spent.run.seconds += answer.run.seconds
+        state.recall(signature, inputs)
+        outputs = state.add_outputs(signature, (logits,))
+        answer = await execution.run(inputs, len(tokens), outputs)
+        state.keep(signature, answer.outputs)
+        run = self.spent.run
+        run.rows = max(run.rows, answer.run.rows)
+        run.seconds += answer.run.seconds
         self.spent.queue_seconds += answer.queue_seconds
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """The prompt, read once for all texts before they are begun.
-
-    Attributes:
-        texts: What it is of.
-        then: Takes each step's characters.
-        memory: The state, of one row.
-    """
-
-    texts: Texts
-    then: Then
-    memory: ModelState = field(default_factory=ModelState)
-
-    def read(self, at: int) -> None:
-        """Reads the prompt from a place on, and then writes."""
-        tokens = self.texts.prompt[at : at + 1]
-        self.texts.step(tokens, self.memory, partial(self._go_on, at + 1))
-
-    def _go_on(self, at: int, logits: Array, answer: Answer) -> None:
-        texts = self.texts
-        if at < len(texts.prompt):
-            self.read(at)
-            return
-        for start in range(0, len(texts.uniforms), texts.rows):
-            rows = min(texts.rows, len(texts.uniforms) - start)
-            lines = _Lines(texts, start, self.memory.repeated(rows), self.then)
-            lines.write(0, np.repeat(logits, rows, axis=0), answer)
-
-
-@dataclass(frozen=True, slots=True)
-class _Lines:
-    """Some of the texts, written side by side: one job a step.
-
-    Attributes:
-        texts: What they are of.
-        start: The number of the first.
-        memory: The states of all.
-        then: Takes each step's characters.
-    """
-
-    texts: Texts
-    start: int
-    memory: ModelState
-    then: Then
-
-    def write(self, at: int, logits: Array, answer: Answer) -> None:
-        """Chooses the characters at a place, and has the next ones scored if there are any."""
-        texts = self.texts
-        uniforms = texts.uniforms[self.start : self.start + len(logits), at]
-        chosen = choose(logits, texts.temperature, uniforms)
-        self.then(self.start, [texts.vocabulary.characters[one] for one in chosen], answer)
-        if at + 1 < texts.uniforms.shape[1]:
-            texts.step(chosen, self.memory, partial(self.write, at + 1))
+        return answer.outputs[logits], answer
 
 
 def choose(logits: Array, temperature: float, uniforms: NDArray[np.float64]) -> Numbers:
@@ -194,30 +138,24 @@ def choose(logits: Array, temperature: float, uniforms: NDArray[np.float64]) -> 
     return chosen
 
 
-def read_request(  # noqa: PLR0917  # each is one thing
-    request: GenerateRequest,
-    loaded: Loaded,
-    vocabulary: Vocabulary,
-    execution: Execution,
-    count: int,
-    seed: int,
-    rows: int,
-) -> Texts:
-    """Checks what a request says of texts, and draws the numbers by which they are chosen.
+def read_texts(loaded: Loaded, vocabulary: Vocabulary, request: GenerateRequest) -> Texts:
+    """Checks a request for texts, and draws the numbers by which they are chosen.
 
     Args:
-        request: What is asked for.
         loaded: The model.
         vocabulary: Its characters.
-        execution: Runs it.
-        count: How many texts, checked.
-        seed: What to draw from.
-        rows: The most texts of one job.
+        request: The request.
 
     Raises:
-        InvalidInput: A prompt that is too long or has a character that the model does not know,
-            or a temperature or length out of range.
+        InvalidInput: An option that is not for texts, a prompt that is too long or has a character
+            that the model does not know, or a temperature or length out of range.
     """
+    for other in ("latents", "class_index", "class_label"):
+        if request.HasField(other):
+            raise InvalidInput(f"{other} is given, but the model generates text", field=other)
+    if request.png:
+        raise InvalidInput("png is given, but the samples are no images", field="png")
+    count, seed = count_of(request), seed_of(request)
     length = request.length if request.HasField("length") else _LENGTH
     if not 1 <= length <= MAX_LENGTH:
         raise InvalidInput(
@@ -243,7 +181,7 @@ def read_request(  # noqa: PLR0917  # each is one thing
         )
     prompt = _prompt(request.prompt, vocabulary)
     uniforms = draw_uniforms(seed, count, length)
-    return Texts(execution, loaded, vocabulary, prompt, temperature, uniforms, seed, rows)
+    return Texts(vocabulary, prompt, temperature, uniforms, seed, chunk_rows(loaded))
 
 
 def _prompt(text: str, vocabulary: Vocabulary) -> Numbers:

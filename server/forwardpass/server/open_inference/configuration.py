@@ -12,7 +12,6 @@ from forwardpass.server.open_inference.messages import read
 from forwardpass.server.open_inference.metadata import PLATFORM
 from forwardpass.server.open_inference.reference import leased
 from forwardpass.server.repository.repository import Repository
-from forwardpass.server.transport.call import Call
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire.dtypes import STRING
 
@@ -33,12 +32,13 @@ class Configuration:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
 
-    def model_config(self, call: Call, message: bytes) -> None:
+    def model_config(self, message: bytes) -> bytes:
         """Answers a ModelConfigRequest."""
         request = read(kind("ModelConfigRequest"), message)
         with leased(self._repository, request.name, request.version) as loaded:
             response = _ModelConfigResponse(config=_describe(loaded))
-        call.reply(response.SerializeToString())
+        data: bytes = response.SerializeToString()
+        return data
 
 
 def _describe(loaded: Loaded) -> Any:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from forwardpass.server.errors import InvalidInput
-from forwardpass.server.rpc.parse import parse
+from forwardpass.server.rpc.receive import parse
 from forwardpass.wire.open_inference import message_class
 
 # No request but ModelInfer's has a reason to be longer.

@@ -1,6 +1,6 @@
 """ServerLive, ServerReady, ServerMetadata, ModelReady and ModelMetadata."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from forwardpass.server.onnx.signature import TensorSpec
@@ -10,7 +10,6 @@ from forwardpass.server.open_inference.reference import leased, reference
 from forwardpass.server.process.release import DISTRIBUTION, release
 from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.repository.repository import Repository
-from forwardpass.server.transport.call import Call
 
 # What Triton calls an ONNX model that ONNX Runtime runs.
 PLATFORM = "onnxruntime_onnx"
@@ -20,6 +19,17 @@ _ServerMetadataResponse = kind("ServerMetadataResponse")
 _ModelReadyResponse = kind("ModelReadyResponse")
 _ModelMetadataResponse = kind("ModelMetadataResponse")
 
+# Clients branch on these, so only those that work are named.
+_EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
+_MANAGED = "model_repository"
+
 
 class Metadata:
     """Tells whether the server and its models are ready, and what they take and give.
@@ -27,42 +37,44 @@ class Metadata:
     Args:
         repository: The models.
         readiness: What is ready.
-        extensions: The protocol's extensions that are answered.
+        manages: Whether callers may have models loaded and unloaded.
     """
 
-    def __init__(
-        self, repository: Repository, readiness: Readiness, extensions: Sequence[str]
-    ) -> None:
+    def __init__(self, repository: Repository, readiness: Readiness, *, manages: bool) -> None:
         self._repository = repository
         self._readiness = readiness
-        self._extensions = extensions
+        self._extensions = (*_EXTENSIONS, _MANAGED) if manages else _EXTENSIONS
 
-    def server_live(self, call: Call, message: bytes) -> None:
+    def server_live(self, message: bytes) -> bytes:
         """Answers a ServerLiveRequest: whoever can answer is live."""
         read(kind("ServerLiveRequest"), message)
-        call.reply(_ServerLiveResponse(live=True).SerializeToString())
+        data: bytes = _ServerLiveResponse(live=True).SerializeToString()
+        return data
 
-    def server_ready(self, call: Call, message: bytes) -> None:
+    def server_ready(self, message: bytes) -> bytes:
         """Answers a ServerReadyRequest."""
         read(kind("ServerReadyRequest"), message)
-        call.reply(_ServerReadyResponse(ready=bool(self._readiness.of(""))).SerializeToString())
+        data: bytes = _ServerReadyResponse(ready=bool(self._readiness.of(""))).SerializeToString()
+        return data
 
-    def server_metadata(self, call: Call, message: bytes) -> None:
+    def server_metadata(self, message: bytes) -> bytes:
         """Answers a ServerMetadataRequest."""
         read(kind("ServerMetadataRequest"), message)
         response = _ServerMetadataResponse(
             name=DISTRIBUTION, version=release(), extensions=self._extensions
         )
-        call.reply(response.SerializeToString())
+        data: bytes = response.SerializeToString()
+        return data
 
-    def model_ready(self, call: Call, message: bytes) -> None:
+    def model_ready(self, message: bytes) -> bytes:
         """Answers a ModelReadyRequest; NOT_FOUND where there is no such model or version."""
         request = read(kind("ModelReadyRequest"), message)
         found = self._repository.describe(reference(request.name, request.version))
         ready = found.ready and not found.failing and not self._readiness.draining
-        call.reply(_ModelReadyResponse(ready=ready).SerializeToString())
+        data: bytes = _ModelReadyResponse(ready=ready).SerializeToString()
+        return data
 
-    def model_metadata(self, call: Call, message: bytes) -> None:
+    def model_metadata(self, message: bytes) -> bytes:
         """Answers a ModelMetadataRequest: shapes with the batch axis, -1 for any extent."""
         request = read(kind("ModelMetadataRequest"), message)
         with leased(self._repository, request.name, request.version) as loaded:
@@ -77,7 +89,8 @@ class Metadata:
                 inputs=_tensors(loaded.signature.inputs.values()),
                 outputs=_tensors(loaded.signature.outputs.values()),
             )
-        call.reply(response.SerializeToString())
+        data: bytes = response.SerializeToString()
+        return data
 
 
 def _tensors(specs: Iterable[TensorSpec]) -> list[Any]:

@@ -7,9 +7,9 @@ asks for what is not done here is refused, and so is an unknown one of Triton's 
 from typing import Any
 
 from forwardpass.server.errors import CallError, InvalidInput, quote
+from forwardpass.server.rpc.schema import MAX_PARAMETERS
 from forwardpass.wire import Reason
 
-MAX_PARAMETERS = 64
 _MAX_KEY = 128
 _RESERVED = "triton_"
 # Asks for an answer without tensors where a model may give several; here each request has one.

@@ -1,8 +1,7 @@
 """RepositoryIndex, RepositoryModelLoad and RepositoryModelUnload."""
 
-import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from forwardpass.server.errors import CallError, quote
 from forwardpass.server.loading.load import State
@@ -12,7 +11,7 @@ from forwardpass.server.open_inference.reference import reference
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.repository.version import Version
 from forwardpass.server.transport.call import Call
-from forwardpass.v1 import model_service_pb2
+from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Reason
 
 _RepositoryIndexResponse = kind("RepositoryIndexResponse")
@@ -30,37 +29,17 @@ _STATES = {
 _HARMLESS = {"unload_dependents"}
 
 
-class Lifecycle(Protocol):
-    """Loads models and lets go of them on request. A `Repository` is one."""
-
-    def load(self, reference: model_service_pb2.ModelReference) -> object:
-        """Loads a version, and returns when it is ready.
-
-        Raises:
-            CallError: There is none such, or it does not pass its checks.
-        """
-
-    def unload(self, reference: model_service_pb2.ModelReference) -> object:
-        """Lets go of a model, and returns after its last call.
-
-        Raises:
-            CallError: There is no such model.
-        """
-
-
 class Index:
-    """Lists every version found, and has them loaded and let go of where that is allowed.
+    """Lists every version found, and has them loaded and unloaded.
 
     Args:
         repository: The models.
-        lifecycle: What loads and unloads; None where callers may not.
     """
 
-    def __init__(self, repository: Repository, lifecycle: Lifecycle | None) -> None:
+    def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        self._lifecycle = lifecycle
 
-    def repository_index(self, call: Call, message: bytes) -> None:
+    def repository_index(self, message: bytes) -> bytes:
         """Answers a RepositoryIndexRequest: one entry for each version."""
         request = read(kind("RepositoryIndexRequest"), message)
         _check_repository(request)
@@ -69,52 +48,35 @@ class Index:
             for version in sorted(model.versions, key=lambda v: v.number):
                 if version.ready or not request.ready:
                     _describe(version, response.models.add())
-        call.reply(response.SerializeToString())
+        data: bytes = response.SerializeToString()
+        return data
 
-    def load(self, call: Call, message: bytes) -> None:
+    async def load(self, call: Call, message: bytes) -> bytes:
         """Answers a RepositoryModelLoadRequest, once the model's newest version is ready."""
-        assert self._lifecycle is not None
-        self._change(call, message, "RepositoryModelLoad", self._lifecycle.load)
+        return await _change(call, message, "RepositoryModelLoad", self._repository.load)
 
-    def unload(self, call: Call, message: bytes) -> None:
+    async def unload(self, call: Call, message: bytes) -> bytes:
         """Answers a RepositoryModelUnloadRequest, once the model's last call has ended."""
-        assert self._lifecycle is not None
-        self._change(call, message, "RepositoryModelUnload", self._lifecycle.unload)
+        return await _change(call, message, "RepositoryModelUnload", self._repository.unload)
 
-    def _change(
-        self,
-        call: Call,
-        message: bytes,
-        name: str,
-        change: Callable[[model_service_pb2.ModelReference], object],
-    ) -> None:
-        request = read(kind(f"{name}Request"), message)
-        _check_repository(request)
-        for key in request.parameters:
-            if key not in _HARMLESS:
-                raise CallError(
-                    Reason.UNIMPLEMENTED,
-                    f"parameter {quote(key)} is not supported: models are loaded as they lie in "
-                    "the repository",
-                    field="parameters",
-                )
-        target = reference(request.model_name, "")
 
-        def work() -> None:
-            outcome: Exception | None = None
-            try:
-                change(target)
-            except Exception as error:  # noqa: BLE001  # handed to the call
-                outcome = error
-            call.resume(lambda: end(outcome))
-
-        def end(outcome: Exception | None) -> None:
-            if outcome is not None:
-                raise outcome
-            call.reply(kind(f"{name}Response")().SerializeToString())
-
-        # It takes seconds, and the call's own thread may be that of every call.
-        threading.Thread(target=work, name=name, daemon=True).start()
+async def _change(
+    call: Call, message: bytes, name: str, change: Callable[[ModelReference], object]
+) -> bytes:
+    request = read(kind(f"{name}Request"), message)
+    _check_repository(request)
+    for key in request.parameters:
+        if key not in _HARMLESS:
+            raise CallError(
+                Reason.UNIMPLEMENTED,
+                f"parameter {quote(key)} is not supported: models are loaded as they lie in "
+                "the repository",
+                field="parameters",
+            )
+    target = reference(request.model_name, "")
+    await call.offload(lambda: change(target), waits=True)
+    data: bytes = kind(f"{name}Response")().SerializeToString()
+    return data
 
 
 def _check_repository(request: Any) -> None:

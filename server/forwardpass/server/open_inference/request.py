@@ -1,70 +1,20 @@
 """What a ModelInferRequest asks for."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from forwardpass.server.errors import InvalidInput, quote
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.open_inference import parameters
 from forwardpass.server.open_inference.classification import is_rankable
-from forwardpass.server.open_inference.messages import message
-from forwardpass.server.open_inference.tensors import MAX_TENSORS, read_inputs
+from forwardpass.server.open_inference.tensors import read_inputs
 from forwardpass.server.rpc.inputs import InputReader
-from forwardpass.server.rpc.parse import parse
-from forwardpass.server.rpc.request_templates import Plan, Slots
-from forwardpass.server.rpc.scan import Field, Layout, Span, scan, without
+from forwardpass.server.rpc.receive import Received
+from forwardpass.server.rpc.request_templates import Plan
 from forwardpass.wire import Array
-from forwardpass.wire.fields import length_delimited
-
-_ModelInferRequest = message("ModelInferRequest")
-_ID = 3
-_PARAMETERS = Field("parameters", parameters.MAX_PARAMETERS)
-_TENSOR = Layout(
-    {
-        # An encoder writes a shape as one field, or one field for each axis.
-        3: Field("shape", MAX_TENSORS),
-        4: _PARAMETERS,
-        5: Field("contents", 1),
-    }
-)
-_OUTPUT = Layout({2: _PARAMETERS})
-_REQUEST = Layout(
-    {
-        4: _PARAMETERS,
-        5: Field("inputs", MAX_TENSORS, inside=_TENSOR),
-        6: Field("outputs", MAX_TENSORS, inside=_OUTPUT),
-        7: Field("raw_input_contents", MAX_TENSORS, payload=True),
-    }
-)
-
-
-@dataclass(slots=True, eq=False)
-class Sent:
-    """A request that has been parsed, but not compared with a model.
-
-    Attributes:
-        message: Its bytes.
-        head: All of the ModelInferRequest but its raw contents.
-        spans: Where these are in `message`.
-    """
-
-    message: bytes
-    head: Any
-    spans: list[Span]
-
-
-def receive(data: bytes) -> Sent:
-    """Returns the request in a message, without having copied its raw contents.
-
-    Raises:
-        InvalidInput: It is none, or has more parts than a request may have.
-    """
-    spans = scan(data, _REQUEST)
-    return Sent(data, parse(_ModelInferRequest, without(data, spans)), spans)
 
 
 def compare(
-    sent: Sent, loaded: Loaded, reader: InputReader
+    received: Received[Any], loaded: Loaded, reader: InputReader
 ) -> tuple[Plan, dict[str, int], dict[str, Array]]:
     """Returns what the request asks of the model, and an array for each input.
 
@@ -74,9 +24,9 @@ def compare(
         InvalidInput: It does not fit the model, or contradicts itself.
         CallError: It asks for what is not done here.
     """
-    head = sent.head
+    head = received.head
     priority, timeout = _schedule(head.parameters, loaded)
-    inputs = read_inputs(head.inputs, sent.message, sent.spans, reader)
+    inputs = read_inputs(received, reader)
     rows = loaded.signature.check(inputs)
     wanted = head.outputs
     outputs = loaded.signature.select_outputs([output.name for output in wanted])
@@ -115,28 +65,3 @@ def _class_counts(wanted: Any, loaded: Loaded) -> dict[str, int]:
             )
         classes[name] = count
     return classes
-
-
-def place(sent: Sent) -> Slots | None:
-    """Returns where a request that has all else in common with others has its id and its elements.
-
-    None where it has several inputs or none, typed contents, fields behind its elements, or an id
-    that does not follow the model's name and version, where encoders write it; and where it names a
-    label, which may come to point elsewhere.
-    """
-    message, head = sent.message, sent.head
-    is_labelled = head.model_version and not head.model_version.isdecimal()
-    if len(sent.spans) != 1 or is_labelled:
-        return None
-    _, begin, end = sent.spans[0]
-    if end != len(message):
-        return None
-    if not head.id:
-        return Slots(begin, begin, begin, end)
-    named = _ModelInferRequest(model_name=head.model_name, model_version=head.model_version)
-    request_id = head.id.encode()
-    with_id: bytes = named.SerializeToString() + length_delimited(_ID, request_id)
-    rest = without(message, sent.spans)[len(with_id) :]
-    if not message.startswith(with_id) or parse(_ModelInferRequest, rest).id:
-        return None
-    return Slots(len(with_id) - len(request_id), len(with_id), begin, end)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from forwardpass.server.open_inference.classification import classify
 from forwardpass.server.open_inference.messages import message
 from forwardpass.server.rpc.request_templates import Plan, assemble
+from forwardpass.server.rpc.schema import INFER_RESPONSE, RAW_OUTPUT_CONTENTS
 from forwardpass.server.scheduling.job import Answer, Outcome
 from forwardpass.wire import Array, to_tensor
 from forwardpass.wire.dtypes import STRING
@@ -19,29 +20,27 @@ from forwardpass.wire.fields import tag_and_length
 _ModelInferResponse = message("ModelInferResponse")
 _ModelStreamInferResponse = message("ModelStreamInferResponse")
 _InferParameter = message("InferParameter")
-_RAW_OUTPUT_CONTENTS = 6
-_INFER_RESPONSE = 2
 # Each request has one answer, so each answer of a stream is its request's last.
 _FINAL: bytes = _ModelInferResponse(
     parameters={"triton_final_response": _InferParameter(bool_param=True)}
 ).SerializeToString()
 
 
-def encode(terms: Plan, classes: Mapping[str, int], request_id: str, answer: Answer) -> bytes:
+def encode(plan: Plan, classes: Mapping[str, int], request_id: str, answer: Answer) -> bytes:
     """Returns the bytes of the answer.
 
     Args:
-        terms: What was asked for.
+        plan: What was asked for.
         classes: How many classes to name instead of an output's values, by output.
         request_id: What the caller calls the request; the answer has it too.
         answer: What the model gave.
     """
-    loaded, own = terms.loaded, answer.own()
+    loaded, own = plan.loaded, answer.own()
     parts = [_model(loaded.name, loaded.number)]
     contents: list[bytes] = []
     if request_id:
         parts.append(_id(request_id))
-    for name in terms.outputs:
+    for name in plan.outputs:
         array, kind = own.outputs[name], loaded.signature.outputs[name].type
         if count := classes.get(name):
             labels = loaded.output_labels.get(name, ())
@@ -49,28 +48,28 @@ def encode(terms: Plan, classes: Mapping[str, int], request_id: str, answer: Ans
             kind = STRING
         data = _elements(array) if kind is STRING else own.content(name)
         parts.append(_tensor(name, kind.open_inference, array.shape))
-        contents += (_prefix(_RAW_OUTPUT_CONTENTS, len(data)), data)
+        contents += (_prefix(RAW_OUTPUT_CONTENTS, len(data)), data)
     return b"".join((*parts, *contents))
 
 
-def encode_alike(terms: Plan, request_ids: Sequence[str], run: Outcome) -> list[bytes]:
-    """Returns the bytes of the answers to requests of one form that have shared a run.
+def encode_alike(plan: Plan, request_ids: Sequence[str], run: Outcome) -> list[bytes]:
+    """Returns the bytes of the answers to requests of one template that have shared a run.
 
     Args:
-        terms: What was asked for; no output is strings.
+        plan: What was asked for; no output is strings.
         request_ids: What the callers call the requests, in the order of their rows.
         run: What the model gave.
     """
-    loaded, count = terms.loaded, len(request_ids)
+    loaded, count = plan.loaded, len(request_ids)
     same = _model(loaded.name, loaded.number)
     contents = []
-    for name in terms.outputs:
+    for name in plan.outputs:
         kind = loaded.signature.outputs[name].type
         shape, content = run.outputs[name].shape, run.content(name)
         if count > 1:
-            shape = (terms.rows, *shape[1:])
+            shape = (plan.rows, *shape[1:])
         same += _tensor(name, kind.open_inference, shape)
-        contents.append((_prefix(_RAW_OUTPUT_CONTENTS, len(content) // count), content))
+        contents.append((_prefix(RAW_OUTPUT_CONTENTS, len(content) // count), content))
     messages = assemble(same, contents, count)
     return [
         message + _id(request_id) if request_id else message
@@ -81,7 +80,7 @@ def encode_alike(terms: Plan, request_ids: Sequence[str], run: Outcome) -> list[
 def stream_answer(response: bytes) -> bytes:
     """Returns the ModelStreamInferResponse that holds a ModelInferResponse."""
     size = len(response) + len(_FINAL)
-    return b"".join((_prefix(_INFER_RESPONSE, size), response, _FINAL))
+    return b"".join((_prefix(INFER_RESPONSE, size), response, _FINAL))
 
 
 def stream_error(text: str, request_id: str) -> bytes:

@@ -7,7 +7,6 @@ from forwardpass.server.open_inference.messages import read
 from forwardpass.server.open_inference.reference import leased
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.repository.version import Version
-from forwardpass.server.transport.call import Call
 
 _ModelStatisticsResponse = kind("ModelStatisticsResponse")
 
@@ -32,7 +31,7 @@ class Statistics:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
 
-    def model_statistics(self, call: Call, message: bytes) -> None:
+    def model_statistics(self, message: bytes) -> bytes:
         """Answers a ModelStatisticsRequest: of one model, or of every one where none is named."""
         request = read(kind("ModelStatisticsRequest"), message)
         names = sorted(self._repository.models)
@@ -46,7 +45,8 @@ class Statistics:
             for version in self._repository.models[name].versions:
                 if version.ready and number in (None, version.number):
                     _describe(version, response.model_stats.add())
-        call.reply(response.SerializeToString())
+        data: bytes = response.SerializeToString()
+        return data
 
 
 def _describe(version: Version, statistics: Any) -> None:

@@ -1,7 +1,6 @@
 """The inputs of a request: one array of each, looked at where they lie, not copied."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from forwardpass.server.errors import InvalidInput, nearest, quote
 from forwardpass.server.open_inference import parameters
 from forwardpass.server.rpc.inputs import InputReader
-from forwardpass.server.rpc.scan import Span
+from forwardpass.server.rpc.receive import Received, Span
 from forwardpass.v1.tensor_pb2 import DATA_TYPE_STRING, Tensor
 from forwardpass.wire import MAX_RANK, Array, ElementType, to_tensor
 from forwardpass.wire.dtypes import ELEMENT_TYPES, STRING
@@ -34,27 +33,24 @@ _CONTENTS = {
 _SHOWN_AXES = 8
 
 
-def read_inputs(
-    tensors: Any, message: bytes, spans: Sequence[Span], reader: InputReader
-) -> dict[str, Array]:
+def read_inputs(received: Received[Any], reader: InputReader) -> dict[str, Array]:
     """Returns an array for each input; strings as `str`.
 
     Args:
-        tensors: The InferInputTensors.
-        message: The request's bytes, which the arrays go on looking at.
-        spans: Where its raw contents are: one for each input, or none where contents are typed.
+        received: The ModelInferRequest, at whose bytes the arrays go on looking.
         reader: Knows what the server refuses.
 
     Raises:
         InvalidInput: An input that contradicts itself or comes twice, or contents that are both
             raw and typed, or not as many as inputs.
     """
-    if spans and len(spans) != len(tensors):
+    tensors, raw = received.head.inputs, received.head.raw_input_contents
+    if raw and len(raw) != len(tensors):
         raise InvalidInput(
-            f"{len(tensors)} inputs, but {len(spans)} raw_input_contents; send one for each input",
+            f"{len(tensors)} inputs, but {len(raw)} raw_input_contents; send one for each input",
             field="raw_input_contents",
             expected=len(tensors),
-            got=len(spans),
+            got=len(raw),
         )
     arrays: dict[str, Array] = {}
     for index, tensor in enumerate(tensors):
@@ -65,7 +61,9 @@ def read_inputs(
             parameters.check(tensor.parameters, f"inputs.{quote(name)}.parameters")
         try:
             arrays[name] = (
-                _raw(tensor, message, spans[index], reader) if spans else _typed(tensor, reader)
+                _raw(tensor, received.message, received.span(raw[index]), reader)
+                if raw
+                else _typed(tensor, reader)
             )
         except _Wrong as error:
             raise InvalidInput(
@@ -90,7 +88,7 @@ def _raw(tensor: Any, message: bytes, span: Span, reader: InputReader) -> Array:
     if tensor.HasField("contents"):
         raise _Wrong("has contents beside raw_input_contents; send one of them")
     kind, shape, count = _form(tensor)
-    _, begin, end = span
+    begin, end = span
     if kind is STRING:
         return _strings(tensor.name, shape, message[begin:end], reader)
     expected = count * kind.dtype.itemsize

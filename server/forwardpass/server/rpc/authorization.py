@@ -1,32 +1,37 @@
 """Who may make management calls: whoever has the token."""
 
-import dataclasses
 import hmac
+from collections.abc import Callable
 
 from forwardpass.server.errors import CallError
-from forwardpass.server.transport.call import Call, Receiver, Route, Routes
+from forwardpass.server.transport.call import StreamCall
 from forwardpass.wire import Reason
 
 _KEY = "authorization"
 
 
-def authorized(routes: Routes, token: str) -> dict[str, Route]:
-    """Returns the routes with every call refused that does not carry `authorization: Bearer TOKEN`.
+class Authorization:
+    """Admits the calls that carry `authorization: Bearer TOKEN`.
 
-    The comparison takes as long for a wrong token as for the right one.
+    Args:
+        token: The token. Comparing takes as long for a wrong one as for the right one.
     """
-    expected = f"Bearer {token}".encode()
 
-    def wrap(route: Route) -> Route:
-        def handle(call: Call, message: bytes) -> Receiver | None:
+    def __init__(self, token: str) -> None:
+        self._expected = f"Bearer {token}".encode()
+
+    def required(
+        self, begin: Callable[[StreamCall, bytes], None]
+    ) -> Callable[[StreamCall, bytes], None]:
+        """Returns what begins to answer a call once it is known to carry the token."""
+
+        def check(call: StreamCall, message: bytes) -> None:
             given = call.metadata.get(_KEY, "").encode()
-            if not hmac.compare_digest(given, expected):
+            if not hmac.compare_digest(given, self._expected):
                 raise CallError(
                     Reason.UNAUTHENTICATED,
                     "the call takes the management token, as `authorization: Bearer TOKEN`",
                 )
-            return route.handle(call, message)
+            begin(call, message)
 
-        return dataclasses.replace(route, handle=handle)
-
-    return {method: wrap(route) for method, route in routes.items()}
+        return check

@@ -1,41 +1,121 @@
 """What happens to every call before its handler sees it: it is counted, and admitted or refused."""
 
-import dataclasses
 import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import structlog
 
 from forwardpass.server.errors import CallError
 from forwardpass.server.metrics.counters import MethodCounters
+from forwardpass.server.rpc.authorization import Authorization
+from forwardpass.server.rpc.request_templates import RequestTemplates
 from forwardpass.server.scheduling.admission import Admission
-from forwardpass.server.transport.call import Call, Receiver, Route, Routes
+from forwardpass.server.transport.call import Call, CallType, Route, StreamCall
 
+Begin: TypeAlias = Callable[[StreamCall, bytes], None]
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A line of the table of methods.
+
+    Attributes:
+        call_type: How many messages go each way.
+        begin: Begins to answer a call, as `Route.begin`.
+        is_work: Whether it runs models, and so is admitted before its message is parsed.
+        is_management: Whether it changes what is served, and so is answered where the operator
+            says, to whom the operator says.
+    """
+
+    call_type: CallType
+    begin: Begin
+    is_work: bool = False
+    is_management: bool = False
+
+
+def fact(answer: Callable[[bytes], bytes]) -> Method:
+    """Returns a method that is answered from what is known, whatever else is under way."""
+    return Method(CallType.UNARY, lambda call, message: call.reply(answer(message)))
+
+
+def work(
+    handler: Callable[[Call, bytes], Coroutine[Any, Any, bytes]],
+    templates: RequestTemplates | None = None,
+) -> Method:
+    """Returns a method with one answer that runs a model.
+
+    Args:
+        handler: Answers a request.
+        templates: Of its requests, tried first; None where no request is like another.
+    """
+    if templates is None:
+        return Method(
+            CallType.UNARY, lambda call, message: call.drive(handler(call, message)), is_work=True
+        )
+    take = templates.take
+
+    def begin(call: StreamCall, message: bytes) -> None:
+        if not take(call, message):
+            call.drive(handler(call, message))
+
+    return Method(CallType.UNARY, begin, is_work=True)
+
+
+def answers(
+    handler: Callable[[StreamCall, bytes], Coroutine[Any, Any, None]], *, is_work: bool = False
+) -> Method:
+    """Returns a method with many answers to one message."""
+    return Method(
+        CallType.SERVER_STREAM,
+        lambda call, message: call.drive_stream(handler(call, message)),
+        is_work=is_work,
+    )
+
+
+def stream(
+    handler: Callable[[StreamCall], Coroutine[Any, Any, None]], *, is_work: bool = False
+) -> Method:
+    """Returns a method with many messages each way."""
+    return Method(
+        CallType.BIDI_STREAM, lambda call, _: call.drive_stream(handler(call)), is_work=is_work
+    )
+
+
+def management(handler: Callable[[Call, bytes], Coroutine[Any, Any, bytes]]) -> Method:
+    """Returns a method that changes what is served."""
+    return Method(
+        CallType.UNARY,
+        lambda call, message: call.drive(handler(call, message)),
+        is_management=True,
+    )
 
 
 class Gate:
     """What every call of a method passes when it comes and when it goes.
 
     Args:
-        route: What answers the method.
-        counters: What is counted of it.
-        admission: Admits its calls before their message is parsed; None where all are.
+        begin: Begins to answer a call.
+        counters: What is counted of its method.
+        admission: Admits its calls; None where all are.
     """
 
-    def __init__(self, route: Route, counters: MethodCounters, admission: Admission | None) -> None:
-        self._route = route
-        self._handle = route.handle
+    def __init__(self, begin: Begin, counters: MethodCounters, admission: Admission | None) -> None:
+        self._begin = begin
         self._count_start = counters.started.add
         self._handled = counters.handled
         self._admission = admission
         # What a line says of a call takes longer to find out than the call takes to be refused.
         self._is_logged = _log.is_enabled_for(logging.DEBUG)
 
-    def guarded(self) -> Route:
-        """Returns the route with its calls passing through here."""
-        return dataclasses.replace(self._route, handle=self._enter)
+    def enter(self, call: StreamCall, message: bytes) -> None:
+        """Lets a call in, and has its handler begin.
 
-    def _enter(self, call: Call, message: bytes) -> Receiver | None:
+        Raises:
+            CallError: It is not admitted.
+        """
         self._count_start()
         call.size = len(message)
         try:
@@ -45,7 +125,7 @@ class Gate:
             call.on_end(self._count)
             raise
         call.on_end(self._leave)
-        return self._handle(call, message)
+        self._begin(call, message)
 
     def _leave(self, call: Call, code: int) -> None:
         self._count(call, code)
@@ -58,20 +138,28 @@ class Gate:
             _log_end(call, code)
 
 
-def guard(
-    routes: Routes, admission: Admission | None = None
-) -> tuple[dict[str, Route], dict[str, MethodCounters]]:
-    """Returns the routes with every call counted, logged and admitted, and the counters by method.
+def routes(
+    methods: Mapping[str, Method],
+    counters: Mapping[str, MethodCounters],
+    admission: Admission,
+    authorization: Authorization | None,
+) -> dict[str, Route]:
+    """Returns what a transport asks for, with every call passing its method's gate.
 
     Args:
-        routes: What answers each method.
-        admission: Admits the calls; None where all are.
+        methods: By path.
+        counters: By path.
+        admission: Admits the calls that run models.
+        authorization: Tells who may manage; None where whoever reaches the port may.
     """
-    counters = {method: MethodCounters(route.kind) for method, route in routes.items()}
-    return {
-        method: Gate(route, counters[method], admission).guarded()
-        for method, route in routes.items()
-    }, counters
+    found = {}
+    for path, method in methods.items():
+        admits = admission if method.is_work else None
+        begin = method.begin
+        if method.is_management and authorization is not None:
+            begin = authorization.required(begin)
+        found[path] = Route(method.call_type, Gate(begin, counters[path], admits).enter)
+    return found
 
 
 def _log_end(call: Call, code: int) -> None:

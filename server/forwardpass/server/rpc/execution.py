@@ -1,14 +1,21 @@
-"""Runs a model for a call, and turns what comes back into the call's answer."""
+"""One call's use of one model: the lease, the runs, and what is counted of them."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import NoReturn, Protocol, TypeVar
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
 
+from forwardpass.server.errors import CallError
 from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.repository.repository import Repository
 from forwardpass.server.scheduling.job import Answer, Job, earliest
 from forwardpass.server.transport.call import Call
+from forwardpass.server.transport.task import CallEnded, Future
 from forwardpass.v1 import inference_service_pb2, model_service_pb2
-from forwardpass.wire import Array
+from forwardpass.v1.model_service_pb2 import ModelReference
+from forwardpass.wire import CODES, Array, Reason
+
+_OK = 0
 
 
 class Response(Protocol):
@@ -22,33 +29,59 @@ class Response(Protocol):
     def timing(self) -> inference_service_pb2.Timing:
         """Where the time went."""
 
-    def SerializeToString(self) -> bytes:  # noqa: N802  # protobuf's name
-        """Returns the bytes."""
-
 
 R = TypeVar("R", bound=Response)
 
 
 class Execution:
-    """The way of one call through one model.
+    """The runs of one model for one call.
 
-    Made when the request has been parsed; what came before counts as decoding.
+    A context manager: inside it the call has a lease on the model, which `__exit__` gives back and
+    counts, whatever ended the call. Made when the request has been parsed; what came before the
+    first run counts as decoding.
+
+    Attributes:
+        loaded: The model.
+        epoch: The repository's, from before the model was looked up.
 
     Args:
         call: Who asks.
-        loaded: The model, on the lease that `Repository.find` took; it ends with the call.
+        repository: The models.
+        reference: Which is meant.
         timed: Whether the answer tells where the time went.
+
+    Raises:
+        CallError: No such model or version, or one that does not answer, and why.
     """
 
-    __slots__ = ("_call", "_decode_seconds", "_jobs", "_loaded", "_timed")
+    __slots__ = ("_call", "_decode_seconds", "_jobs", "_timed", "epoch", "loaded")
 
-    def __init__(self, call: Call, loaded: Loaded, *, timed: bool = False) -> None:
+    def __init__(
+        self,
+        call: Call,
+        repository: Repository,
+        reference: ModelReference,
+        *,
+        timed: bool = False,
+    ) -> None:
+        self.epoch = repository.epoch
+        self.loaded: Loaded = repository.find(reference)
         self._call = call
-        self._loaded = loaded
         self._timed = timed
-        self._decode_seconds = 0.0
+        self._decode_seconds: float | None = None
         self._jobs: set[Job] = set()
-        call.on_end(self._end)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Gives the lease back; no job need run any more."""
+        give_back(self._call, self.loaded, _code(error), tuple(self._jobs))
 
     def check_room(self) -> None:
         """Refuses the call before inputs are read that would be read in vain.
@@ -56,68 +89,54 @@ class Execution:
         Raises:
             CallError: The model's queue is full.
         """
-        self._loaded.executor.check_room()
+        self.loaded.executor.check_room()
 
     def run(
         self,
         inputs: Mapping[str, Array],
         rows: int,
         outputs: tuple[str, ...],
-        then: Callable[[Answer], None],
         *,
         alone: bool = False,
         priority: int | None = None,
         timeout: float | None = None,
-    ) -> None:
-        """Has the model run, and calls `then` with what it gave, on the call's own thread.
+    ) -> Future[Answer]:
+        """Has the model run; awaiting the future gives the answer.
 
         Args:
             inputs: An array for each input, as `Signature.check` passed them.
             rows: How many rows they have.
             outputs: The names of the outputs wanted.
-            then: Takes the answer.
             alone: Whether the run may not be shared with other callers.
             priority: As `Job.priority`; None for that of the model's configuration.
             timeout: Seconds that it may wait for its turn; None for any number.
+
+        Raises:
+            CallError: The model's queue is full.
         """
         call = self._call
         now = time.perf_counter()
-        self._decode_seconds = now - call.started
-        deadline = earliest(call.deadline, timeout)
-        if priority is None:
-            priority = self._loaded.config.first_priority
-        job = _Part(
+        if self._decode_seconds is None:
+            self._decode_seconds = now - call.started
+        job = _AwaitedJob(
             self._jobs,
-            call,
-            then,
+            Future(call),
             inputs,
             rows=rows,
             outputs=outputs,
-            deadline=deadline,
+            deadline=earliest(call.deadline, timeout),
             submitted=now,
-            priority=priority,
+            priority=self.loaded.config.first_priority if priority is None else priority,
             alone=alone,
         )
-        self._loaded.executor.submit(job)
+        self.loaded.executor.submit(job)
+        return job.answer
 
     def count(self, answer: Answer, encode_seconds: float) -> None:
         """Counts where the time of an answer went."""
-        self._loaded.counters.answered([self._decode_seconds], answer.run.seconds, encode_seconds)
-
-    def reply(
-        self, answer: Answer, encode: Callable[[], Response], *, takes_long: bool = False
-    ) -> None:
-        """Ends the call with the message that `encode` makes, completed."""
-        call = self._call
-
-        def reply_later() -> None:
-            message = self.complete(answer, encode).SerializeToString()
-            call.resume(lambda: call.reply(message))
-
-        if takes_long:
-            call.offload(reply_later)
-        else:
-            call.reply(self.complete(answer, encode).SerializeToString())
+        self.loaded.counters.answered(
+            [self._decode_seconds or 0.0], answer.run.seconds, encode_seconds
+        )
 
     def complete(self, answer: Answer, encode: Callable[[], R]) -> R:
         """Returns the message that `encode` makes, with its model and its timing.
@@ -128,32 +147,26 @@ class Execution:
         """
         started = time.perf_counter()
         response = encode()
-        response.model.name, response.model.version = self._loaded.name, self._loaded.number
+        response.model.name, response.model.version = self.loaded.name, self.loaded.number
         encode_seconds = time.perf_counter() - started
         if self._timed:
-            _tell(response.timing, answer, self._decode_seconds, encode_seconds)
+            _tell(response.timing, answer, self._decode_seconds or 0.0, encode_seconds)
         self.count(answer, encode_seconds)
         return response
 
-    def _end(self, call: Call, code: int) -> None:
-        jobs = tuple(self._jobs)
-        self._jobs.clear()
-        give_back(call, self._loaded, code, jobs)
 
-
-class _Part(Job):
-    """One run of an execution, whose answer goes to `then` on the call's own thread.
+class _AwaitedJob(Job):
+    """One run of an execution, whose answer its handler awaits.
 
     It is among `jobs` as long as it is under way: a text takes thousands, one after another.
     """
 
-    __slots__ = ("_call", "_inputs", "_jobs", "_then")
+    __slots__ = ("_inputs", "_jobs", "answer")
 
     def __init__(
         self,
         jobs: set[Job],
-        call: Call,
-        then: Callable[[Answer], None],
+        answer: Future[Answer],
         inputs: Mapping[str, Array],
         *,
         rows: int,
@@ -164,8 +177,7 @@ class _Part(Job):
         alone: bool,
     ) -> None:
         super().__init__(rows, outputs, deadline, submitted, priority, alone=alone)
-        self._call = call
-        self._then = then
+        self.answer = answer
         self._inputs = inputs
         self._jobs = jobs
         jobs.add(self)
@@ -178,12 +190,12 @@ class _Part(Job):
     def answered(self, answer: Answer) -> None:
         """See `Job.answered`."""
         self._jobs.discard(self)
-        self._call.resume(self._then, answer)
+        self.answer.set(answer)
 
     def failed(self, error: Exception) -> None:
         """See `Job.failed`."""
         self._jobs.discard(self)
-        self._call.resume(raise_, error)
+        self.answer.fail(error)
 
 
 def give_back(call: Call, loaded: Loaded, code: int, jobs: Iterable[Job]) -> None:
@@ -195,9 +207,13 @@ def give_back(call: Call, loaded: Loaded, code: int, jobs: Iterable[Job]) -> Non
             job.abandon()
 
 
-def raise_(error: Exception) -> NoReturn:
-    """Raises, where a step is called for."""
-    raise error
+def _code(error: BaseException | None) -> int:
+    """Returns the status code that a call ends with."""
+    if error is None:
+        return _OK
+    if isinstance(error, CallEnded):
+        return error.code
+    return CODES[error.failure.reason if isinstance(error, CallError) else Reason.INTERNAL]
 
 
 def _tell(

@@ -4,8 +4,9 @@ from grpc_health.v1 import health_pb2
 
 from forwardpass.server.errors import CallError, quote
 from forwardpass.server.repository.readiness import Readiness
-from forwardpass.server.rpc.parse import parse
-from forwardpass.server.transport.call import Call
+from forwardpass.server.rpc.receive import parse
+from forwardpass.server.transport.call import StreamCall
+from forwardpass.server.transport.task import Signal
 from forwardpass.wire import Reason
 
 _Response = health_pb2.HealthCheckResponse
@@ -21,7 +22,7 @@ class Health:
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
 
-    def check(self, call: Call, message: bytes) -> None:
+    def check(self, message: bytes) -> bytes:
         """Answers a HealthCheckRequest once."""
         request = parse(health_pb2.HealthCheckRequest, message)
         ready = self._readiness.of(request.service)
@@ -31,27 +32,28 @@ class Health:
                 f"no service or model {quote(request.service)}",
                 field="service",
             )
-        call.reply(_Response(status=_status(ready)).SerializeToString())
+        data: bytes = _Response(status=_status(ready)).SerializeToString()
+        return data
 
-    def watch(self, call: Call, message: bytes) -> None:
+    async def watch(self, call: StreamCall, message: bytes) -> None:
         """Answers a HealthCheckRequest now and after each change, until the server drains."""
         request = parse(health_pb2.HealthCheckRequest, message)
-        told: int | None = None
-
-        def tell() -> None:
-            nonlocal told
-            # Asked before the status, which then tells of the drain too.
-            draining = self._readiness.draining
-            status = _status(self._readiness.of(request.service))
-            if status != told:
-                told = status
-                call.send(_Response(status=status).SerializeToString())
-            if draining:
-                call.finish()
-
-        forget = self._readiness.watch(lambda: call.resume(tell))
-        call.on_end(lambda _, __: forget())
-        tell()
+        changed = Signal(call)
+        forget = self._readiness.watch(changed.set)
+        try:
+            told: int | None = None
+            while True:
+                # Asked before the status, which then tells of the drain too.
+                draining = self._readiness.draining
+                status = _status(self._readiness.of(request.service))
+                if status != told:
+                    told = status
+                    await call.send(_Response(status=status).SerializeToString())
+                if draining:
+                    return
+                await changed.wait()
+        finally:
+            forget()
 
 
 def _status(ready: bool | None) -> int:  # three-valued

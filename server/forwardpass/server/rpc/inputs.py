@@ -1,7 +1,8 @@
 """What a request brings: tensors, images and texts become one array for each input."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -9,10 +10,14 @@ from forwardpass.pixels import ImageError, decode_image
 from forwardpass.server.errors import InvalidInput, quote
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.onnx.signature import TensorSpec
+from forwardpass.server.rpc.receive import MAX_BYTES, Received
+from forwardpass.server.transport.call import Call
 from forwardpass.v1 import model_card_pb2, tensor_pb2
+from forwardpass.v1.inference_service_pb2 import EmbedRequest, PredictRequest
 from forwardpass.wire import Array, TensorError, from_tensor
 
 _STRING = np.dtype(object)
+Request: TypeAlias = PredictRequest | EmbedRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,45 +32,46 @@ class InputReader:
     reject_nonfinite: bool
     max_pixels: int
 
-    def read(
-        self,
-        loaded: Loaded,
-        tensors: Mapping[str, tensor_pb2.Tensor],
-        images: Sequence[bytes],
-        texts: Sequence[str],
-        content: memoryview | None = None,
+    async def read(
+        self, call: Call, loaded: Loaded, received: Received[Any], request: Request
     ) -> dict[str, Array]:
-        """Returns an array for each input that the request gives.
+        """Returns an array for each input that a native request gives.
+
+        Images are decoded where that keeps no other call waiting.
 
         Args:
+            call: Who asks.
             loaded: The model.
-            tensors: By input name.
-            images: Encoded, one a row.
-            texts: One a row.
-            content: What was taken out of the one tensor; None where all are whole.
+            received: What the request came in.
+            request: The request: tensors by input name, images and texts one a row.
 
         Raises:
-            InvalidInput: A tensor that contradicts itself, an image that cannot be read, an input
-                given twice, or images or texts for a model that takes none.
+            InvalidInput: More elements than the model takes, a tensor that contradicts itself, an
+                image that cannot be read, an input given twice, or images or texts for a model
+                that takes none.
         """
-        arrays = {name: self.tensor(name, tensor, content) for name, tensor in tensors.items()}
-        if images:
-            spec, array = self._images(loaded, images)
+        check_size(loaded, received)
+        arrays = {
+            name: self.tensor(name, tensor, received.content(tensor.content))
+            for name, tensor in request.inputs.items()
+        }
+        if images := request.images:
+            spec, array = await call.offload(lambda: self._images(loaded, images))
             _put(arrays, spec, array, "images")
-        if texts:
-            spec, array = _texts(loaded, texts)
+        if request.texts:
+            spec, array = _texts(loaded, request.texts)
             _put(arrays, spec, array, "texts")
         return arrays
 
     def tensor(
-        self, name: str, tensor: tensor_pb2.Tensor, content: memoryview | None = None
+        self, name: str, tensor: tensor_pb2.Tensor, content: bytes | memoryview | None = None
     ) -> Array:
         """Returns the array of one tensor; strings as `str`.
 
         Args:
             name: The input's.
             tensor: The tensor.
-            content: What was taken out of it; None where it is whole.
+            content: Its elements, where they lie; None for those that it holds itself.
 
         Raises:
             InvalidInput: The tensor contradicts itself, or is not finite where it must be.
@@ -99,6 +105,36 @@ class InputReader:
             except ImageError as error:
                 raise InvalidInput(f"images[{row}]: {error}", field=f"images[{row}]") from None
         return spec, pixels
+
+
+def check_size(loaded: Loaded, received: Received[Any], most: int | None = None) -> None:
+    """Refuses a request whose elements are far more than its model takes, before they are read.
+
+    The transport's limit is one for all models. A model that states how many rows a request may
+    have, and how long each is, takes no more than that; a few too many are told by their rows.
+
+    Args:
+        loaded: The model.
+        received: The request.
+        most: How many bytes its elements have at most, 0 for any number; None for what the
+            model's signature says of its inputs.
+
+    Raises:
+        InvalidInput: It is too long.
+    """
+    size = received.content_bytes
+    if not size:
+        return
+    if most is None:
+        most = loaded.signature.max_bytes()
+    if most and size > most + MAX_BYTES:
+        raise InvalidInput(
+            f"{size} bytes of tensors, but the model takes at most {most} in a request; "
+            "send fewer rows",
+            field="inputs",
+            expected=most,
+            got=size,
+        )
 
 
 def _texts(loaded: Loaded, texts: Sequence[str]) -> tuple[TensorSpec, Array]:

@@ -7,8 +7,8 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2
 
-from forwardpass.server.rpc.parse import parse
-from forwardpass.server.transport.call import Call, Receiver
+from forwardpass.server.rpc.receive import parse
+from forwardpass.server.transport.call import StreamCall
 
 # The messages of both versions are the same on the wire.
 METHODS = (
@@ -30,19 +30,11 @@ class Reflection:
         self._services = services
         self._pools = pools
 
-    def info(self, call: Call, message: bytes) -> Receiver:  # noqa: ARG002  # a stream begins empty
+    async def info(self, call: StreamCall) -> None:
         """Answers each question of the stream in turn."""
-
-        def receive(message: bytes | None) -> None:
-            if message is None:
-                call.finish()
-                return
+        async for message in call:
             request = parse(reflection_pb2.ServerReflectionRequest, message)
-            call.send(self._answer(request).SerializeToString())
-            call.read()
-
-        call.read()
-        return receive
+            await call.send(self._answer(request).SerializeToString())
 
     def _answer(
         self, request: reflection_pb2.ServerReflectionRequest

@@ -1,55 +1,43 @@
-"""Requests that differ from one before in their id and their elements only.
+"""Requests that differ from an earlier one in their id and their elements only.
 
-A client sends request after request of one form: the same model, input, type, shape, options and
-outputs. What parsing the first one and comparing it with the model has brought holds for all of
-them, as long as their other bytes are the same and the model is.
+A client sends request after request alike: the same model, input, type, shape, options and outputs.
+What parsing the first one and comparing it with the model has shown holds for all of them, as long
+as their other bytes are the same and the model is. Whether a request may be remembered is decided
+here, in `RequestTemplates.remember`, for both protocols.
+
+This path is the hot one, and stays callbacks where every other handler is a coroutine: a coroutine,
+its task and its futures would cost a request of a known form a tenth of its Python.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.onnx.signature import TensorSpec
 from forwardpass.server.repository.repository import Repository
-from forwardpass.server.rpc.execution import give_back, raise_
+from forwardpass.server.rpc.execution import give_back
 from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.receive import Received, Slots
 from forwardpass.server.scheduling.job import Answer, Job, Outcome, earliest
 from forwardpass.server.transport.call import Call
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Array
 from forwardpass.wire.dtypes import STRING
 
-# So many forms are kept, of so many bytes each.
+# The most templates of a method, and the most bytes of each beside the elements.
 _MAX_TEMPLATES = 1024
-_MOST_BYTES = 4096
+_MAX_BYTES = 4096
 
 
 class Encode(Protocol):
-    """Makes the answers to requests of one form."""
+    """Makes the answers to requests of one template."""
 
     def __call__(self, request_ids: Sequence[str], run: Outcome, /) -> list[bytes]:
         """Returns the bytes of an answer for each request, in the order of their rows in a run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """Where a request has what is its own.
-
-    Attributes:
-        id_at: Where its id begins; where its elements do, if it has none.
-        id_end: Where its id ends.
-        begin: Where its elements begin.
-        end: Where they end.
-    """
-
-    id_at: int
-    id_end: int
-    begin: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +50,6 @@ class Plan:
         outputs: The names of the outputs wanted, in order.
         priority: As `Job.priority`.
         timeout: Seconds that the request may wait for its turn; None for any number.
-        model: The model as a request of a stream names it; empty for any other.
     """
 
     loaded: Loaded
@@ -70,18 +57,22 @@ class Plan:
     outputs: tuple[str, ...]
     priority: int
     timeout: float | None = None
-    model: ModelReference = field(default_factory=ModelReference)
 
 
 class RequestTemplate:
-    """What requests of one form have in common, their length among it. It is a `JobGroup`.
+    """What requests that are alike have in common, their length among it. It is a `JobGroup`.
+
+    Attributes:
+        model: The model, as the requests name it.
+        plan: What they ask for.
 
     Args:
-        message: A request of the form.
-        place: Where it has what is its own.
+        message: One of the requests.
+        slots: Where it has what is its own.
         spec: Its one input.
-        shape: The shape that it sends.
-        terms: What it asks for.
+        shape: The shape of that input.
+        model: The model, as it names it.
+        plan: What it asks for.
         encode: Makes its answer.
     """
 
@@ -95,32 +86,35 @@ class RequestTemplate:
         "begin",
         "behind",
         "encode",
-        "id_at",
+        "id_begin",
         "id_end",
-        "terms",
+        "model",
+        "plan",
     )
 
     def __init__(  # noqa: PLR0917  # each is one thing
         self,
         message: bytes,
-        place: Slots,
+        slots: Slots,
         spec: TensorSpec,
         shape: tuple[int, ...],
-        terms: Plan,
+        model: ModelReference,
+        plan: Plan,
         encode: Encode,
     ) -> None:
-        self.before = message[: place.id_at]
-        self.id_at = place.id_at
-        self.id_end = place.id_end
-        self.after = message[place.id_end : place.begin]
-        self.behind = message[place.end :]
-        self.terms = terms
+        self.before = message[: slots.id_begin]
+        self.id_begin = slots.id_begin
+        self.id_end = slots.id_end
+        self.after = message[slots.id_end : slots.begin]
+        self.behind = message[slots.end :]
+        self.model = model
+        self.plan = plan
         self.encode = encode
-        self.begin = place.begin
+        self.begin = slots.begin
         self._name = spec.name
         self._dtype = spec.type.dtype
         self._shape = shape
-        self._count = (place.end - place.begin) // self._dtype.itemsize
+        self._count = (slots.end - slots.begin) // self._dtype.itemsize
 
     def read(self, message: bytes) -> Mapping[str, Array]:
         """Returns the input of one request, looked at where it lies."""
@@ -140,7 +134,7 @@ class RequestTemplate:
         messages = self.encode([job.request_id for job in jobs], run)
         seconds = (time.perf_counter() - started) / len(jobs)
         # First, so that who has an answer finds it counted.
-        self.terms.loaded.counters.answered(
+        self.plan.loaded.counters.answered(
             [job.decode_seconds for job in jobs], run.seconds, seconds
         )
         for job, message in zip(jobs, messages, strict=True):
@@ -152,20 +146,22 @@ class TemplateJob(Job):
 
     Args:
         call: Who asks.
-        form: Its form.
+        template: Its form.
         message: Its bytes.
         request_id: What the caller calls it.
     """
 
-    __slots__ = ("call", "decode_seconds", "form", "message", "request_id")
+    __slots__ = ("call", "decode_seconds", "message", "request_id", "template")
 
-    def __init__(self, call: Call, form: RequestTemplate, message: bytes, request_id: str) -> None:
-        terms = form.terms
+    def __init__(
+        self, call: Call, template: RequestTemplate, message: bytes, request_id: str
+    ) -> None:
+        plan = template.plan
         now = time.perf_counter()
-        deadline = earliest(call.deadline, terms.timeout)
-        super().__init__(terms.rows, terms.outputs, deadline, now, terms.priority, form)
+        deadline = earliest(call.deadline, plan.timeout)
+        super().__init__(plan.rows, plan.outputs, deadline, now, plan.priority, template)
         self.call = call
-        self.form = form
+        self.template = template
         self.message = message
         self.request_id = request_id
         self.decode_seconds = now - call.started
@@ -174,108 +170,119 @@ class TemplateJob(Job):
     @property
     def inputs(self) -> Mapping[str, Array]:
         """See `Job.inputs`."""
-        return self.form.read(self.message)
+        return self.template.read(self.message)
 
     def answered(self, answer: Answer) -> None:
         """See `Job.answered`."""
-        self.call.resume(self.form.answer, (self,), answer.own())
+        self.call.resume(self.template.answer, (self,), answer.own())
 
     def failed(self, error: Exception) -> None:
         """See `Job.failed`."""
-        self.call.resume(raise_, error)
+        self.call.resume(_raise, error)
 
     def _end(self, call: Call, code: int) -> None:
-        give_back(call, self.form.terms.loaded, code, (self,))
+        give_back(call, self.template.plan.loaded, code, (self,))
 
 
 class RequestTemplates:
-    """The forms known of one method's requests, by their length.
+    """The templates of one method's requests, by their length.
 
     Args:
-        repository: The models: when they change, all forms are forgotten.
+        repository: The models: when they change, all templates are forgotten.
         reader: Knows what is refused.
     """
 
     def __init__(self, repository: Repository, reader: InputReader) -> None:
         self._repository = repository
-        # Where elements are looked at before they are taken, a form says too little.
-        self._may_learn = not reader.reject_nonfinite
-        self._forms: dict[int, RequestTemplate] = {}
-        repository.on_change(self._forms.clear)
+        # Where elements are looked at before they are taken, a template says too little.
+        self._may_remember = not reader.reject_nonfinite
+        self._templates: dict[int, RequestTemplate] = {}
+        repository.on_change(self._templates.clear)
 
     def find(self, message: bytes) -> RequestTemplate | None:
-        """Returns the form of a request; None where it is not known."""
-        form = self._forms.get(len(message))
+        """Returns the template of a request; None where there is none."""
+        template = self._templates.get(len(message))
         if (
-            form is None
-            or message[: form.id_at] != form.before
-            or (form.after and message[form.id_end : form.begin] != form.after)
-            or (form.behind and not message.endswith(form.behind))
+            template is None
+            or message[: template.id_begin] != template.before
+            or (template.after and message[template.id_end : template.begin] != template.after)
+            or (template.behind and not message.endswith(template.behind))
         ):
             return None
-        return form
+        return template
 
     def take(self, call: Call, message: bytes) -> bool:
-        """Answers a request of a known form; whether it is one.
+        """Begins to answer a request of a known form; whether it is one.
 
         Raises:
             CallError: The model's queue is full.
         """
-        form = self.find(message)
-        if form is None:
+        template = self.find(message)
+        if template is None:
             return False
         request_id = ""
-        if form.after:
+        if template.after:
             try:
-                request_id = message[form.id_at : form.id_end].decode()
+                request_id = message[template.id_begin : template.id_end].decode()
             except UnicodeDecodeError:
                 return False
-        loaded = form.terms.loaded
+        loaded = template.plan.loaded
         if not loaded.leases.enter():
             return False
-        loaded.executor.submit(TemplateJob(call, form, message, request_id))
+        loaded.executor.submit(TemplateJob(call, template, message, request_id))
         return True
 
-    def learn(  # noqa: PLR0917  # each is one thing
+    def remember(  # noqa: PLR0917  # each is one thing
         self,
-        message: bytes,
-        place: Slots,
-        shape: tuple[int, ...],
-        terms: Plan,
-        encode: Encode,
+        received: Received[Any],
+        model: ModelReference,
+        inputs: Mapping[str, Array],
+        plan: Plan,
+        encode: Encode | None,
         epoch: int,
     ) -> None:
-        """Keeps the form of a request of one input, if all that it says holds for the next.
+        """Keeps the template of a request, if all that it says holds for the next one.
 
         Args:
-            message: The request. It names no label: labels may come to point elsewhere at any time.
-            place: Where it has what is its own.
-            shape: The shape of its input.
-            terms: What it asks for.
-            encode: Makes its answer.
+            received: The request.
+            model: The model, as the request names it.
+            inputs: Its arrays.
+            plan: What it asks for.
+            encode: Makes its answer; None where that is more than its elements and its id.
             epoch: The repository's, from before its model was looked up.
         """
-        signature = terms.loaded.signature
-        specs = [*signature.inputs.values(), *(signature.outputs[name] for name in terms.outputs)]
+        signature = plan.loaded.signature
+        specs = [*signature.inputs.values(), *(signature.outputs[name] for name in plan.outputs)]
+        if encode is None or not self._may_remember or len(signature.inputs) != 1:
+            return
+        slots = received.slots()
         if (
-            not self._may_learn
-            or len(signature.inputs) != 1
-            # On a stream, what it gives depends on the requests before.
+            slots is None
+            # A label may come to point elsewhere at any time; on a stream, a request that names no
+            # model means that of the one before it.
+            or model.label
+            or not model.name
+            # On a stream, what a model with states gives depends on the requests before.
             or signature.states
             # Strings and booleans have to be looked at.
             or any(spec.type is STRING for spec in specs)
             or specs[0].type.dtype.kind == "b"
-            or not shape
-            or place.begin == place.end
-            or len(message) - (place.end - place.begin) > _MOST_BYTES
+            or not inputs[specs[0].name].shape
+            or len(received.message) - (slots.end - slots.begin) > _MAX_BYTES
         ):
             return
-        if len(self._forms) >= _MAX_TEMPLATES:
-            self._forms.clear()
-        self._forms[len(message)] = RequestTemplate(message, place, specs[0], shape, terms, encode)
+        if len(self._templates) >= _MAX_TEMPLATES:
+            self._templates.clear()
+        named = ModelReference()
+        # Copied: a submessage keeps its parent alive.
+        named.CopyFrom(model)
+        shape = inputs[specs[0].name].shape
+        self._templates[len(received.message)] = RequestTemplate(
+            received.message, slots, specs[0], shape, named, plan, encode
+        )
         if self._repository.epoch != epoch:
             # Its model may be on the way out, and would be held on to.
-            self._forms.clear()
+            self._templates.clear()
 
 
 def assemble(same: bytes, outputs: Sequence[tuple[bytes, bytes]], count: int) -> list[bytes]:
@@ -296,3 +303,7 @@ def assemble(same: bytes, outputs: Sequence[tuple[bytes, bytes]], count: int) ->
             parts += (prefix, content[index * size : (index + 1) * size])
         messages.append(b"".join(parts))
     return messages
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error

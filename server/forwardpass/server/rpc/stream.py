@@ -1,40 +1,48 @@
-"""One stream of requests, answered in order, and a request of it as a call of its own.
+"""Many requests on one stream, answered in order, and a request of it as a call of its own.
 
-Up to `IN_FLIGHT` requests of a stream are held at a time; the next is read when one of them has
-been answered, so a caller that sends faster than the models run, or does not read, is held back.
+Up to `IN_FLIGHT` requests of a stream are held at a time. The next one is read when the answer to
+one of them has been written, so a caller that sends faster than the models run, or that does not
+read, is held back.
 """
 
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, TypeVar
 
-from forwardpass.server.errors import InvalidInput
+from forwardpass.server.errors import CallError
 from forwardpass.server.repository.readiness import Readiness
+from forwardpass.server.rpc.schema import STREAM_ERROR, STREAM_RESPONSE
 from forwardpass.server.scheduling.admission import RETRY_AFTER
-from forwardpass.server.transport.call import Call, OnEnd, Receiver, Ts
-from forwardpass.server.transport.completion import Ending
+from forwardpass.server.transport.call import Call, StreamCall, Ts
+from forwardpass.server.transport.task import Signal
 from forwardpass.v1.inference_service_pb2 import Error
 from forwardpass.wire import Failure, Reason
 from forwardpass.wire.fields import length_delimited
 
 IN_FLIGHT = 8
 Item = TypeVar("Item")
-# The fields of PredictStreamResponse and EmbedStreamResponse.
-_RESPONSE, _ERROR = 1, 2
 _OK = 0
 
 
 class StreamedCall(Call):
-    """One request of a stream, which its handler answers as if it were a call of its own."""
+    """One request of a stream, which its handler answers as if it were a call of its own.
 
-    def __init__(self, stream: Call, ended: Callable[[], None]) -> None:
+    Attributes:
+        answer: The message of the stream that answers it; None while it is open.
+
+    Args:
+        stream: The stream.
+        answered: Called when there is an answer.
+    """
+
+    __slots__ = ("_answered", "_stream", "answer")
+
+    def __init__(self, stream: Call, answered: Callable[[], None]) -> None:
         super().__init__(stream.method, stream.deadline)
         self.answer: bytes | None = None
         self._stream = stream
-        self._ended = ended
-        self._ending = Ending()
+        self._answered = answered
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -53,160 +61,144 @@ class StreamedCall(Call):
 
     def reply(self, message: bytes) -> None:
         """See `Call.reply`."""
-        self._end(_OK, self.wrap(message))
+        if self._end(_OK):
+            self.answer = self.wrap(message)
+            self._answered()
 
     def fail(self, failure: Failure) -> None:
         """See `Call.fail`."""
-        self._end(failure.code, self.tell(failure))
+        if self._end(failure.code):
+            self.answer = self.tell(failure)
+            self._answered()
 
     def wrap(self, message: bytes) -> bytes:
         """Returns the message of the stream that holds an answer."""
-        return length_delimited(_RESPONSE, message)
+        return length_delimited(STREAM_RESPONSE, message)
 
     def tell(self, failure: Failure) -> bytes:
         """Returns the message of the stream that tells what was wrong with the request."""
         error = Error(code=failure.code, reason=failure.reason, message=failure.message)
-        return length_delimited(_ERROR, error.SerializeToString())
+        return length_delimited(STREAM_ERROR, error.SerializeToString())
 
     def abandon(self, code: int) -> None:
         """Ends the request because its stream has ended."""
-        self._end(code, b"")
+        self._end(code)
 
     def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """See `Call.resume`."""
-        self._stream.resume(self.guard, step, *args)
+        self._stream.resume(self._run, step, *args)
 
-    def offload(self, step: Callable[[], None]) -> None:
-        """See `Call.offload`."""
-        self._stream.offload(lambda: self.guard(step))
+    def submit(self, step: Callable[[], None], *, waits: bool) -> None:
+        """See `Call.submit`."""
+        self._stream.submit(step, waits=waits)
 
-    def on_end(self, callback: OnEnd) -> None:
-        """See `Call.on_end`."""
-        self._ending.on_end(self, callback)
-
-    def send(self, message: bytes) -> NoReturn:
-        """Has no use: one request has one answer."""
-        raise NotImplementedError
-
-    def finish(self) -> NoReturn:
-        """Has no use: one request has one answer."""
-        raise NotImplementedError
-
-    def read(self) -> NoReturn:
-        """Has no use: the request is there."""
-        raise NotImplementedError
-
-    def _end(self, code: int, answer: bytes) -> None:
-        callbacks = self._ending.begin(code)
-        if callbacks is None:
-            return
-        self.answer = answer
-        for callback in callbacks:
-            callback(self, code)
-        self._ended()
+    def _run(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
+        if self.code is None:
+            self.guard(step, *args)
 
 
 class Stream(ABC, Generic[Item]):
-    """The requests of one stream: those that wait, and those that are worked on, in order."""
+    """The requests of one stream.
 
-    def __init__(self, call: Call) -> None:
+    Args:
+        call: The stream.
+        readiness: Tells when the server drains.
+    """
+
+    def __init__(self, call: StreamCall, readiness: Readiness) -> None:
         self._call = call
-        # Reentrant: a request may be answered while it is being begun.
-        self._lock = threading.RLock()
-        self._waiting: deque[Item | InvalidInput] = deque()
+        self._readiness = readiness
+        # Those that have no answer yet, or one that others must precede, in order.
         self._begun: deque[StreamedCall] = deque()
-        self._half_closed = False
-        self._draining = False
+        # How many requests there are whose answer has not been written.
+        self._held = 0
+        self._freed = Signal(call)
+        self._is_draining = False
 
-    def open(self, readiness: Readiness) -> Receiver:
-        """Begins to read, and returns what takes the messages."""
+    async def answer(self) -> None:
+        """Answers every request, until the caller has sent its last or the server drains.
 
-        def look() -> None:
-            if readiness.draining:
-                self._call.resume(self._drain)
-
-        forget = readiness.watch(look)
-        self._call.on_end(lambda _, __: forget())
+        Raises:
+            CallError: SHUTTING_DOWN, after what had been begun.
+        """
         self._call.on_end(self._abandon)
-        for _ in range(IN_FLIGHT):
-            self._call.read()
-        return self._receive
+        forget = self._readiness.watch(lambda: self._call.resume(self._drain_if_asked))
+        try:
+            async for message in self._call:
+                await self._take(message)
+                await self._until(lambda: self._held < IN_FLIGHT)
+            await self._until(lambda: not self._begun)
+        finally:
+            forget()
+        if self._is_draining:
+            raise CallError(
+                Reason.SHUTTING_DOWN,
+                "the server is shutting down; send what is unanswered to another",
+                retry_after=RETRY_AFTER,
+            )
 
     @abstractmethod
-    def parse(self, message: bytes) -> Item | InvalidInput:
-        """Returns the request in a message, or what is wrong with it."""
+    def parse(self, message: bytes) -> Item:
+        """Returns the request in a message.
+
+        Raises:
+            CallError: There is none, or not one that may be answered.
+        """
 
     @abstractmethod
     def begin(self, call: StreamedCall, request: Item) -> None:
         """Begins to answer one request."""
 
     def must_be_alone(self, request: Item) -> bool:  # noqa: ARG002  # none, but for those with states
-        """Whether a request must wait for those before it."""
+        """Whether a request must wait for the answers to those before it."""
         return False
 
-    def new_call(self, ended: Callable[[], None], request: Item | InvalidInput) -> StreamedCall:  # noqa: ARG002  # what it says is no matter
-        """Returns the call that a request is answered by."""
-        return StreamedCall(self._call, ended)
+    def new_call(self, message: bytes) -> StreamedCall:  # noqa: ARG002  # what it says is no matter
+        """Returns the call that the request in a message is answered by."""
+        return StreamedCall(self._call, self._flush)
 
-    def _receive(self, message: bytes | None) -> None:
-        with self._lock:
-            if message is None:
-                self._half_closed = True
-            else:
-                self._waiting.append(self.parse(message))
-            self._advance()
-
-    def _advance(self) -> None:
-        """Begins what may begin, and ends the stream when nothing is left."""
-        while self._waiting and not self._draining:
-            request = self._waiting[0]
-            if isinstance(request, InvalidInput):
-                self._waiting.popleft()
-                self._add(request).fail(request.failure)
-                continue
+    async def _take(self, message: bytes) -> None:
+        """Begins to answer the request in a message; its answer follows those before it."""
+        call = self.new_call(message)
+        try:
+            request = self.parse(message)
             if self._begun and self.must_be_alone(request):
-                break
-            self._waiting.popleft()
-            call = self._add(request)
+                await self._until(lambda: not self._begun)
+        except CallError as error:
+            self._add(call)
+            call.fail(error.failure)
+        else:
+            self._add(call)
             call.guard(self.begin, call, request)
-        if self._begun:
-            return
-        if self._half_closed and not self._waiting:
-            self._call.finish()
-        elif self._draining:
-            self._call.fail(
-                Failure(
-                    Reason.SHUTTING_DOWN,
-                    "the server is shutting down; send what is unanswered to another",
-                    retry_after=RETRY_AFTER,
-                )
-            )
 
-    def _add(self, request: Item | InvalidInput) -> StreamedCall:
-        """Returns the next request's call, whose answer comes after those before it."""
-        call = self.new_call(self._flush, request)
+    def _add(self, call: StreamedCall) -> None:
         self._begun.append(call)
-        return call
+        self._held += 1
 
     def _flush(self) -> None:
-        """Sends the answers that are next in order."""
-        with self._lock:
-            while self._begun and self._begun[0].answer is not None:
-                answer = self._begun.popleft().answer
-                if answer:
-                    self._call.send(answer)
-                    self._call.read()
-            self._advance()
+        """Writes the answers that are next in order."""
+        while self._begun and (answer := self._begun[0].answer) is not None:
+            self._begun.popleft()
+            self._call.write(answer)
+            self._call.resume(self._free)
+        self._freed.set_here()
 
-    def _drain(self) -> None:
-        with self._lock:
-            self._draining = True
-            self._advance()
+    def _free(self) -> None:
+        """Makes room, as an answer has been written."""
+        self._held -= 1
+        self._freed.set_here()
 
     def _abandon(self, _: Call, code: int) -> None:
-        """Lets go of what is unanswered when the stream has ended."""
-        with self._lock:
-            self._waiting.clear()
-            left = list(self._begun)
-        for call in left:
+        """Ends what is unanswered when the stream has ended."""
+        for call in self._begun:
             call.abandon(code)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._freed.wait()
+
+    def _drain_if_asked(self) -> None:
+        # A stream whose caller has sent its last ends as it would without.
+        if self._readiness.draining and not self._call.is_half_closed:
+            self._is_draining = True
+            self._call.stop_reading()

@@ -1,21 +1,37 @@
-"""A call as its handler sees it: plain callbacks and bytes, no asyncio and no grpc types."""
+"""A call as its handler sees it: bytes and awaitables, no asyncio and no grpc types.
+
+The states of a call, and what moves it from one to the next:
+
+    state      | reply, finish, fail | caller leaves, deadline passes | resume        | write, read
+    -----------+---------------------+--------------------------------+---------------+------------
+    open       | ─► ended            | ─► ended                       | runs the step | done
+    ended      | nothing             | nothing                        | nothing       | nothing
+
+On the way from open to ended, once: the code is set, the callbacks of `on_end` are called, and
+handlers that are suspended are thrown `CallEnded`. All of it happens on the call's own thread: one
+thread for all calls on the completion queue, a thread for each call on the stock transport. Other
+threads reach a call by `resume` alone, which is what the futures of `task` stand on.
+"""
 
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVarTuple
+from typing import Any, Self, TypeVar, TypeVarTuple
 
 import structlog
 
 from forwardpass.server.errors import CallError
+from forwardpass.server.transport.task import Future, Task
 from forwardpass.wire import Failure, Reason
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID_LENGTH = 64
+_OK = 0
 _log = structlog.get_logger()
+T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
@@ -28,27 +44,40 @@ class CallType(Enum):
 
 
 class Call(ABC):
-    """One call, from its arrival to its end.
+    """One call with one answer, from its arrival to its end.
 
-    A handler ends a call exactly once: with `reply`, `finish` or `fail`. After the caller has gone
-    these do nothing. All methods may be called from any thread; what is called on the call's own
-    (where the handler and what is resumed run) may overtake what comes from another.
+    A handler is a coroutine that the call drives: what it returns is the answer, what it raises
+    fails the call.
 
     Attributes:
         method: The path, such as "/forwardpass.v1.InferenceService/Predict".
         deadline: When the caller stops waiting, by `time.monotonic`; None for never.
         started: When it arrived, by `time.perf_counter`.
-        size: Bytes of its one message, once it has been taken in; 0 for a stream.
+        size: Bytes of its one message, once it has been received; 0 for a stream.
+        code: The gRPC status code that it ended with; None while it is open.
     """
 
-    __slots__ = ("_request_id", "deadline", "method", "size", "started")
+    __slots__ = (
+        "_callbacks",
+        "_request_id",
+        "_tasks",
+        "code",
+        "deadline",
+        "method",
+        "size",
+        "started",
+    )
 
     def __init__(self, method: str, deadline: float | None) -> None:
         self.method = method
         self.deadline = deadline
         self.started = time.perf_counter()
         self.size = 0
+        self.code: int | None = None
         self._request_id = ""
+        self._callbacks: list[OnEnd] = []
+        # Made with the first task: calls of a known form have none.
+        self._tasks: set[Task[Any]] | None = None
 
     @property
     @abstractmethod
@@ -59,6 +88,30 @@ class Call(ABC):
     @abstractmethod
     def peer(self) -> str:
         """The caller's address, as gRPC writes it."""
+
+    @abstractmethod
+    def reply(self, message: bytes) -> None:
+        """Sends the one answer and ends the call well."""
+
+    @abstractmethod
+    def fail(self, failure: Failure) -> None:
+        """Ends the call with a failure."""
+
+    @abstractmethod
+    def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
+        """Runs a step on the call's own thread, once what was written before has been sent.
+
+        It may be called from any thread. What the step raises fails the call.
+        """
+
+    @abstractmethod
+    def submit(self, step: Callable[[], None], *, waits: bool) -> None:
+        """Runs a step, which does not raise, where it keeps no other call waiting.
+
+        Args:
+            step: What to run.
+            waits: Whether it waits for something rather than computes.
+        """
 
     @property
     def request_id(self) -> str:
@@ -76,61 +129,55 @@ class Call(ABC):
         """Seconds since it arrived."""
         return time.perf_counter() - self.started
 
-    @abstractmethod
-    def reply(self, message: bytes) -> None:
-        """Sends the one answer and ends the call well."""
+    def drive(self, handler: Coroutine[Any, Any, bytes]) -> None:
+        """Runs the call's handler; what it returns is the answer."""
+        self._begin(handler, self._answer)
 
-    @abstractmethod
-    def send(self, message: bytes) -> None:
-        """Sends one of several answers."""
+    def offload(self, step: Callable[[], T], *, waits: bool = False) -> Future[T]:
+        """Runs a step that takes long on another thread; awaiting the future gives its result.
 
-    @abstractmethod
-    def finish(self) -> None:
-        """Ends the call well after what was sent."""
-
-    @abstractmethod
-    def fail(self, failure: Failure) -> None:
-        """Ends the call with a failure."""
-
-    @abstractmethod
-    def read(self) -> None:
-        """Asks for the next message of a stream; it goes to the receiver that the handler gave.
-
-        It is asked for once what was sent before has been written, so a caller that does not read
-        is not read from either.
+        Args:
+            step: What to run.
+            waits: Whether it waits for something rather than computes: such steps have threads of
+                their own, and keep no image from being decoded.
         """
+        future: Future[T] = Future(self)
+        self.submit(lambda: _settle(future, step), waits=waits)
+        return future
 
-    @abstractmethod
-    def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
-        """Runs a step on the call's own thread, once what was sent before has been written.
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Task[T]:
+        """Runs a coroutine beside the handler; awaiting the task gives what it returns.
 
-        Not after the call has ended. A worker hands an answer back with it, and is free for the
-        next job.
+        What it raises fails the call, whether or not it is awaited.
         """
+        return self._begin(coroutine, self._settle_task)
 
-    @abstractmethod
-    def offload(self, step: Callable[[], None]) -> None:
-        """Runs a step that takes long where it keeps no other call waiting."""
-
-    @abstractmethod
     def on_end(self, callback: "OnEnd") -> None:
-        """Has the callback called once, with the call and its status code, when it ends at all."""
+        """Has the callback called once, with the call and its status code, when the call ends.
+
+        It comes before the caller can see that the call has ended.
+        """
+        if self.code is None:
+            self._callbacks.append(callback)
+        else:
+            callback(self, self.code)
 
     def guard(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
-        """Runs a step, and fails the call with what the step raises.
+        """Runs a step, and fails the call with what the step raises."""
+        try:
+            step(*args)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
+            self.fail_with(error)
+
+    def fail_with(self, error: BaseException) -> None:
+        """Fails the call with the exception being handled.
 
         What is not a `CallError` is a fault of ours: the caller learns the request id, the log the
         rest.
         """
-        try:
-            step(*args)
-        except CallError as error:
+        if isinstance(error, CallError):
             self.fail(error.failure)
-        except Exception:  # noqa: BLE001  # whatever it is, the caller gets an answer
-            self.fault()
-
-    def fault(self) -> None:
-        """Fails the call for the exception being handled, which is a fault of ours."""
+            return
         _log.exception("call_failed", method=self.method, request_id=self.request_id)
         self.fail(
             Failure(
@@ -140,11 +187,143 @@ class Call(ABC):
             )
         )
 
+    def _begin(
+        self, coroutine: Coroutine[Any, Any, T], on_done: Callable[[Task[T], T], None]
+    ) -> Task[T]:
+        task = Task(self, coroutine, on_done)
+        if self._tasks is None:
+            self._tasks = set()
+        self._tasks.add(task)
+        task.step()
+        return task
+
+    def _answer(self, task: Task[bytes], message: bytes) -> None:
+        self._drop(task)
+        self.reply(message)
+
+    def _settle_task(self, task: Task[T], value: T) -> None:
+        self._drop(task)
+        task.settle(value)
+
+    def _drop(self, task: Task[Any]) -> None:
+        if self._tasks is not None:
+            self._tasks.discard(task)
+
+    def _end(self, code: int) -> bool:
+        """Moves the call from open to ended; whether it was open."""
+        if self.code is not None:
+            return False
+        self.code = code
+        for callback in self._callbacks:
+            callback(self, code)
+        # They hold on to what holds on to the call, and so do the tasks.
+        self._callbacks.clear()
+        tasks, self._tasks = self._tasks, None
+        if tasks:
+            for task in tasks:
+                task.cancel(code)
+        return True
+
+
+class StreamCall(Call):
+    """A call with any number of answers, and, where its caller streams too, of messages.
+
+    Its handler returns nothing, which ends the call well. The caller's messages come by
+    `async for message in call`; the loop ends with the caller's last message.
+
+    Attributes:
+        is_half_closed: Whether the caller has sent its last message.
+    """
+
+    __slots__ = ("_reading", "is_half_closed")
+
+    def __init__(self, method: str, deadline: float | None) -> None:
+        super().__init__(method, deadline)
+        self._reading: _Next | None = None
+        self.is_half_closed = False
+
+    @abstractmethod
+    def write(self, message: bytes) -> None:
+        """Sends one of several answers, without waiting for it."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Ends the call well, after what was written."""
+
+    @abstractmethod
+    def read(self) -> None:
+        """Asks for the caller's next message, which is then given to `deliver`."""
+
+    def drive_stream(self, handler: Coroutine[Any, Any, None]) -> None:
+        """Runs the call's handler; when it returns, the call ends well."""
+        self._begin(handler, self._finish)
+
+    def send(self, message: bytes) -> Future[None]:
+        """Sends one of several answers; awaiting the future waits until it has been written.
+
+        A caller that does not read is then not written for.
+        """
+        self.write(message)
+        written: Future[None] = Future(self)
+        self.resume(written.settle, None)
+        return written
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> "_Next":
+        reading = _Next(self)
+        if self.is_half_closed:
+            reading.settle(None)
+        else:
+            self._reading = reading
+            self.read()
+        return reading
+
+    def deliver(self, message: bytes | None) -> None:
+        """Gives the handler the message that was asked for.
+
+        Args:
+            message: The message; None after the caller's last.
+        """
+        reading, self._reading = self._reading, None
+        if message is None:
+            self.is_half_closed = True
+        if reading is not None:
+            reading.settle(message)
+
+    def stop_reading(self) -> None:
+        """Takes no more messages: for the handler, the last one was the caller's last."""
+        self.deliver(None)
+
+    def _finish(self, task: Task[None], _: None) -> None:
+        self._drop(task)
+        self.finish()
+
+
+class _Next(Future[bytes | None]):
+    """The caller's next message; awaiting it ends a loop where there is none."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Any:
+        message = yield from super().__await__()
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+
+def _settle(future: Future[T], step: Callable[[], T]) -> None:
+    try:
+        value = step()
+    except Exception as error:  # noqa: BLE001  # raised where the handler waits
+        future.fail(error)
+    else:
+        future.set(value)
+
 
 # Takes a call that has ended, and its status code.
 OnEnd = Callable[[Call, int], None]
-# Takes each message of a stream, and None when the caller has sent its last.
-Receiver = Callable[[bytes | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +331,13 @@ class Route:
     """What answers a method.
 
     Attributes:
-        kind: How many messages go each way.
-        handle: Takes the call and its one message. For `BIDI_STREAM` there is no message yet (it
-            is empty), and it returns the receiver; it asks for messages with `Call.read`.
-        blocks: Whether it waits for something, and must not be run where other calls are.
+        call_type: How many messages go each way.
+        begin: Begins to answer a call, on its own thread; what it raises fails the call. It takes
+            the call and its one message, which is empty where the caller streams.
     """
 
-    kind: CallType
-    handle: Callable[[Call, bytes], Receiver | None]
-    blocks: bool = False
+    call_type: CallType
+    begin: "Callable[[StreamCall, bytes], None]"
 
 
 Routes = Mapping[str, Route]

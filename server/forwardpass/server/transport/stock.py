@@ -3,24 +3,21 @@
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
-from typing import NoReturn
+from functools import partial
 
 import grpc
 
 from forwardpass.server.transport.call import (
-    Call,
     CallType,
-    OnEnd,
-    Receiver,
     Route,
     Routes,
+    StreamCall,
     Transport,
     Ts,
 )
-from forwardpass.server.transport.completion import Ending
 from forwardpass.server.transport.listener import MAX_STREAMS, Listener
 from forwardpass.server.transport.trailers import trailing_metadata
 from forwardpass.wire import CODES, Failure, Reason
@@ -28,6 +25,8 @@ from forwardpass.wire import CODES, Failure, Reason
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 # Threads beyond those that one connection can hold: they answer health checks and refusals.
 _SPARE_THREADS = 32
+_OK = 0
+_Step = Callable[[], None]
 
 
 class StockTransport(Transport):
@@ -80,44 +79,38 @@ class _Handlers(grpc.GenericRpcHandler):
 
 def _handler(method: str, route: Route) -> "grpc.RpcMethodHandler[bytes, bytes]":
     def unary(message: bytes, context: grpc.ServicerContext) -> bytes:
-        call = StockCall(method, context)
-        call.guard(lambda: _no_receiver(route.handle(call, message)))
-        return next(call.messages(), b"")
+        return next(StockCall(method, context).messages(route, message), b"")
 
     def server_stream(message: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        call = StockCall(method, context)
-        call.guard(lambda: _no_receiver(route.handle(call, message)))
-        return call.messages()
+        return StockCall(method, context).messages(route, message)
 
     def bidi_stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        call = StockCall(method, context)
-        call.guard(lambda: call.receive(messages, route.handle(call, b"")))
-        return call.messages()
+        return StockCall(method, context, messages).messages(route, b"")
 
-    if route.kind is CallType.UNARY:
+    if route.call_type is CallType.UNARY:
         return grpc.unary_unary_rpc_method_handler(unary)
-    if route.kind is CallType.SERVER_STREAM:
+    if route.call_type is CallType.SERVER_STREAM:
         return grpc.unary_stream_rpc_method_handler(server_stream)
     return grpc.stream_stream_rpc_method_handler(bidi_stream)
 
 
-def _no_receiver(receiver: Receiver | None) -> None:
-    if receiver is not None:
-        raise TypeError("a handler of one message gave a receiver")
+class StockCall(StreamCall):
+    """A call with a thread of its own, which runs in `messages`.
 
+    Args:
+        method: The path.
+        context: gRPC's view of the call.
+        messages: The caller's messages; None where it sends one, which has been received.
+    """
 
-class _Read:
-    """Asks for the next message of a stream, when what stands before it has been written."""
+    __slots__ = ("_context", "_failure", "_outgoing", "_reader", "_steps")
 
-
-class _End:
-    """Follows the last message of a call that ended well, or whose caller has gone."""
-
-
-class StockCall(Call):
-    """A call whose own thread waits in `messages` for what the handler sends."""
-
-    def __init__(self, method: str, context: grpc.ServicerContext) -> None:
+    def __init__(
+        self,
+        method: str,
+        context: grpc.ServicerContext,
+        messages: Iterator[bytes] | None = None,
+    ) -> None:
         remaining = context.time_remaining()
         super().__init__(
             method,
@@ -125,15 +118,15 @@ class StockCall(Call):
             None if remaining is None or remaining > 1e9 else time.monotonic() + remaining,
         )
         self._context = context
-        self._outbox: queue.SimpleQueue[bytes | Failure | _Read | _End | Callable[[], None]] = (
-            queue.SimpleQueue()
-        )
-        self._permits = threading.Semaphore(0)
-        self._ending = Ending()
-        if not context.add_callback(self._on_context_end):
-            self._on_context_end()
+        # None once the call has ended: what is still resumed then holds on to nothing.
+        self._steps: queue.SimpleQueue[_Step] | None = queue.SimpleQueue()
+        self._outgoing: deque[bytes] = deque()
+        self._failure: Failure | None = None
+        self._reader = None if messages is None else _Reader(self, messages)
+        if not context.add_callback(lambda: self.resume(self._leave)):
+            self.resume(self._leave)
 
-    @cached_property
+    @property
     def metadata(self) -> Mapping[str, str]:
         """See `Call.metadata`."""
         pairs = self._context.invocation_metadata()
@@ -147,85 +140,112 @@ class StockCall(Call):
 
     def reply(self, message: bytes) -> None:
         """See `Call.reply`."""
-        self._outbox.put(message)
-        self.finish()
+        if self._end(_OK):
+            self._outgoing.append(message)
 
-    def send(self, message: bytes) -> None:
-        """See `Call.send`."""
-        self._outbox.put(message)
+    def write(self, message: bytes) -> None:
+        """See `StreamCall.write`."""
+        if self.code is None:
+            self._outgoing.append(message)
 
     def finish(self) -> None:
-        """See `Call.finish`."""
-        self._end(grpc.StatusCode.OK.value[0], _End())
+        """See `StreamCall.finish`."""
+        self._end(_OK)
 
     def fail(self, failure: Failure) -> None:
         """See `Call.fail`."""
-        self._end(failure.code, failure)
+        if self._end(failure.code):
+            self._failure = failure
 
     def read(self) -> None:
-        """See `Call.read`."""
-        self._outbox.put(_Read())
+        """See `StreamCall.read`."""
+        if self._reader is not None:
+            self._reader.permit()
 
     def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """See `Call.resume`."""
-        self._outbox.put(partial(step, *args))
+        steps = self._steps
+        if steps is not None:
+            steps.put(partial(step, *args))
 
-    def offload(self, step: Callable[[], None]) -> None:
-        """See `Call.offload`: the thread is the call's own."""
-        self.guard(step)
+    def submit(self, step: Callable[[], None], *, waits: bool) -> None:  # noqa: ARG002  # either way the thread is the call's own
+        """See `Call.submit`."""
+        step()
 
-    def on_end(self, callback: OnEnd) -> None:
-        """See `Call.on_end`."""
-        self._ending.on_end(self, callback)
+    def messages(self, route: Route, message: bytes) -> Iterator[bytes]:
+        """Answers the call on the thread that iterates; yields what is sent, ends as the call does.
 
-    def messages(self) -> Iterator[bytes]:
-        """Yields what is sent, runs what is resumed, and ends as the call does."""
-        while True:
-            item = self._outbox.get()
-            if isinstance(item, bytes):
-                yield item
-            elif isinstance(item, _Read):
-                self._permits.release()
-            elif isinstance(item, _End):
-                return
-            elif isinstance(item, Failure):
-                self._abort(item)
-            else:
-                self.guard(item)
-
-    def receive(self, messages: Iterator[bytes], receiver: Receiver | None) -> None:
-        """Has a thread hand the caller's messages to the receiver, each when it is asked for."""
-        if receiver is None:
-            raise TypeError("a handler of a stream gave no receiver")
-
-        def deliver() -> None:
+        Args:
+            route: What answers.
+            message: The caller's one message; empty where it streams.
+        """
+        steps = self._steps
+        assert steps is not None
+        try:
+            self.guard(route.begin, self, message)
             while True:
-                self._permits.acquire()
-                try:
-                    message = next(messages, None)
-                except grpc.RpcError:
-                    return  # The caller has gone; `on_end` tells.
-                self.guard(lambda message=message: receiver(message))  # type: ignore[misc]  # bound now
-                if message is None:
-                    return
+                # What was written before a step is sent before it runs.
+                while self._outgoing:
+                    yield self._outgoing.popleft()
+                if self.code is not None:
+                    break
+                self.guard(steps.get())
+        finally:
+            # gRPC stops to iterate where the caller has gone.
+            self._leave()
+            self._steps = None
+            if self._reader is not None:
+                self._reader.close()
+        if self._failure is not None:
+            self._context.set_trailing_metadata(trailing_metadata(self._failure))
+            self._context.abort(_STATUS_CODES[self._failure.code], self._failure.message)
 
-        threading.Thread(target=deliver, name="stream-reader", daemon=True).start()
-
-    def _abort(self, failure: Failure) -> NoReturn:
-        self._context.set_trailing_metadata(trailing_metadata(failure))
-        self._context.abort(_STATUS_CODES[failure.code], failure.message)
-
-    def _end(self, code: int, last: _End | Failure) -> None:
-        callbacks = self._ending.begin(code)
-        if callbacks is None:
-            return
-        self._outbox.put(last)
-        for callback in callbacks:
-            callback(self, code)
-
-    def _on_context_end(self) -> None:
-        """Runs when gRPC is done with the call: our own end, or the caller's."""
+    def _leave(self) -> None:
+        """Ends the call because gRPC is done with it: its caller has gone, or has its answer."""
         expired = self.deadline is not None and time.monotonic() >= self.deadline
-        reason = Reason.DEADLINE_EXCEEDED if expired else Reason.CANCELLED
-        self._end(CODES[reason], _End())
+        self._end(CODES[Reason.DEADLINE_EXCEEDED if expired else Reason.CANCELLED])
+
+
+class _Reader:
+    """Takes a caller's messages on a thread of its own, each when it is asked for.
+
+    Args:
+        call: Is given the messages.
+        messages: Them; it waits for the next.
+    """
+
+    def __init__(self, call: StockCall, messages: Iterator[bytes]) -> None:
+        self._call: StockCall | None = call
+        self._messages = messages
+        self._permits = threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._read, name="stream-reader", daemon=True)
+        self._thread.start()
+
+    def permit(self) -> None:
+        """Asks for one more message."""
         self._permits.release()
+
+    def close(self) -> None:
+        """Takes no more messages, and lets go of the call."""
+        self._call = None
+        self._permits.release()
+
+    def _read(self) -> None:
+        while self._deliver_next():
+            pass
+
+    def _deliver_next(self) -> bool:
+        """Waits until the next message is asked for, and then for it; whether it was not the last.
+
+        What it returns from holds no message while it waits for the next.
+        """
+        self._permits.acquire()
+        try:
+            message = next(self._messages, None)
+        except grpc.RpcError:
+            return False  # The caller has gone, of which gRPC tells the call.
+        call = self._call
+        if call is None:
+            return False
+        call.resume(call.deliver, message)
+        return message is not None

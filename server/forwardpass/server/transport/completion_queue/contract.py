@@ -2,11 +2,12 @@
 
 import os
 import threading
+from functools import partial
 from typing import Any
 
 import grpc
 
-from forwardpass.server.transport.call import Call, CallType, Receiver, Route
+from forwardpass.server.transport.call import Call, CallType, Route, StreamCall
 from forwardpass.server.transport.completion_queue.transport import CompletionQueueTransport
 from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.tick import Tick
@@ -40,28 +41,22 @@ def check_contract() -> None:
         raise ContractError(f"{type(error).__name__}: {error}") from error
 
 
-def _answer(call: Call, message: bytes) -> None:
+async def _answer(call: Call, message: bytes) -> bytes:
     if call.deadline is None or call.metadata.get("trial") != "yes":
         raise ValueError("a call came without its deadline or its metadata")
-    call.offload(lambda: call.reply(message))
+    return await call.offload(lambda: message)
 
 
-def _echo(call: Call, message: bytes) -> Receiver:  # noqa: ARG001  # a stream begins empty
-    def receive(message: bytes | None) -> None:
-        # There is one helper, so these come one after another.
-        if message is None:
-            call.offload(call.finish)
-        else:
-            call.offload(lambda: call.send(message))
-            call.read()
-
-    call.read()
-    return receive
+async def _echo(call: StreamCall) -> None:
+    async for message in call:
+        await call.send(await call.offload(partial(bytes, message)))
 
 
 _ROUTES = {
-    "/trial/Answer": Route(CallType.UNARY, _answer),
-    "/trial/Echo": Route(CallType.BIDI_STREAM, _echo),
+    "/trial/Answer": Route(
+        CallType.UNARY, lambda call, message: call.drive(_answer(call, message))
+    ),
+    "/trial/Echo": Route(CallType.BIDI_STREAM, lambda call, _: call.drive_stream(_echo(call))),
 }
 
 

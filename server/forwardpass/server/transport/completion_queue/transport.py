@@ -7,8 +7,8 @@ from typing import Any
 import structlog
 
 from forwardpass.server.errors import quote
-from forwardpass.server.transport.call import Call, CallType, Receiver, Route, Routes, Transport
-from forwardpass.server.transport.completion_queue.calls import Home, QueueCall
+from forwardpass.server.transport.call import CallType, Route, Routes, StreamCall, Transport
+from forwardpass.server.transport.completion_queue.call import CallContext, QueueCall
 from forwardpass.server.transport.completion_queue.core import TIMEOUT, Event, create_server
 from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.tick import Tick
@@ -18,7 +18,8 @@ from forwardpass.wire import Failure, Reason
 _OUTSTANDING = 64
 # A tick ends after so many events even if more are ready, so that none waits for long.
 _MOST_EVENTS = 256
-_BLOCKING_CALLS = 16
+# Steps that wait, such as for a model to be loaded.
+_WAITING_STEPS = 16
 # How long cancelled calls may take to let go.
 _LETTING_GO_SECONDS = 5.0
 _PAST = 0.0
@@ -39,9 +40,9 @@ class CompletionQueueTransport(Transport):
         self._listener = listener
         self._routes = {method.encode(): (method, route) for method, route in routes.items()}
         self._tick = tick
-        self._home = Home(
-            ThreadPoolExecutor(helpers, "offloaded"),
-            ThreadPoolExecutor(_BLOCKING_CALLS, "blocking"),
+        self._context = CallContext(
+            ThreadPoolExecutor(helpers, "computing"),
+            ThreadPoolExecutor(_WAITING_STEPS, "waiting"),
         )
         self._thread = threading.Thread(target=self._serve, name="transport", daemon=True)
         self._server: Any = None
@@ -66,11 +67,11 @@ class CompletionQueueTransport(Transport):
         if self._over.is_set():
             self._thread.join()
             self._server.destroy()
-        self._home.offloaded.shutdown(wait=False)
-        self._home.blocking.shutdown(wait=False)
+        self._context.computing.shutdown(wait=False)
+        self._context.waiting.shutdown(wait=False)
 
     def _serve(self) -> None:
-        self._home.thread = threading.get_ident()
+        self._context.thread = threading.get_ident()
         for _ in range(_OUTSTANDING):
             self._ask()
         poll, tick, over = self._queue.poll, self._tick, self._over
@@ -92,13 +93,13 @@ class CompletionQueueTransport(Transport):
                 _log.exception("transport_failed")
 
     def _end_turn(self) -> None:
-        tick, home = self._tick, self._home
+        tick, context = self._tick, self._context
         if tick.steps:
             tick.end()
-        if home.unwatched:
-            for call in home.unwatched:
+        if context.unwatched:
+            for call in context.unwatched:
                 call.watch()
-            home.unwatched.clear()
+            context.unwatched.clear()
 
     def _ask(self) -> None:
         try:
@@ -113,15 +114,14 @@ class CompletionQueueTransport(Transport):
         self._ask()
         name = event.call_details.method
         method, route = self._routes.get(name) or (name.decode(errors="replace"), _UNKNOWN)
-        QueueCall(self._home, method, route, event).begin()
+        QueueCall(self._context, method, route, event).begin()
 
     def _on_shutdown(self, _: Event) -> None:
         self._over.set()
 
 
-def _refuse(call: Call, message: bytes) -> Receiver | None:  # noqa: ARG001  # whatever it says
+def _refuse(call: StreamCall, _: bytes) -> None:
     call.fail(Failure(Reason.UNIMPLEMENTED, f"this server has no method {quote(call.method)}"))
-    return None
 
 
 _UNKNOWN = Route(CallType.UNARY, _refuse)

@@ -5,11 +5,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeAlias
 
-from forwardpass.server.errors import CallError
-from forwardpass.server.transport.call import Call, CallType, OnEnd, Receiver, Route, Ts
+from forwardpass.server.transport.call import CallType, Route, StreamCall, Ts
 from forwardpass.server.transport.completion_queue.core import (
     CLOSE,
     INITIAL_METADATA,
@@ -25,66 +25,56 @@ from forwardpass.wire import CODES, Failure, Reason
 
 # Deadlines beyond this, in seconds since 1970, mean that there is none.
 _NEVER = 1e10
-_READ = object()
+_OK = 0
+# A message to send, or a step to run once those before it have been sent.
+_Item: TypeAlias = bytes | Callable[[], None]
 
 
 @dataclass(slots=True)
-class Home:
+class CallContext:
     """What the calls of a transport share.
 
     Attributes:
-        offloaded: Runs steps that compute for long.
-        blocking: Runs handlers that wait.
+        computing: Runs steps that compute for long.
+        waiting: Runs steps that wait.
         thread: The transport's thread.
-        unwatched: Calls whose handler has returned without an answer, and whose caller's leaving
-            nobody would notice.
+        unwatched: Calls whose handler waits, and whose caller's leaving nobody would notice.
     """
 
-    offloaded: Executor
-    blocking: Executor
+    computing: Executor
+    waiting: Executor
     thread: int = 0
     unwatched: list["QueueCall"] = field(default_factory=list)
 
 
-class QueueCall(Call):
-    """A call, its messages in both directions, and its end.
-
-    Methods called on another thread come back on the transport's.
-    """
+class QueueCall(StreamCall):
+    """A call whose operations go to gRPC core one after the other, as core demands."""
 
     __slots__ = (
-        "_callbacks",
-        "_code",
+        "_context",
         "_core",
         "_has_begun",
-        "_home",
         "_invocation_metadata",
         "_is_watched",
         "_is_writing",
         "_outbox",
-        "_receiver",
         "_route",
         "_status",
-        "_wanted",
     )
 
-    def __init__(self, home: Home, method: str, route: Route, event: Event) -> None:
+    def __init__(self, context: CallContext, method: str, route: Route, event: Event) -> None:
         until = event.call_details.deadline
         super().__init__(method, time.monotonic() + until - time.time() if until < _NEVER else None)
-        self._home = home
+        self._context = context
         self._route = route
         self._core = event.call
         self._invocation_metadata = event.invocation_metadata
-        self._code: int | None = None
-        self._callbacks: list[OnEnd] = []
         self._is_watched = False
         self._has_begun = False
         self._is_writing = False
         # Made for the first message of several: calls with one answer never need it.
-        self._outbox: deque[Any] | None = None
+        self._outbox: deque[_Item] | None = None
         self._status: Any = None
-        self._wanted = 0
-        self._receiver: Receiver | None = None
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -98,44 +88,39 @@ class QueueCall(Call):
         return peer
 
     def begin(self) -> None:
-        """Has the handler called when the one message is there, or at once for a stream."""
-        if self._route.kind is not CallType.BIDI_STREAM:
+        """Begins to answer when the one message is there, or at once where the caller streams."""
+        if self._route.call_type is not CallType.BIDI_STREAM:
             self._core.start_server_batch((receive_message(),), self._on_message)
             return
         self.watch()
-        self._outbox = deque()
-        self.guard(self._open)
+        self._enter(b"")
 
     def watch(self) -> None:
-        """Has the call end when its caller goes."""
-        if self._code is None and not self._is_watched:
+        """Has the call end when its caller leaves."""
+        if self.code is None and not self._is_watched:
             self._is_watched = True
             self._core.start_server_batch((receive_close(),), self._on_close)
 
     def reply(self, message: bytes) -> None:
         """See `Call.reply`."""
-        if get_ident() != self._home.thread:
-            self._post(lambda: self.reply(message))
-            return
-        if self._code is not None:
-            return
         # First, so that who has the answer finds it counted.
-        self._end(0)
-        answer = send_message(message)
-        self._core.start_server_batch(
-            (INITIAL_METADATA, answer, STATUS_OK)
-            if self._is_watched
-            else (INITIAL_METADATA, answer, STATUS_OK, CLOSE),
-            _done,
-        )
+        if self._end(_OK):
+            answer = send_message(message)
+            self._core.start_server_batch(
+                (INITIAL_METADATA, answer, STATUS_OK)
+                if self._is_watched
+                else (INITIAL_METADATA, answer, STATUS_OK, CLOSE),
+                _done,
+            )
 
-    def send(self, message: bytes) -> None:
-        """See `Call.send`."""
-        self._put(message)
+    def write(self, message: bytes) -> None:
+        """See `StreamCall.write`."""
+        if self.code is None:
+            self._put(message)
 
     def finish(self) -> None:
-        """See `Call.finish`."""
-        self._close(0, STATUS_OK)
+        """See `StreamCall.finish`."""
+        self._close(_OK, STATUS_OK)
 
     def fail(self, failure: Failure) -> None:
         """See `Call.fail`."""
@@ -143,56 +128,48 @@ class QueueCall(Call):
         self._close(failure.code, status)
 
     def read(self) -> None:
-        """See `Call.read`."""
-        self._put(_READ)
+        """See `StreamCall.read`."""
+        self._core.start_server_batch((receive_message(),), self._on_part)
 
     def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """See `Call.resume`."""
-        if get_ident() != self._home.thread:
-            self._post(lambda: self.resume(step, *args))
+        if get_ident() != self._context.thread:
+            self._post(partial(self.resume, step, *args))
         elif self._outbox or self._is_writing:
-            self._put(lambda: step(*args))
-        elif self._code is None:
+            self._put(partial(self._run, step, *args))
+        else:
+            self._run(step, *args)
+
+    def submit(self, step: Callable[[], None], *, waits: bool) -> None:
+        """See `Call.submit`."""
+        (self._context.waiting if waits else self._context.computing).submit(step)
+
+    def _run(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
+        if self.code is None:
             try:
                 step(*args)
-            except CallError as error:
-                self.fail(error.failure)
-            except Exception:  # noqa: BLE001  # whatever it is, the caller gets an answer
-                self.fault()
+            except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
+                self.fail_with(error)
 
-    def offload(self, step: Callable[[], None]) -> None:
-        """See `Call.offload`."""
-        self._home.offloaded.submit(self.guard, step)
-
-    def on_end(self, callback: OnEnd) -> None:
-        """See `Call.on_end`."""
-        if get_ident() != self._home.thread:
-            self._post(lambda: self.on_end(callback))
-        elif self._code is None:
-            self._callbacks.append(callback)
-        else:
-            callback(self, self._code)
+    def _enter(self, message: bytes) -> None:
+        """Begins to answer."""
+        try:
+            self._route.begin(self, message)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
+            self.fail_with(error)
 
     def _on_message(self, event: Event) -> None:
-        """Hands the one message to the handler."""
+        """Takes the one message."""
         message = event.batch_operations[0].message()
         if message is None:
             # It has sent none, or it has gone before; of the latter an event tells, which comes
             # before that of a step that is posted now.
             self.watch()
-            self._post(self._refuse_nothing)
-        elif self._route.blocks:
-            self._home.blocking.submit(self.guard, lambda: self._handle(message))
-            self._home.unwatched.append(self)
-        else:
-            try:
-                self._route.handle(self, message)
-            except CallError as error:
-                self.fail(error.failure)
-            except Exception:  # noqa: BLE001  # whatever it is, the caller gets an answer
-                self.fault()
-            if self._code is None:
-                self._home.unwatched.append(self)
+            self._post(partial(self._run, self._refuse_nothing))
+            return
+        self._enter(message)
+        if self.code is None:
+            self._context.unwatched.append(self)
 
     def _refuse_nothing(self) -> None:
         self.fail(
@@ -201,29 +178,15 @@ class QueueCall(Call):
             )
         )
 
-    def _handle(self, message: bytes) -> None:
-        self._route.handle(self, message)
-
-    def _open(self) -> None:
-        self._receiver = self._route.handle(self, b"")
-
     def _on_part(self, event: Event) -> None:
-        """Hands a message of a stream to the receiver."""
+        """Takes a message of a stream."""
         message = event.batch_operations[0].message()
         if message is None:
             # The caller has sent its last, or has gone; of the latter an event tells that may still
             # stand in the queue.
-            self._post(lambda: self._deliver(None))
-            return
-        self._wanted -= 1
-        self._deliver(message)
-        if self._wanted and self._code is None:
-            self._core.start_server_batch((receive_message(),), self._on_part)
-
-    def _deliver(self, message: bytes | None) -> None:
-        if self._code is None and self._receiver is not None:
-            receiver = self._receiver
-            self.guard(lambda: receiver(message))
+            self._post(partial(self._run, self.deliver, None))
+        else:
+            self._run(self.deliver, message)
 
     def _on_close(self, event: Event) -> None:
         """Ends the call if its caller has gone; else it has ended as it should."""
@@ -239,23 +202,17 @@ class QueueCall(Call):
             self._outbox.clear()
         self._advance()
 
-    def _put(self, item: Any) -> None:
+    def _put(self, item: _Item) -> None:
         """Does an item of the outbox when those before it are done."""
-        if get_ident() != self._home.thread:
-            self._post(lambda: self._put(item))
-        elif self._code is None:
-            if self._outbox is None:
-                self._outbox = deque()
-            self._outbox.append(item)
-            self._advance()
+        if self._outbox is None:
+            self._outbox = deque()
+        self._outbox.append(item)
+        self._advance()
 
     def _close(self, code: int, status: Any) -> None:
         """Ends the call, and sends the status after what waits to be sent."""
-        if get_ident() != self._home.thread:
-            self._post(lambda: self._close(code, status))
-        elif self._code is None:
+        if self._end(code):
             self._status = status
-            self._end(code)
             self._advance()
 
     def _advance(self) -> None:
@@ -263,15 +220,11 @@ class QueueCall(Call):
         outbox = self._outbox
         while outbox and not self._is_writing:
             item = outbox.popleft()
-            if item is _READ:
-                self._wanted += 1
-                if self._wanted == 1:
-                    self._core.start_server_batch((receive_message(),), self._on_part)
-            elif isinstance(item, bytes):
+            if isinstance(item, bytes):
                 self._is_writing = True
                 self._start((send_message(item),), self._on_written)
             else:
-                self.guard(item)
+                item()
         if self._status is not None and not outbox and not self._is_writing:
             status, self._status = self._status, None
             self._start((status,) if self._is_watched else (status, CLOSE), _done)
@@ -282,17 +235,9 @@ class QueueCall(Call):
             operations = (INITIAL_METADATA, *operations)
         self._core.start_server_batch(operations, tag)
 
-    def _end(self, code: int) -> None:
-        if self._code is None:
-            self._code = code
-            for callback in self._callbacks:
-                callback(self, code)
-            # They may hold on to what holds on to the call.
-            self._callbacks.clear()
-
     def _post(self, step: Callable[[], None]) -> None:
-        """Has the step done on the transport's thread, from any other."""
-        self._core.start_server_batch((), lambda _: self.guard(step))
+        """Has the step done on the transport's thread, from any thread."""
+        self._core.start_server_batch((), lambda _: step())
 
 
 def _done(event: Event) -> None:

@@ -1,0 +1,176 @@
+"""From settings to the parts of a server, not yet started: the repository and the transports."""
+
+from dataclasses import asdict, dataclass
+
+from forwardpass.server.loading.cache import open_cache
+from forwardpass.server.loading.load import LoadOptions
+from forwardpass.server.loading.sandbox import Limits, Sandbox
+from forwardpass.server.metrics.counters import MethodCounters
+from forwardpass.server.onnx.providers import CudaOptions, choose
+from forwardpass.server.onnx.session import check_providers
+from forwardpass.server.process.cores import available_cores
+from forwardpass.server.repository.readiness import Readiness
+from forwardpass.server.repository.repository import Repository
+from forwardpass.server.routes import Services, methods
+from forwardpass.server.rpc.authorization import Authorization
+from forwardpass.server.rpc.dispatch import Method, routes
+from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.scheduling.admission import Admission
+from forwardpass.server.settings import Settings, SettingsError
+from forwardpass.server.transport.call import Route, Transport
+from forwardpass.server.transport.listener import SOCKET, Listener
+from forwardpass.server.transport.select import create_transport
+from forwardpass.server.transport.stock import StockTransport
+from forwardpass.server.transport.tick import Tick
+from forwardpass.server.transport.tls import read_certificates
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+_MANAGEMENT_BYTES = 1 << 20
+_MANAGEMENT_CALLS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Transports:
+    """What listens.
+
+    Attributes:
+        main: Where calls are answered.
+        management: Where management calls are answered; None where `main` answers them, or nobody.
+        counters: What is counted of each method, by path.
+    """
+
+    main: Transport
+    management: Transport | None
+    counters: dict[str, MethodCounters]
+
+
+def build_transports(
+    settings: Settings,
+    repository: Repository,
+    readiness: Readiness,
+    admission: Admission,
+    tick: Tick | None,
+) -> Transports:
+    """Returns what listens as the settings say, with nothing bound yet.
+
+    Args:
+        settings: Where to listen, and the limits.
+        repository: The models.
+        readiness: What is ready.
+        admission: Admits calls.
+        tick: Where runs of cheap models are deferred to; None for the stock transport.
+
+    Raises:
+        TlsError: The certificates cannot be used.
+        SettingsError: The settings contradict each other.
+    """
+    is_shared = settings.management_port == settings.port != 0
+    token = settings.management_token
+    if is_shared and not _is_local(settings) and token is None:
+        raise SettingsError(
+            "management calls on a port that others can reach take a management_token"
+        )
+    manages = settings.management_port is not None
+    reader = InputReader(settings.reject_nonfinite, settings.max_image_pixels)
+    services = Services(repository, readiness, reader, admission, settings.reflection, manages)
+    table = methods(services)
+    managing = {path: method for path, method in table.items() if method.is_management}
+    served = table if is_shared else {path: table[path] for path in table.keys() - managing.keys()}
+    counted = served | managing if manages else served
+    counters = {path: MethodCounters(method.call_type) for path, method in counted.items()}
+    authorization = None if token is None else Authorization(token.get_secret_value())
+
+    def gated(some: dict[str, Method]) -> dict[str, Route]:
+        return routes(some, counters, admission, authorization)
+
+    main = create_transport(_listener(settings), gated(served), tick, cores(settings))
+    management = None
+    if manages and not is_shared:
+        listener = Listener(
+            address=f"{_LOOPBACK[0]}:{settings.management_port}",
+            max_message_bytes=_MANAGEMENT_BYTES,
+            max_in_flight=_MANAGEMENT_CALLS,
+            certificates=None,
+        )
+        management = StockTransport(listener, gated(managing))
+    return Transports(main, management, counters)
+
+
+def open_repository(
+    settings: Settings, tick: Tick | None = None, *, anew: bool = False
+) -> Repository:
+    """Returns the repository that the settings name, with nothing loaded yet.
+
+    Args:
+        settings: Where it is, and how it is loaded.
+        tick: Where runs of cheap models are put off to.
+        anew: Whether to find everything out that the cache may know.
+
+    Raises:
+        RepositoryError: There is none.
+        ProviderError: What should run the models is not there.
+    """
+    providers = choose(
+        settings.providers,
+        CudaOptions(
+            settings.cuda_device,
+            settings.cuda_memory_bytes,
+            settings.cuda_arena,
+            settings.cuda_convolutions,
+            settings.cuda_ordered_copies,
+            settings.cuda_tf32,
+            settings.cuda_graph,
+        ),
+    )
+    check_providers(providers)
+    limits = Limits(settings.sandbox_seconds, settings.sandbox_bytes)
+    threads = settings.threads or cores(settings)
+    setup = {
+        "providers": [asdict(provider) for provider in providers],
+        "threads": threads,
+        "sandbox": asdict(limits) if settings.sandbox else None,
+    }
+    return Repository(
+        settings.models,
+        LoadOptions(
+            threads=threads,
+            cores=cores(settings),
+            max_queued=settings.max_queued,
+            manifest_required=settings.verify == "require",
+            sandbox=Sandbox(limits) if settings.sandbox else None,
+            providers=providers,
+            tick=tick,
+            cache=open_cache(settings.cache_dir, setup, anew=anew),
+        ),
+    )
+
+
+def cores(settings: Settings) -> int:
+    """Returns how many cores a worker may keep busy."""
+    return max(1, available_cores() // settings.workers)
+
+
+def address_of(host: str, port: int) -> str:
+    """Returns where to listen, as gRPC writes it."""
+    return host if host.startswith(SOCKET) else f"{host}:{port}"
+
+
+def _is_local(settings: Settings) -> bool:
+    return settings.host in _LOOPBACK or settings.host.startswith(SOCKET)
+
+
+def _listener(settings: Settings) -> Listener:
+    certificates = read_certificates(
+        settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+    )
+    return Listener(
+        address=address_of(settings.host, settings.port),
+        max_message_bytes=settings.max_message_bytes,
+        max_in_flight=settings.max_in_flight,
+        certificates=certificates,
+        shared=settings.workers > 1,
+        max_connections=settings.max_connections,
+        connection_seconds=settings.connection_seconds,
+        grace_seconds=settings.connection_grace_seconds,
+        compress=settings.compress_answers,
+    )

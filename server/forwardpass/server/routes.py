@@ -1,0 +1,104 @@
+"""Every method that the server answers, and what answers it: one table."""
+
+from dataclasses import dataclass
+
+from google.protobuf import descriptor_pool
+
+from forwardpass.server.native.embed import Embed
+from forwardpass.server.native.generate import Generate
+from forwardpass.server.native.models import Models
+from forwardpass.server.native.predict import Predict
+from forwardpass.server.native.streams import Streams
+from forwardpass.server.open_inference.configuration import Configuration
+from forwardpass.server.open_inference.infer import Infer
+from forwardpass.server.open_inference.metadata import Metadata
+from forwardpass.server.open_inference.repository import Index
+from forwardpass.server.open_inference.statistics import Statistics
+from forwardpass.server.open_inference.stream import InferStreams
+from forwardpass.server.repository.readiness import Readiness
+from forwardpass.server.repository.repository import Repository
+from forwardpass.server.rpc.dispatch import Method, answers, fact, management, stream, work
+from forwardpass.server.rpc.health import Health
+from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.reflection import METHODS as REFLECTION_METHODS
+from forwardpass.server.rpc.reflection import Reflection
+from forwardpass.server.scheduling.admission import Admission
+from forwardpass.wire.open_inference import SERVICE as OPEN_INFERENCE
+from forwardpass.wire.open_inference import pool as open_inference_pool
+
+INFERENCE = "forwardpass.v1.InferenceService"
+MODELS = "forwardpass.v1.ModelService"
+HEALTH = "grpc.health.v1.Health"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the handlers share.
+
+    Attributes:
+        repository: The models.
+        readiness: What is ready.
+        reader: Makes arrays of requests.
+        admission: Admits each request of a ModelStreamInfer.
+        reflects: Whether server reflection is answered.
+        manages: Whether callers may have models loaded and unloaded.
+    """
+
+    repository: Repository
+    readiness: Readiness
+    reader: InputReader
+    admission: Admission
+    reflects: bool
+    manages: bool
+
+
+def methods(services: Services) -> dict[str, Method]:
+    """Returns the table of methods, by path.
+
+    `work` runs a model and is admitted first, with one answer; `answers` has many, `stream` many
+    messages each way. `fact` tells what is known. `management` changes what is served.
+    """
+    repository, reader = services.repository, services.reader
+    readiness = services.readiness
+    predict, embed = Predict(repository, reader), Embed(repository, reader)
+    generate = Generate(repository, reader)
+    streams = Streams(predict, embed, repository, reader, readiness)
+    models, health = Models(repository), Health(readiness)
+    infer = Infer(repository, reader)
+    infer_streams = InferStreams(infer, services.admission, readiness)
+    metadata = Metadata(repository, readiness, manages=services.manages)
+    configuration, statistics = Configuration(repository), Statistics(repository)
+    index = Index(repository)
+    table = {
+        f"/{INFERENCE}/Predict": work(predict.predict, predict.templates),
+        f"/{INFERENCE}/Embed": work(embed.embed, embed.templates),
+        f"/{INFERENCE}/Generate": work(generate.generate),
+        f"/{INFERENCE}/PredictStream": stream(streams.predict, is_work=True),
+        f"/{INFERENCE}/EmbedStream": stream(streams.embed, is_work=True),
+        f"/{INFERENCE}/GenerateStream": answers(generate.generate_stream, is_work=True),
+        f"/{MODELS}/ListModels": fact(models.list_models),
+        f"/{MODELS}/GetModel": fact(models.get_model),
+        f"/{MODELS}/LoadModel": management(models.load_model),
+        f"/{MODELS}/UnloadModel": management(models.unload_model),
+        f"/{HEALTH}/Check": fact(health.check),
+        f"/{HEALTH}/Watch": answers(health.watch),
+        f"/{OPEN_INFERENCE}/ModelInfer": work(infer.infer, infer.templates),
+        f"/{OPEN_INFERENCE}/ModelStreamInfer": stream(infer_streams.infer, is_work=True),
+        f"/{OPEN_INFERENCE}/ServerLive": fact(metadata.server_live),
+        f"/{OPEN_INFERENCE}/ServerReady": fact(metadata.server_ready),
+        f"/{OPEN_INFERENCE}/ServerMetadata": fact(metadata.server_metadata),
+        f"/{OPEN_INFERENCE}/ModelReady": fact(metadata.model_ready),
+        f"/{OPEN_INFERENCE}/ModelMetadata": fact(metadata.model_metadata),
+        f"/{OPEN_INFERENCE}/ModelConfig": fact(configuration.model_config),
+        f"/{OPEN_INFERENCE}/ModelStatistics": fact(statistics.model_statistics),
+        f"/{OPEN_INFERENCE}/RepositoryIndex": fact(index.repository_index),
+        f"/{OPEN_INFERENCE}/RepositoryModelLoad": management(index.load),
+        f"/{OPEN_INFERENCE}/RepositoryModelUnload": management(index.unload),
+    }
+    if services.reflects:
+        reflection = Reflection(
+            (INFERENCE, MODELS, OPEN_INFERENCE, HEALTH),
+            [descriptor_pool.Default(), open_inference_pool()],
+        )
+        table |= {path: stream(reflection.info) for path in REFLECTION_METHODS}
+    return table
