@@ -10,6 +10,9 @@
 #   make lint       format, types, contract, layout
 #   make bench      measure, and write docs/performance.md (takes h2load); BENCH="--only rates"
 #                   measures one thing and writes nothing
+#   make bench BASE=COMMIT
+#                   measure what is checked out against that commit, and fail where it is slower
+#                   (ten minutes; trains nothing, writes nothing)
 #   make protos     regenerate the protobuf modules after a change of a .proto file
 #   make clean      remove what was built; trained models stay
 
@@ -23,6 +26,8 @@ GPU_VENV := .venv-gpu
 TORCH_INDEX ?=
 # What `make bench` passes on: --only NAME, --rounds N.
 BENCH ?=
+# The commit that `make bench` compares with; empty for none.
+BASE ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES := pyproject.toml hatch_build.py $(shell find protos -name '*.proto')
 
@@ -77,8 +82,12 @@ format: $(VENV)/tools
 	$(BIN)/buf format --write
 
 bench: $(VENV)/product
+ifneq ($(BASE),)
+	$(BIN)/python -m benchmarks.compare '$(BASE)' $(BENCH)
+else
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh train
 	$(BIN)/python -m benchmarks demo/models $(BENCH)
+endif
 
 protos:
 	rm -f $(VENV)/product

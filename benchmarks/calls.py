@@ -11,6 +11,7 @@ from benchmarks.load import Target
 from forwardpass.v1.inference_service_pb2 import PredictRequest, PredictResponse
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Array, from_tensor, to_tensor
+from forwardpass.wire.dtypes import element_type
 from forwardpass.wire.open_inference import SERVICE, message_class
 
 # How exactly two servers' answers must agree: they run the same graph, but in other batches.
@@ -35,17 +36,34 @@ class Protocol:
     decode: Callable[[bytes], Array]
 
 
-def _infer_request(model: str, x: Array) -> bytes:
-    request: Any = message_class("ModelInferRequest")(model_name=model)
-    request.inputs.add(name="x", datatype="FP32", shape=x.shape)
-    request.raw_input_contents.append(x.tobytes())
+def infer_request(model: str, name: str, array: Array, version: str = "") -> bytes:
+    """Returns the bytes of a ModelInferRequest.
+
+    Args:
+        model: The model's name.
+        name: Of its input.
+        array: The input.
+        version: The model's version; the newest where empty.
+    """
+    request: Any = message_class("ModelInferRequest")(model_name=model, model_version=version)
+    datatype = element_type(array.dtype).open_inference
+    request.inputs.add(name=name, datatype=datatype, shape=array.shape)
+    request.raw_input_contents.append(array.tobytes())
     return bytes(request.SerializeToString())
 
 
-def _infer_response(message: bytes) -> Array:
-    response: Any = message_class("ModelInferResponse").FromString(message)
+def infer_output(response: Any) -> Array:
+    """Returns the only output, float32, of a ModelInferResponse."""
     (output,), (raw,) = response.outputs, response.raw_output_contents
     return np.frombuffer(raw, np.float32).reshape(output.shape)
+
+
+def _infer_request(model: str, x: Array) -> bytes:
+    return infer_request(model, "x", x)
+
+
+def _infer_response(message: bytes) -> Array:
+    return infer_output(message_class("ModelInferResponse").FromString(message))
 
 
 def _predict_request(model: str, x: Array) -> bytes:

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks import graphs
 from benchmarks.calls import MODEL_INFER, one_target
-from benchmarks.contender import Contender, measure_all
+from benchmarks.competitor import Competitor, measure_all
 from benchmarks.plan import Plan
 from benchmarks.report import Table, ratio
 from benchmarks.serving import serve
@@ -28,7 +28,7 @@ def measure(plan: Plan) -> list[Table]:
         uncounted = stack.enter_context(serve(plan.scratch, program=UNCOUNTED))
         pairs = [
             [
-                Contender("", one_target(serving.address, MODEL_INFER, graphs.MLP, x), in_flight)
+                Competitor("", one_target(serving.address, MODEL_INFER, graphs.MLP, x), in_flight)
                 for serving in (counted, uncounted)
             ]
             for in_flight in IN_FLIGHT

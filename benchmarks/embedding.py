@@ -44,7 +44,7 @@ class Network:
 
 
 @dataclass
-class Contest:
+class Comparison:
     """A version that is measured, alone and served.
 
     Attributes:
@@ -93,20 +93,22 @@ def measure(plan: Plan) -> list[Table]:
     subprocess.run(pinned(program, CORES), check=True)
     with ExitStack() as stack:
         server = stack.enter_context(serve(folder))
-        contests = list(_contests(stack, server, folder, plan.scratch))
-        for contest in contests:
-            contest.calibrate()
+        comparisons = list(_comparisons(stack, server, folder, plan.scratch))
+        for comparison in comparisons:
+            comparison.calibrate()
         for number in range(plan.rounds):
-            for contest in contests:
+            for comparison in comparisons:
                 # Neither is always the first.
-                pair = (contest.measure_alone, contest.measure_served)
+                pair = (comparison.measure_alone, comparison.measure_served)
                 for measure_one in pair[:: -1 if number % 2 else 1]:
                     measure_one()
         server.check_handled()
-    return [_table(contests, plan.rounds)]
+    return [_table(comparisons, plan.rounds)]
 
 
-def _contests(stack: ExitStack, server: Serving, folder: Path, scratch: Path) -> Iterator[Contest]:
+def _comparisons(
+    stack: ExitStack, server: Serving, folder: Path, scratch: Path
+) -> Iterator[Comparison]:
     channel = stack.enter_context(connect(server.address))
     random = np.random.default_rng(0)
     for network in NETWORKS:
@@ -120,7 +122,7 @@ def _contests(stack: ExitStack, server: Serving, folder: Path, scratch: Path) ->
             )
             array = scratch / f"{network.model}-{version}.npy"
             np.save(array, images)
-            yield Contest(
+            yield Comparison(
                 network,
                 version,
                 stack.enter_context(Bare(file, INPUT, array, output)),
@@ -128,17 +130,17 @@ def _contests(stack: ExitStack, server: Serving, folder: Path, scratch: Path) ->
             )
 
 
-def _table(contests: list[Contest], rounds: int) -> Table:
+def _table(comparisons: list[Comparison], rounds: int) -> Table:
     rows = [
         [
-            contest.network.model,
-            _VERSIONS[contest.version],
-            contest.network.method.name,
-            f"{median(contest.alone):,.1f}",
-            f"{median(contest.served):,.1f}",
-            ratio(contest.served, contest.alone, 3),
+            comparison.network.model,
+            _VERSIONS[comparison.version],
+            comparison.network.method.name,
+            f"{median(comparison.alone):,.1f}",
+            f"{median(comparison.served):,.1f}",
+            ratio(comparison.served, comparison.alone, 3),
         ]
-        for contest in contests
+        for comparison in comparisons
     ]
     how = (
         f"Images per second, {ROWS} uint8 images a request, {IN_FLIGHT} requests in flight on one "

@@ -33,12 +33,14 @@ class Target:
         path: The method's path.
         message: The request.
         answer_bytes: How long its answer is.
+        requests: How often a call sends it, at once; more than one where the call is a stream.
     """
 
     address: str
     path: str
     message: bytes
     answer_bytes: int
+    requests: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def closed_loop(target: Target, in_flight: int, calls: int) -> Load:
     streams = in_flight // connections
     shape = ["-c", str(connections), "-m", str(streams), "-n", str(calls)]
     with tempfile.TemporaryDirectory() as folder:
-        return rate_and_times(_finish(_start(target, shape, Path(folder)), target, calls))
+        rows = _finish(_start(target, shape, Path(folder)), target, calls)
+        return rate_and_times(rows, target.requests)
 
 
 def open_loop(target: Target, rate: float, seconds: float, seed: int) -> Load:
@@ -92,7 +95,8 @@ def _start(target: Target, shape: Sequence[str], folder: Path) -> _Run:
         raise SystemExit("h2load is not installed; on Debian: apt-get install nghttp2-client")
     frame = folder / "request.bin"
     # A gRPC message: not compressed, its length, its bytes.
-    frame.write_bytes(b"\0" + len(target.message).to_bytes(4, "big") + target.message)
+    message = b"\0" + len(target.message).to_bytes(4, "big") + target.message
+    frame.write_bytes(message * target.requests)
     log = folder / "log"
     headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
     command = ["h2load", *shape, "-d", str(frame), *headers, "--log-file", str(log)]
@@ -111,7 +115,7 @@ def _finish(run: _Run, target: Target, calls: int) -> Array:
     told, _ = run.process.communicate(timeout=_PATIENCE)
     rows: Array = np.loadtxt(run.log, ndmin=2)
     data = re.search(r"\((\d+)\) data", told)
-    wanted = calls * (5 + target.answer_bytes)
+    wanted = calls * target.requests * (5 + target.answer_bytes)
     if len(rows) != calls or (rows[:, 1] != 200).any() or not data or int(data[1]) != wanted:
         raise SystemExit(
             f"not all of {calls} calls were answered ({len(rows)} ended; wanted {wanted} bytes "
@@ -120,13 +124,14 @@ def _finish(run: _Run, target: Target, calls: int) -> Array:
     return rows
 
 
-def rate_and_times(rows: Array) -> Load:
+def rate_and_times(rows: Array, answers: int = 1) -> Load:
     """Returns what the calls of one run did.
 
     Args:
         rows: Start, HTTP status and duration of every call, in microseconds, float64 [calls, 3].
+        answers: How many each call brought.
     """
     ends = np.sort(rows[:, 0] + rows[:, 2])
     first, last = len(ends) // 10, len(ends) - 1 - len(ends) // 10
-    rate = 1e6 * (last - first) / (ends[last] - ends[first])
+    rate = 1e6 * answers * (last - first) / (ends[last] - ends[first])
     return Load(float(rate), rows[:, 2] / 1e3)

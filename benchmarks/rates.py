@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import graphs
 from benchmarks.bare import answers
 from benchmarks.calls import MODEL_INFER, PREDICT, Protocol, check_answers, one_target
-from benchmarks.contender import Contender, measure_all
+from benchmarks.competitor import Competitor, measure_all
 from benchmarks.plan import Plan
 from benchmarks.report import Table, ratio
 from benchmarks.serving import SERVER_CORES, Serving, serve, start
@@ -33,7 +33,7 @@ def measure(plan: Plan) -> list[Table]:
         idle = {name: one.rss_megabytes() for name, one in {"ours": ours, **peers}.items()}
         _check(ours, peers, file)
         groups = {
-            (rows, in_flight): list(_contenders(ours, peers, rows, in_flight))
+            (rows, in_flight): list(_competitors(ours, peers, rows, in_flight))
             for rows in ROWS
             for in_flight in IN_FLIGHT
         }
@@ -63,21 +63,21 @@ def _check(ours: Serving, peers: dict[str, Serving], file: Path) -> None:
             check_answers(serving.address, protocol, graphs.MLP, questions, right)
 
 
-def _contenders(
+def _competitors(
     ours: Serving, peers: dict[str, Serving], rows: int, in_flight: int
-) -> Iterator[Contender]:
+) -> Iterator[Competitor]:
     x = np.random.default_rng(rows).random((rows, graphs.WIDTHS[0]), np.float32)
 
-    def contender(name: str, serving: Serving, protocol: Protocol) -> Contender:
-        return Contender(name, one_target(serving.address, protocol, graphs.MLP, x), in_flight)
+    def competitor(name: str, serving: Serving, protocol: Protocol) -> Competitor:
+        return Competitor(name, one_target(serving.address, protocol, graphs.MLP, x), in_flight)
 
     for protocol in _OURS:
-        yield contender(protocol.name, ours, protocol)
+        yield competitor(protocol.name, ours, protocol)
     for name, peer in peers.items():
-        yield contender(name, peer, MODEL_INFER)
+        yield competitor(name, peer, MODEL_INFER)
 
 
-def _rate_tables(groups: dict[tuple[int, int], list[Contender]], rounds: int) -> list[Table]:
+def _rate_tables(groups: dict[tuple[int, int], list[Competitor]], rounds: int) -> list[Table]:
     key = ["rows", "in flight"]
     rates, ratios = [], []
     for (rows, in_flight), group in groups.items():

@@ -47,7 +47,26 @@ class Failed:
     reason: str
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float], places: int = 2) -> str:
+@dataclass(frozen=True)
+class Ratio:
+    """The median of the rounds' ratios, and its 95 % interval.
+
+    Attributes:
+        median: Of the ratios.
+        low: The lower end of the interval.
+        high: Its upper end.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    def told(self, places: int) -> str:
+        """Returns all three with so many decimal places, "1.00 [0.98, 1.03]"."""
+        return f"{self.median:.{places}f} [{self.low:.{places}f}, {self.high:.{places}f}]"
+
+
+def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
     """Returns the median of the rounds' ratios, and what 95 % of resamplings give as the median.
 
     The percentile bootstrap: Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13.
@@ -55,13 +74,17 @@ def ratio(ours: Sequence[float], theirs: Sequence[float], places: int = 2) -> st
     Args:
         ours: A figure of each round.
         theirs: What it is divided by, of the same rounds.
-        places: How many decimal places to tell.
     """
     ratios = np.array(ours) / np.array(theirs)
     random = np.random.default_rng(0)
     medians = np.median(random.choice(ratios, (_RESAMPLES, len(ratios))), axis=1)
     low, high = np.percentile(medians, [2.5, 97.5])
-    return f"{np.median(ratios):.{places}f} [{low:.{places}f}, {high:.{places}f}]"
+    return Ratio(float(np.median(ratios)), float(low), float(high))
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float], places: int = 2) -> str:
+    """Returns what `ratio_of` does, as the tables show it."""
+    return ratio_of(ours, theirs).told(places)
 
 
 def machine() -> str:

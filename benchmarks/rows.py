@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks import graphs
 from benchmarks.bare import Bare, answers
 from benchmarks.calls import MODEL_INFER, check_answers, one_target
-from benchmarks.contender import Contender, measure_round
+from benchmarks.competitor import Competitor, measure_round
 from benchmarks.plan import Plan
 from benchmarks.report import Table, ratio
 from benchmarks.serving import CORES, SERVER_CORES, serve
@@ -33,27 +33,27 @@ def measure(plan: Plan) -> list[Table]:
             place: stack.enter_context(serve(plan.scratch, "--threads", "1", cores=cores))
             for place, cores in _PLACES.items()
         }
-        contenders = []
+        competitors = []
         for place, serving in servings.items():
             check_answers(serving.address, MODEL_INFER, graphs.MLP, [x], right)
             target = one_target(serving.address, MODEL_INFER, graphs.MLP, x)
-            contenders += [Contender(place, target, in_flight) for in_flight in IN_FLIGHT]
-        for one in contenders:
+            competitors += [Competitor(place, target, in_flight) for in_flight in IN_FLIGHT]
+        for one in competitors:
             one.calibrate()
         bare.seconds(_TRIAL)
         runs = round(_SECONDS * _TRIAL / bare.seconds(_TRIAL))
         alone = []
         for number in range(plan.rounds):
             alone.append(ROWS * runs / bare.seconds(runs))
-            measure_round(number, contenders)
+            measure_round(number, competitors)
         for serving in servings.values():
             serving.check_handled()
-    return [_table(contenders, alone, plan.rounds)]
+    return [_table(competitors, alone, plan.rounds)]
 
 
-def _table(contenders: list[Contender], alone: list[float], rounds: int) -> Table:
+def _table(competitors: list[Competitor], alone: list[float], rounds: int) -> Table:
     rows = [["alone", "one core", "", f"{median(alone):,.0f}", ""]]
-    for one in contenders:
+    for one in competitors:
         rates = [ROWS * rate for rate in one.rates]
         told = f"{median(rates):,.0f}"
         rows.append(["ModelInfer", one.name, str(one.in_flight), told, ratio(rates, alone)])

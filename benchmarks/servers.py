@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks import graphs
 from benchmarks.bare import answers
 from benchmarks.calls import MODEL_INFER, check_answers, one_target
-from benchmarks.contender import Contender, measure_all
+from benchmarks.competitor import Competitor, measure_all
 from benchmarks.environments import Foreign, Unavailable, environment, free_ports, start_foreign
 from benchmarks.plan import Plan
 from benchmarks.report import Failed, Table, ratio
@@ -50,7 +50,7 @@ def measure(plan: Plan) -> list[Table | Failed]:
             for name, address in addresses.items()
         }
         groups = [
-            [Contender(name, target, in_flight) for name, target in targets.items()]
+            [Competitor(name, target, in_flight) for name, target in targets.items()]
             for in_flight in IN_FLIGHT
         ]
         measure_all(groups, plan.rounds)
@@ -110,7 +110,7 @@ def _graph(folder: Path) -> Path:
     return path
 
 
-def _table(groups: list[list[Contender]], rounds: int) -> Table:
+def _table(groups: list[list[Competitor]], rounds: int) -> Table:
     rows = []
     for ours, *others in groups:
         row = [str(ours.in_flight), f"{median(ours.rates):,.0f}"]

@@ -131,7 +131,9 @@ def serve(
 
     Without a folder for it, nothing is taken from an earlier start.
     """
-    ports = ("--port", "0", "--metrics-port", "0", "--log-format", "json")
+    # Few flags, as an older or a newer server must know them too: the log is JSON as it is, since
+    # it goes to no terminal.
+    ports = ("--port", "0", "--metrics-port", "0")
     where = ("--cache-dir", str(cache or "off"))
     return start([*program, str(models), *ports, *where, *flags], cores)
 
@@ -142,7 +144,7 @@ def start(command: Sequence[str], cores: Sequence[int]) -> Serving:
     That line, or one before it, has the address.
 
     Raises:
-        SystemExit: The server does not get ready.
+        SystemExit: The server does not get ready; the message has what it wrote beside its log.
     """
     if len(CORES) < 2:
         raise SystemExit("the benchmarks take two cores: one for the server, one for its callers")
@@ -153,9 +155,15 @@ def start(command: Sequence[str], cores: Sequence[int]) -> Serving:
         text=True,
     )
     said: dict[str, str] = {}
+    beside = ""
     assert process.stderr is not None
     for text in process.stderr:
-        line = json.loads(text)
+        try:
+            line = json.loads(text)
+        except ValueError:
+            # Of a wrong flag, or a traceback.
+            beside += text
+            continue
         said |= {key: line[key] for key in ("address", "metrics") if key in line}
         if line["event"] == "ready" and "worker" not in line:
             seconds = time.perf_counter() - started
@@ -163,4 +171,5 @@ def start(command: Sequence[str], cores: Sequence[int]) -> Serving:
         if line["event"] == "not_ready" or line.get("level") == "error":
             process.terminate()
             raise SystemExit(f"the server is not ready: {text}")
-    raise SystemExit(f"the server ended with {process.wait()}")
+    process.communicate()
+    raise SystemExit(f"the server ended with {process.returncode}\n{beside}")

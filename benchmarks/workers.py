@@ -20,7 +20,7 @@ _SECONDS, _TRIAL = 2.0, 1_000
 
 
 @dataclass
-class Contender:
+class Competitor:
     """A server, and what each round found.
 
     Attributes:
@@ -52,28 +52,28 @@ def measure(plan: Plan) -> list[Table]:
         serve(plan.scratch, cores=SERVER_CORES) as alone,
         serve(plan.scratch, "--workers", "2", cores=CORES) as shared,
     ):
-        one, two = _contender(alone, file), _contender(shared, file)
+        one, two = _competitor(alone, file), _competitor(shared, file)
         calls = round(_SECONDS * closed_loop(one.target, _IN_FLIGHT, _TRIAL).rate)
         for number in range(plan.rounds):
             # Neither is always the first.
-            for contender in (two, one) if number % 2 else (one, two):
-                contender.measure(calls)
+            for competitor in (two, one) if number % 2 else (one, two):
+                competitor.measure(calls)
         for serving in (alone, shared):
             if set(handled := serving.handled()) != {"OK"}:
                 raise SystemExit(f"not every call was answered: {handled}")
     return [_table(one, two, calls, plan.rounds)]
 
 
-def _contender(serving: Serving, file: Path) -> Contender:
+def _competitor(serving: Serving, file: Path) -> Competitor:
     random = np.random.default_rng(0)
     questions = random.random((20, 1, graphs.WIDTHS[0]), np.float32)
     session = ort.InferenceSession(file)
     right = [session.run(None, {"x": x})[0] for x in questions]
     check_answers(serving.address, MODEL_INFER, graphs.MLP, questions, right)
-    return Contender(serving, one_target(serving.address, MODEL_INFER, graphs.MLP, questions[0]))
+    return Competitor(serving, one_target(serving.address, MODEL_INFER, graphs.MLP, questions[0]))
 
 
-def _table(one: Contender, two: Contender, calls: int, rounds: int) -> Table:
+def _table(one: Competitor, two: Competitor, calls: int, rounds: int) -> Table:
     how = (
         f"ModelInfer of one row of the MLP, {_IN_FLIGHT} in flight over half as many connections; "
         f"{rounds} interleaved rounds of {calls:,} calls, medians, and of the ratios the 95 % "

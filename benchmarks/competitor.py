@@ -10,14 +10,14 @@ _SECONDS, _TRIAL = 0.75, 200
 
 
 @dataclass
-class Contender:
+class Competitor:
     """Who is measured at what, and the rate of each round.
 
     Attributes:
         name: What the table calls it.
         target: What it is asked.
         in_flight: How many calls at a time.
-        calls: How many take about _SECONDS.
+        calls: How many take about _SECONDS; at first, how many it takes to find that out.
         rates: Answers per second, of each round.
     """
 
@@ -29,7 +29,7 @@ class Contender:
 
     def calibrate(self) -> None:
         """Finds out how many calls to measure."""
-        self.calls = max(_TRIAL, round(_SECONDS * self._rate()))
+        self.calls = max(self.calls, round(_SECONDS * self._rate() / self.target.requests))
 
     def measure(self) -> None:
         """Measures the rate once."""
@@ -39,7 +39,7 @@ class Contender:
         return closed_loop(self.target, self.in_flight, self.calls).rate
 
 
-def measure_all(groups: Iterable[Sequence[Contender]], rounds: int) -> None:
+def measure_all(groups: Iterable[Sequence[Competitor]], rounds: int) -> None:
     """Measures every group in each round, after finding out how many calls that takes."""
     groups = list(groups)
     for group in groups:
@@ -50,8 +50,8 @@ def measure_all(groups: Iterable[Sequence[Contender]], rounds: int) -> None:
             measure_round(number, group)
 
 
-def measure_round(number: int, contenders: Sequence[Contender]) -> None:
+def measure_round(number: int, competitors: Sequence[Competitor]) -> None:
     """Measures everybody once, in an order in which nobody is always the first."""
-    turn = number % len(contenders)
-    for one in (*contenders[turn:], *contenders[:turn]):
+    turn = number % len(competitors)
+    for one in (*competitors[turn:], *competitors[:turn]):
         one.measure()
