@@ -10,7 +10,7 @@ import pytest
 from conftest import StartServer
 from tiny_models import Publisher, classifier
 
-from forwardpass.server.settings import load
+from forwardpass.server.settings_sources import load
 
 from .conftest import FindTool
 from .sources import DOCKERFILE, ROOT, Image

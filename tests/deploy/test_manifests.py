@@ -12,7 +12,8 @@ import pytest
 from conftest import StartServer
 from tiny_models import Publisher, classifier
 
-from forwardpass.server.settings import Settings, SettingsError, load
+from forwardpass.server.settings import Settings, SettingsError
+from forwardpass.server.settings_sources import load
 
 from .conftest import FindTool
 from .sources import BASE, ROOT, Image, Manifests, render

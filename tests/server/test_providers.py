@@ -21,7 +21,8 @@ from forwardpass.server.onnx.providers import (
     choose,
 )
 from forwardpass.server.onnx.session import check_providers
-from forwardpass.server.settings import Settings, SettingsError, load
+from forwardpass.server.settings import Settings, SettingsError
+from forwardpass.server.settings_sources import load
 from forwardpass.v1.model_service_pb2 import GetModelRequest, ModelReference
 
 OPTIONS = CudaOptions(

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from forwardpass.server.settings import Settings, SettingsError, load
+from forwardpass.server.settings import Settings, SettingsError
+from forwardpass.server.settings_sources import load
 
 
 def test_defaults_listen_on_loopback() -> None:

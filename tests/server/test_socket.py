@@ -14,7 +14,8 @@ from tiny_models import EMBEDDER_WEIGHTS, Publisher, embedder
 
 from forwardpass.client import Client
 from forwardpass.server.app import Server
-from forwardpass.server.settings import Settings, SettingsError, load
+from forwardpass.server.settings import Settings, SettingsError
+from forwardpass.server.settings_sources import load
 from forwardpass.server.transport.listener import Listener
 from forwardpass.v1.model_service_pb2 import ModelReference, UnloadModelRequest
 

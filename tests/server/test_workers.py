@@ -19,7 +19,8 @@ from server.test_process import ServerProcess, run, serving, steps, wait_until_i
 from tiny_models import Publisher, busy, echo
 
 from forwardpass.server import build
-from forwardpass.server.settings import Settings, SettingsError, load
+from forwardpass.server.settings import Settings, SettingsError
+from forwardpass.server.settings_sources import load
 from forwardpass.server.workers.aggregate import Aggregate, Family
 from forwardpass.server.workers.port import Port
 from forwardpass.v1.inference_service_pb2 import PredictRequest

@@ -9,7 +9,6 @@ from google.protobuf.internal import api_implementation
 from prometheus_client import CollectorRegistry
 
 from forwardpass.server.build import address_of, build_transports, open_repository
-from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.metrics.collector import ServerCollector
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.metrics.http import MetricsServer
@@ -46,7 +45,8 @@ class Server:
     Args:
         settings: Where to listen, what to serve, and the limits.
         loaded: Called once, when every model is ready or has failed.
-        changed: Called with what is loaded, after each change of a version's state.
+        changed: Called after each change of a version's state; of each version that is loaded it is
+            told whether the transport's own thread runs it.
 
     Raises:
         RepositoryError: There is no model repository.
@@ -59,7 +59,7 @@ class Server:
         self,
         settings: Settings,
         loaded: Callable[[], None] = lambda: None,
-        changed: Callable[[Iterable[Loaded]], None] = lambda _: None,
+        changed: Callable[[Iterable[bool]], None] = lambda _: None,
     ) -> None:
         _require_fast_protobuf()
         self._settings = settings
@@ -67,7 +67,9 @@ class Server:
         self._started = time.perf_counter()
         tick = tick_of(settings.transport)
         self._repository = open_repository(settings, tick)
-        self._repository.on_change(lambda: changed(one for _, one in self._repository.loaded))
+        self._repository.on_change(
+            lambda: changed(one.runs_inline for _, one in self._repository.loaded)
+        )
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self.readiness = Readiness(self._repository, (INFERENCE, MODELS, OPEN_INFERENCE))
         transports = build_transports(

@@ -1,6 +1,5 @@
 """`forwardpass-serve`: reads the settings, serves until a signal, drains."""
 
-import gc
 import os
 import signal
 import sys
@@ -8,22 +7,20 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from forwardpass.server.process.gc import pause, settle
 from forwardpass.server.process.malloc import share_one_arena
 
 if TYPE_CHECKING:
     from forwardpass.server.settings import Settings
 
-# More than the calls in flight hold: else a round comes with each burst of them.
-_OBJECTS = 20_000
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; exits 0 after a drain, 1 if it cannot serve, 2 on a wrong setting."""
-    # Imports and models stay: to look for garbage in them takes a fourteenth of a start.
-    gc.disable()
+    pause()
     share_one_arena()
     from forwardpass.server.process import log
-    from forwardpass.server.settings import SettingsError, load
+    from forwardpass.server.settings import SettingsError
+    from forwardpass.server.settings_sources import load
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     only_check = given[:1] == ["check"]
@@ -56,13 +53,13 @@ def serve(settings: "Settings") -> int:
     if settings.workers > 1:
         from forwardpass.server.workers.supervisor import Supervisor
 
-        gc.enable()
+        settle()
         return _serve(lambda: Supervisor(settings), (OSError, RuntimeError))
     from forwardpass.server.app import START_ERRORS, Server
-    from forwardpass.server.process.scheduling_policy import Preemption
+    from forwardpass.server.process.scheduling_policy import SchedulingPolicy
 
-    preemption = Preemption()
-    return _serve(lambda: Server(settings, loaded=settle, changed=preemption.adapt), START_ERRORS)
+    policy = SchedulingPolicy()
+    return _serve(lambda: Server(settings, loaded=settle, changed=policy.adapt), START_ERRORS)
 
 
 class _Serving(Protocol):
@@ -89,17 +86,6 @@ def _serve(make: Callable[[], _Serving], start_errors: tuple[type[Exception], ..
     asked.wait()
     server.stop()
     return 0
-
-
-def settle() -> None:
-    """Turns the garbage collector on, but for what is there for good, which would hold up calls.
-
-    What a call leaves needs no collector, so that its rounds are for what is left by chance.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_OBJECTS)
-    gc.enable()
 
 
 def _complain(message: str, code: int) -> int:

@@ -1,16 +1,13 @@
 """How a model's time grows with the rows of a run, measured at load, and what follows from it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
-
-from forwardpass.artefact import Golden, max_absolute_error
+from forwardpass.server.loading.examples import Example
 from forwardpass.server.onnx.session import Session
 from forwardpass.server.onnx.signature import Signature
-from forwardpass.wire import Array
 from forwardpass.wire.dtypes import STRING
 
 # The most rows that are gathered where neither card nor configuration states a number.
@@ -20,7 +17,6 @@ _BUDGET = 0.1
 _RUNS = 5
 # A row among others must cost at least a tenth less than a row alone, or gathering is not worth it.
 _WORTH = 0.9
-_TOLERANCE = 1e-5
 # The longest run on the transport's thread: where there is one core the hand-over buys nothing.
 _INLINE_SECONDS = 0.002
 _INLINE_SECONDS_BESIDE_OTHERS = 0.0002
@@ -42,38 +38,6 @@ class Batching:
     enabled: bool
     max_rows: int
     reason: str
-
-
-# Makes inputs of any number of rows.
-Example = Callable[[int], Mapping[str, Array]]
-
-
-def example_inputs(signature: Signature, golden: Golden | None) -> Example:
-    """Returns what makes inputs for measuring: golden rows repeated, else random ones.
-
-    Extents that may be anything are 1.
-    """
-
-    def of_golden(rows: int) -> Mapping[str, Array]:
-        assert golden is not None
-        order = np.arange(rows) % golden.rows
-        return {name: array[order] for name, array in golden.inputs.items()}
-
-    def of_signature(rows: int) -> Mapping[str, Array]:
-        random = np.random.default_rng(0)
-        inputs = {}
-        for name, spec in signature.inputs.items():
-            shape = (rows, *(1 if extent == -1 else extent for extent in spec.shape[1:]))
-            if spec.type is STRING:
-                inputs[name] = np.full(shape, "", object)
-            elif spec.type.dtype.kind in "iub":
-                # Zero is in the range of every index.
-                inputs[name] = np.zeros(shape, spec.type.dtype)
-            else:
-                inputs[name] = random.random(shape, np.float32).astype(spec.type.dtype)
-        return inputs
-
-    return of_signature if golden is None else of_golden
 
 
 def measure_curve(session: Session, example: Example, most: int) -> list[CurvePoint]:
@@ -134,32 +98,3 @@ def inline_rows(
     best = min(point.seconds / point.rows for point in curve)
     most = min(short[-1].rows, batching.max_rows)
     return most if short[-1].seconds / short[-1].rows <= best / _INLINE_WORTH else 0
-
-
-def rows_are_independent(session: Session, signature: Signature) -> bool:
-    """Whether a graph of unknown origin answers three rows as it answers each alone.
-
-    Only a graph whose every input and output has any extent on axis 0 is tried; what that axis
-    means is not written in the graph, and it may be time. Several inputs must give that axis one
-    name: where they do not, their extents may differ, as in a sum of many rows and a single one.
-    """
-    specs = (*signature.inputs.values(), *signature.outputs.values())
-    if not all(spec.shape and spec.shape[0] == -1 for spec in specs):
-        return False
-    first_axes = {node.shape[0] for node in session.inputs}
-    if len(session.inputs) > 1 and (len(first_axes) > 1 or None in first_axes):
-        return False
-    if all(spec.type.dtype.kind in "iubO" for spec in signature.inputs.values()):
-        return False  # Rows of zeros are all alike, and prove nothing.
-    names = list(signature.outputs)
-    inputs = example_inputs(signature, None)(3)
-    try:
-        together = session.run(names, inputs)
-        for row in range(3):
-            alone = session.run(names, {name: a[row : row + 1] for name, a in inputs.items()})
-            for whole, part in zip(together, alone, strict=True):
-                if max_absolute_error(whole[row : row + 1], part) > _TOLERANCE:
-                    return False
-    except Exception:  # noqa: BLE001  # whatever the graph objects to, it is not batched
-        return False
-    return True

@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from forwardpass.artefact import CARD_KEY, CardError, GraphError, ManifestError, card_from_json
 from forwardpass.server.loading.batch_curve import (
@@ -16,21 +13,20 @@ from forwardpass.server.loading.batch_curve import (
     Batching,
     CurvePoint,
     decide,
-    example_inputs,
     inline_rows,
     measure_curve,
-    rows_are_independent,
 )
 from forwardpass.server.loading.cache import VerificationCache
 from forwardpass.server.loading.config import (
     CONFIG_FILE,
     ConfigError,
     ModelConfig,
-    Warmup,
     check_tensors,
 )
+from forwardpass.server.loading.examples import example_inputs, probe_inputs, warmup_inputs
 from forwardpass.server.loading.files import Source, SourceError, read_source
 from forwardpass.server.loading.golden import GoldenError, GoldenResult, replay
+from forwardpass.server.loading.independence import rows_are_independent
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.loading.padding import padded
 from forwardpass.server.loading.sandbox import Sandbox, SandboxError
@@ -50,8 +46,6 @@ from forwardpass.server.scheduling.inline_executor import InlineExecutor
 from forwardpass.server.scheduling.queue import BatchPolicy
 from forwardpass.server.transport.tick import Tick
 from forwardpass.v1 import model_card_pb2, model_service_pb2
-from forwardpass.wire import Array
-from forwardpass.wire.dtypes import STRING
 
 State = model_service_pb2.ModelState
 # What a version may fail with by its own fault: the message is the reason.
@@ -135,7 +129,10 @@ def load(
         moved(State.MODEL_STATE_WARMING)
         golden = _replay(session, source, card, signature)
         for warmup in config.warmups:
-            _warm(session, signature, warmup)
+            inputs = warmup_inputs(signature, warmup)
+            session.capture(inputs)
+            for _ in range(warmup.count):
+                session.run(list(signature.outputs), inputs)
         # Measuring is what warms a GPU up, and what has its runs captured.
         on_cpu = all(p.device[0] == "cpu" and not p.captures for p in options.providers)
         curve, batching = _measure(session, signature, source, config, known if on_cpu else None)
@@ -151,12 +148,15 @@ def load(
         max(1, config.priorities),
         config.max_queue_delay,
     )
+    known_good = probe_inputs(signature, source.golden)
     threaded = ThreadExecutor(
         f"{name}-{number}",
         run,
         policy,
         counters,
-        failure_detector=FailureDetector(_probe(session, signature, source), judged),
+        failure_detector=FailureDetector(
+            lambda: session.run(list(signature.outputs), known_good), judged
+        ),
         instances=config.instances,
     )
     executor: ThreadExecutor | InlineExecutor = threaded
@@ -255,64 +255,6 @@ def _measure(
         reason = f"{CONFIG_FILE} asks for dynamic_batching"
         return curve, Batching(enabled=True, max_rows=most, reason=reason)
     return curve, decide(curve, most)
-
-
-def _probe(session: Session, signature: Signature, source: Source) -> Callable[[], object]:
-    """Returns what runs the model on its golden data, else on values that most graphs take.
-
-    A graph without golden data that does not take those fails every probe.
-    """
-    random = np.random.default_rng(0)
-    if signature.batched:
-        inputs = example_inputs(signature, source.golden)(1)
-    elif source.golden is not None:
-        inputs = source.golden.inputs
-    else:
-        inputs = {
-            name: _warm_array(
-                spec.type.dtype, tuple(max(1, extent) for extent in spec.shape), "random", random
-            )
-            for name, spec in signature.inputs.items()
-        }
-    return lambda: session.run(list(signature.outputs), inputs)
-
-
-def _warm(session: Session, signature: Signature, warmup: Warmup) -> None:
-    """Makes the runs that the configuration asks for.
-
-    Raises:
-        ConfigError: They do not fit the model.
-    """
-    random = np.random.default_rng(0)
-    inputs: dict[str, Array] = {}
-    for name, (extents, source) in warmup.inputs.items():
-        spec = signature.inputs.get(name)
-        if spec is None:
-            raise ConfigError(f"{CONFIG_FILE}: the warm-up names {name!r}, which is no input")
-        shape = (warmup.rows, *extents) if warmup.rows else extents
-        inputs[name] = _warm_array(spec.type.dtype, shape, source, random)
-    try:
-        signature.check(inputs)
-    except Exception as error:
-        raise ConfigError(f"{CONFIG_FILE}: the warm-up does not fit: {error}") from error
-    session.capture(inputs)
-    for _ in range(warmup.count):
-        session.run(list(signature.outputs), inputs)
-
-
-def _warm_array(
-    dtype: np.dtype[Any], shape: tuple[int, ...], source: str | Path, random: np.random.Generator
-) -> Array:
-    if isinstance(source, Path):
-        data = source.read_bytes()
-        if dtype == STRING.dtype or len(data) != dtype.itemsize * int(np.prod(shape)):
-            raise ConfigError(f"{CONFIG_FILE}: {source.name} has not the bytes of {list(shape)}")
-        return np.frombuffer(data, dtype).reshape(shape)
-    if dtype == STRING.dtype:
-        return np.full(shape, "", object)
-    if source == "zero" or dtype.kind in "iub":
-        return np.zeros(shape, dtype)
-    return random.random(shape, np.float32).astype(dtype)
 
 
 def _output_labels(

@@ -99,6 +99,11 @@ class Loaded:
     leases: Leases = field(default_factory=Leases)
 
     @property
+    def runs_inline(self) -> bool:
+        """Whether the transport's own thread runs it."""
+        return isinstance(self.executor, InlineExecutor)
+
+    @property
     def labels(self) -> Sequence[str]:
         """The name of each class; none where the model has no card or no classes."""
         return self.card.labels if self.card is not None else ()

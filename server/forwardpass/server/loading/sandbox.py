@@ -150,7 +150,7 @@ class Sandbox:
 
 def answer_questions() -> None:
     """Tries what it is told, a line each, until there is no more."""
-    from forwardpass.server.loading.batch_curve import example_inputs
+    from forwardpass.server.loading.examples import example_inputs
     from forwardpass.server.loading.files import read_source
     from forwardpass.server.onnx.session import Session
     from forwardpass.server.onnx.signature import graph_signature

@@ -6,13 +6,10 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from forwardpass.server.loading.loaded import Loaded
-from forwardpass.server.scheduling.inline_executor import InlineExecutor
-
 _THREADS = Path("/proc/self/task")
 
 
-class Preemption:
+class SchedulingPolicy:
     """Chooses the kernel's scheduling policy for the process's threads by the models it has.
 
     By default (SCHED_OTHER) a thread that wakes up interrupts another, so on a core that is busy
@@ -29,13 +26,17 @@ class Preemption:
         self._chosen = 0
         self._may_choose = sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER
 
-    def adapt(self, loaded: Iterable[Loaded]) -> None:
-        """Chooses for the versions that are loaded now; threads that begin later follow suit."""
+    def adapt(self, runs_inline: Iterable[bool]) -> None:
+        """Chooses for the versions that are loaded now; threads that begin later follow suit.
+
+        Args:
+            runs_inline: Of each version, whether the transport's own thread runs it.
+        """
         if not self._may_choose:
             return
         # Whoever comes last has looked last: models are loaded side by side.
         with self._lock:
-            brief = [isinstance(version.executor, InlineExecutor) for version in loaded]
+            brief = list(runs_inline)
             policy = os.SCHED_BATCH if brief and all(brief) else os.SCHED_OTHER
             if policy == self._chosen:
                 return

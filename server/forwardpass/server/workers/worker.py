@@ -9,8 +9,8 @@ from dataclasses import asdict
 
 import structlog
 
-from forwardpass.server.cli import settle
 from forwardpass.server.process import log
+from forwardpass.server.process.gc import settle
 from forwardpass.server.process.malloc import share_one_arena
 from forwardpass.server.settings import Settings
 from forwardpass.server.workers.aggregate import read
@@ -55,10 +55,10 @@ class Worker:
 
     def __init__(self, settings: Settings, pipe: Pipe) -> None:
         from forwardpass.server.app import Server
-        from forwardpass.server.process.scheduling_policy import Preemption
+        from forwardpass.server.process.scheduling_policy import SchedulingPolicy
 
         self._pipe = pipe
-        self._server = Server(settings, loaded=self._on_loaded, changed=Preemption().adapt)
+        self._server = Server(settings, loaded=self._on_loaded, changed=SchedulingPolicy().adapt)
         self._lock = threading.Lock()
         self._told = State()
         self._listening = self._loaded = False
