@@ -1,6 +1,7 @@
 """The rules of the layout: who may import whom, and where no file may lie."""
 
 import ast
+import graphlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,9 +44,19 @@ def test_sources_are_found() -> None:
     assert len(SOURCES) > 50
 
 
+# Part -> the parts that it may import beside itself and the contract.
+OTHERS: dict[str, tuple[str, ...]] = {
+    "protos": (),
+    "server": (),
+    # A model that is trained may be tried by the client.
+    "trainer": ("forwardpass.client",),
+    "client": (),
+}
+
+
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_imports_itself_and_the_contract_only(part: str) -> None:
-    allowed = SHARED if part == "protos" else (*SHARED, f"forwardpass.{part}")
+def test_a_part_imports_what_it_may(part: str) -> None:
+    allowed = (*SHARED, *OTHERS[part], *([f"forwardpass.{part}"] if part != "protos" else []))
     for path in SOURCES:
         if path.is_relative_to(ROOT / part):
             for name in imports(path):
@@ -59,14 +70,17 @@ def test_a_part_imports_itself_and_the_contract_only(part: str) -> None:
         ("torch", ["trainer/"]),
         ("lightning_fabric", ["trainer/"]),
         ("onnx", ["trainer/"]),
-        ("onnxruntime", ["trainer/", "server/forwardpass/server/onnx/"]),
+        (
+            "onnxruntime",
+            [
+                "trainer/",
+                "server/forwardpass/server/onnx/session.py",
+                "client/forwardpass/client/local",
+            ],
+        ),
         (
             "grpc",
-            [
-                "client/",
-                "server/forwardpass/server/transport/",
-                "server/forwardpass/server/app.py",
-            ],
+            ["client/", "server/forwardpass/server/transport/"],
         ),
         ("prometheus_client", ["server/"]),
     ],
@@ -76,6 +90,152 @@ def test_a_library_is_imported_where_it_belongs(library: str, places: list[str])
         name = path.relative_to(ROOT).as_posix()
         if library in imported_by(path):
             assert any(name.startswith(place) for place in places), f"{name} imports {library}"
+
+
+# Package or module -> what it may import of its own part. In the server a line may name only lines
+# below it, so that no import runs back up and there is no circle.
+SERVER = {
+    "cli": "workers check app build settings_sources settings repository onnx process",
+    "workers": "app settings metrics process",
+    "check": "repository loading onnx",
+    "app": "build routes settings repository scheduling metrics transport",
+    "build": "routes settings rpc repository loading scheduling onnx metrics transport process",
+    "routes": "native open_inference rpc repository scheduling",
+    "settings_sources": "settings transport errors",
+    "settings": "errors",
+    "native": "rpc repository loading scheduling onnx transport errors",
+    "open_inference": "rpc repository loading scheduling onnx transport process errors",
+    "rpc": "repository loading scheduling onnx metrics transport errors",
+    "repository": "loading scheduling metrics errors",
+    "loading": "scheduling onnx metrics transport process errors",
+    "scheduling": "metrics transport errors",
+    "onnx": "errors",
+    "metrics": "transport",
+    "transport": "errors",
+    "process": "",
+    "errors": "",
+}
+# As it has grown, with three circles: fit and progress, export and zoo, data and pretrained.
+TRAINER = {
+    "cli": "data errors export progress quantize recipes run settings sweep workspace zoo",
+    "sweep": "errors export fit plots recipes settings workspace",
+    "quantize": "errors export recipes seeds settings workspace",
+    "recipes": (
+        "adversarial data errors evaluation export fit forecasting models plots "
+        "pretrained progress run schedules seeds settings workspace"
+    ),
+    "forecasting": "data evaluation export fit models plots workspace",
+    "adversarial": "averaging errors fit progress run seeds settings",
+    "export": "errors models progress seeds settings workspace zoo",
+    "zoo": "data errors export models",
+    "evaluation": "data",
+    "plots": "data fit",
+    "data": "errors fit pretrained progress",
+    "pretrained": "data errors models progress",
+    "fit": "averaging errors progress run schedules seeds settings",
+    "workspace": "progress",
+    "progress": "fit",
+    "settings": "errors schedules",
+    "run": "errors",
+    "averaging": "",
+    "models": "",
+    "schedules": "",
+    "seeds": "",
+    "errors": "",
+}
+CLIENT = {
+    "cli": "commands",
+    "commands": "__init__ card client errors models results",
+    "__init__": "card channel client errors models results",
+    "client": "card channel errors inputs methods models results",
+    "inputs": "card errors",
+    "models": "card errors",
+    "channel": "",
+    "methods": "",
+    "results": "",
+    "card": "",
+    "errors": "",
+}
+LAYERS = {
+    part: {layer: imported.split() for layer, imported in table.items()}
+    for part, table in {"server": SERVER, "trainer": TRAINER, "client": CLIENT}.items()
+}
+
+
+def layers_of(part: str) -> Iterator[tuple[Path, str, str]]:
+    """Yields (file, the layer it lies in, a layer of the same part that it imports)."""
+    home = ROOT / part / "forwardpass" / part
+    prefix = f"forwardpass.{part}."
+    # A name that is no module is one of the part's own `__init__`.
+    layers = LAYERS[part]
+    for path in SOURCES:
+        if path.is_relative_to(home):
+            layer = path.relative_to(home).parts[0].removesuffix(".py")
+            for name in imports(path):
+                if name.startswith(prefix):
+                    imported = name.removeprefix(prefix).split(".")[0]
+                    yield path, layer, imported if imported in layers else "__init__"
+
+
+@pytest.mark.parametrize("part", LAYERS)
+def test_a_layer_imports_what_its_line_of_the_table_says(part: str) -> None:
+    table = LAYERS[part]
+    found: dict[str, set[str]] = {layer: set() for layer in table}
+    for path, layer, imported in layers_of(part):
+        if imported != layer:
+            assert imported in table[layer], f"{path.relative_to(ROOT)} imports {imported}"
+            found[layer].add(imported)
+    # A line that allows what nobody does is out of date.
+    assert found == {layer: set(allowed) for layer, allowed in table.items()}
+
+
+def test_every_module_of_a_part_has_a_line_in_its_table() -> None:
+    for part, table in LAYERS.items():
+        home = ROOT / part / "forwardpass" / part
+        names = {
+            path.relative_to(home).parts[0].removesuffix(".py")
+            for path in SOURCES
+            if path.is_relative_to(home)
+        }
+        assert names - {"__init__"} == table.keys() - {"__init__"}
+
+
+def test_in_the_server_no_import_runs_back_up() -> None:
+    order = list(SERVER)
+    for layer, allowed in LAYERS["server"].items():
+        for imported in allowed:
+            assert order.index(imported) > order.index(layer), f"{layer} imports {imported}"
+
+
+def test_no_module_of_the_server_imports_itself_by_way_of_others() -> None:
+    home = ROOT / "server"
+    modules = {
+        ".".join(path.relative_to(home).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in SOURCES
+        if path.is_relative_to(home)
+    }
+    graph = {
+        name: {
+            imported if imported in modules else imported.rpartition(".")[0]
+            for imported in imports(path)
+        }
+        & modules.keys()
+        for name, path in modules.items()
+    }
+    # It raises where there is a circle, and names it.
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_no_room_of_the_server_holds_a_fifth_of_it() -> None:
+    home = ROOT / "server" / "forwardpass" / "server"
+    lines = {
+        path.relative_to(home): len(path.read_text(encoding="utf-8").splitlines())
+        for path in SOURCES
+        if path.is_relative_to(home)
+    }
+    for room in {path.parts[0] for path in lines}:
+        size = sum(count for path, count in lines.items() if path.parts[0] == room)
+        assert size <= sum(lines.values()) / 5, room
 
 
 def test_no_source_unpickles_or_evaluates() -> None:

@@ -17,8 +17,8 @@ from forwardpass.server.rpc.dispatch import Method, routes
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.settings import Settings, SettingsError
-from forwardpass.server.transport.call import Route, Transport
 from forwardpass.server.transport.listener import SOCKET, Listener
+from forwardpass.server.transport.route import Route, Transport
 from forwardpass.server.transport.select import create_transport
 from forwardpass.server.transport.stock import StockTransport
 from forwardpass.server.transport.tick import Tick

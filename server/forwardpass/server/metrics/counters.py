@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from forwardpass.server.metrics.numbers import MAX_RECORDED, Count, Histogram, Total, take
-from forwardpass.server.transport.call import CallType
+from forwardpass.server.transport.route import CallType
 from forwardpass.wire import Array
 
 # Seconds: a single-row MLP computes in 20 microseconds, a large network in seconds.

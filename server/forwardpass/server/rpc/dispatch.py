@@ -12,7 +12,8 @@ from forwardpass.server.metrics.counters import MethodCounters
 from forwardpass.server.rpc.authorization import Authorization
 from forwardpass.server.rpc.request_templates import RequestTemplates
 from forwardpass.server.scheduling.admission import Admission
-from forwardpass.server.transport.call import Call, CallType, Route, StreamCall
+from forwardpass.server.transport.call import Call, StreamCall
+from forwardpass.server.transport.route import CallType, Route
 
 Begin: TypeAlias = Callable[[StreamCall, bytes], None]
 _log = structlog.get_logger()

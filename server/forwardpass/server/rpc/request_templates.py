@@ -12,7 +12,7 @@ its task and its futures would cost a request of a known form a tenth of its Pyt
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -178,7 +178,7 @@ class TemplateJob(Job):
 
     def failed(self, error: Exception) -> None:
         """See `Job.failed`."""
-        self.call.resume(_raise, error)
+        self.call.resume(self.call.fail_with, error)
 
     def _end(self, call: Call, code: int) -> None:
         give_back(call, self.template.plan.loaded, code, (self,))
@@ -303,7 +303,3 @@ def assemble(same: bytes, outputs: Sequence[tuple[bytes, bytes]], count: int) ->
             parts += (prefix, content[index * size : (index + 1) * size])
         messages.append(b"".join(parts))
     return messages
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error

@@ -17,8 +17,6 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Self, TypeVar, TypeVarTuple
 
 import structlog
@@ -33,14 +31,6 @@ _OK = 0
 _log = structlog.get_logger()
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-
-class CallType(Enum):
-    """How many messages go each way; the value is the label of the grpc_server_* metrics."""
-
-    UNARY = "unary"
-    SERVER_STREAM = "server_stream"
-    BIDI_STREAM = "bidi_stream"
 
 
 class Call(ABC):
@@ -170,7 +160,7 @@ class Call(ABC):
             self.fail_with(error)
 
     def fail_with(self, error: BaseException) -> None:
-        """Fails the call with the exception being handled.
+        """Fails the call with an exception.
 
         What is not a `CallError` is a fault of ours: the caller learns the request id, the log the
         rest.
@@ -178,7 +168,9 @@ class Call(ABC):
         if isinstance(error, CallError):
             self.fail(error.failure)
             return
-        _log.exception("call_failed", method=self.method, request_id=self.request_id)
+        _log.error("call_failed", method=self.method, request_id=self.request_id, exc_info=error)
+        # Whatever showed it may have copied the variables of its frames, the error among them.
+        error.__traceback__ = None
         self.fail(
             Failure(
                 Reason.INTERNAL,
@@ -324,36 +316,3 @@ def _settle(future: Future[T], step: Callable[[], T]) -> None:
 
 # Takes a call that has ended, and its status code.
 OnEnd = Callable[[Call, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """What answers a method.
-
-    Attributes:
-        call_type: How many messages go each way.
-        begin: Begins to answer a call, on its own thread; what it raises fails the call. It takes
-            the call and its one message, which is empty where the caller streams.
-    """
-
-    call_type: CallType
-    begin: "Callable[[StreamCall, bytes], None]"
-
-
-Routes = Mapping[str, Route]
-
-
-class Transport(ABC):
-    """Listens on one address and turns what arrives into calls."""
-
-    @abstractmethod
-    def start(self) -> int:
-        """Binds and begins to answer; returns the port.
-
-        Raises:
-            OSError: The address cannot be bound.
-        """
-
-    @abstractmethod
-    def stop(self, grace: float) -> None:
-        """Takes no more calls, gives those under way `grace` seconds, and cancels the rest."""

@@ -4,8 +4,8 @@ from typing import Literal
 
 import structlog
 
-from forwardpass.server.transport.call import Routes, Transport
 from forwardpass.server.transport.listener import Listener
+from forwardpass.server.transport.route import Routes, Transport
 from forwardpass.server.transport.stock import StockTransport
 from forwardpass.server.transport.tick import Tick
 

@@ -42,7 +42,7 @@ class Driven(Protocol):
         """Runs a step on the call's own thread."""
 
     def fail_with(self, error: BaseException) -> None:
-        """Ends the call with the exception being handled."""
+        """Ends the call with an exception."""
 
 
 class Future(Generic[T]):
@@ -68,7 +68,10 @@ class Future(Generic[T]):
 
     def fail(self, error: BaseException) -> None:
         """Has awaiting it raise; from any thread."""
-        self._call.resume(self._settle_error, error)
+        # Kept, not handed on: the traceback will hold every frame on the way, and a frame that
+        # had the error as an argument would be a cycle with it.
+        self._error = error
+        self._call.resume(self._settle_error)
 
     def settle(self, value: T) -> None:
         """Settles it with a value, on the call's own thread; does nothing the second time."""
@@ -104,10 +107,9 @@ class Future(Generic[T]):
         value, self._value = self._value, None
         return value  # type: ignore[return-value]  # set, where it is settled without an error
 
-    def _settle_error(self, error: BaseException) -> None:
+    def _settle_error(self) -> None:
         if not self._is_settled:
             self._is_settled = True
-            self._error = error
             self._wake()
 
     def _wake(self) -> None:

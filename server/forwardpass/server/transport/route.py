@@ -1,0 +1,49 @@
+"""What a transport is given to answer, and what every transport does."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from forwardpass.server.transport.call import StreamCall
+
+
+class CallType(Enum):
+    """How many messages go each way; the value is the label of the grpc_server_* metrics."""
+
+    UNARY = "unary"
+    SERVER_STREAM = "server_stream"
+    BIDI_STREAM = "bidi_stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What answers a method.
+
+    Attributes:
+        call_type: How many messages go each way.
+        begin: Begins to answer a call, on its own thread; what it raises fails the call. It takes
+            the call and its one message, which is empty where the caller streams.
+    """
+
+    call_type: CallType
+    begin: Callable[[StreamCall, bytes], None]
+
+
+Routes = Mapping[str, Route]
+
+
+class Transport(ABC):
+    """Listens on one address and turns what arrives into calls."""
+
+    @abstractmethod
+    def start(self) -> int:
+        """Binds and begins to answer; returns the port.
+
+        Raises:
+            OSError: The address cannot be bound.
+        """
+
+    @abstractmethod
+    def stop(self, grace: float) -> None:
+        """Takes no more calls, gives those under way `grace` seconds, and cancels the rest."""
