@@ -118,9 +118,10 @@ class Execution:
         now = time.perf_counter()
         if self._decode_seconds is None:
             self._decode_seconds = now - call.started
+        answer: Future[Answer] = Future(call)
         job = _AwaitedJob(
             self._jobs,
-            Future(call),
+            answer,
             inputs,
             rows=rows,
             outputs=outputs,
@@ -130,7 +131,7 @@ class Execution:
             alone=alone,
         )
         self.loaded.executor.submit(job)
-        return job.answer
+        return answer
 
     def count(self, answer: Answer, encode_seconds: float) -> None:
         """Counts where the time of an answer went."""
@@ -161,7 +162,7 @@ class _AwaitedJob(Job):
     It is among `jobs` as long as it is under way: a text takes thousands, one after another.
     """
 
-    __slots__ = ("_inputs", "_jobs", "answer")
+    __slots__ = ("_answer", "_inputs", "_jobs")
 
     def __init__(
         self,
@@ -177,7 +178,9 @@ class _AwaitedJob(Job):
         alone: bool,
     ) -> None:
         super().__init__(rows, outputs, deadline, submitted, priority, alone=alone)
-        self.answer = answer
+        # None once it is settled: the traceback of an error holds the run's jobs, and a job that
+        # held the error would be a cycle with it.
+        self._answer: Future[Answer] | None = answer
         self._inputs = inputs
         self._jobs = jobs
         jobs.add(self)
@@ -189,13 +192,17 @@ class _AwaitedJob(Job):
 
     def answered(self, answer: Answer) -> None:
         """See `Job.answered`."""
-        self._jobs.discard(self)
-        self.answer.set(answer)
+        self._take_answer().set(answer)
 
     def failed(self, error: Exception) -> None:
         """See `Job.failed`."""
+        self._take_answer().fail(error)
+
+    def _take_answer(self) -> Future[Answer]:
         self._jobs.discard(self)
-        self.answer.fail(error)
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        return answer
 
 
 def give_back(call: Call, loaded: Loaded, code: int, jobs: Iterable[Job]) -> None:

@@ -190,7 +190,9 @@ class Stream(ABC, Generic[Item]):
 
     def _abandon(self, _: Call, code: int) -> None:
         """Ends what is unanswered when the stream has ended."""
-        for call in self._begun:
+        # They hold the stream, which must not hold them.
+        begun, self._begun = self._begun, deque()
+        for call in begun:
             call.abandon(code)
 
     async def _until(self, condition: Callable[[], bool]) -> None:

@@ -71,5 +71,15 @@ class ThreadExecutor:
         self.failure_detector.close()
 
     def _work(self) -> None:
-        while jobs := self._queue.take():
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Waits for jobs and runs them; False once the queue is closed and empty.
+
+        A frame of its own, so that the thread holds no job while it waits for the next.
+        """
+        jobs = self._queue.take()
+        if jobs:
             run_batch(self._run, jobs, self._counters, self.failure_detector)
+        return bool(jobs)

@@ -166,18 +166,26 @@ class JobQueue:
 
     def take(self) -> list[Job]:
         """Waits for jobs, and returns those that run together next; none after `close`."""
+        jobs: list[Job] | None = None
+        while jobs is None:
+            jobs = self._take_some()
+        return jobs
+
+    def _take_some(self) -> list[Job] | None:
+        """Waits for jobs; None where all of them had to be dropped.
+
+        A frame of its own, so that `take` holds none of those while it waits for others.
+        """
         waiting = self._waiting
-        while True:
-            with self._arrived:
-                self._arrived.wait_for(lambda: waiting.count or self._closed)
-                if not waiting.count:
-                    return []
-                self._wait_for_more()
-                jobs, dropped = waiting.gather()
-            for job, reason in dropped:
-                waiting.drop(job, reason)
-            if jobs:
-                return jobs
+        with self._arrived:
+            self._arrived.wait_for(lambda: waiting.count or self._closed)
+            if not waiting.count:
+                return []
+            self._wait_for_more()
+            jobs, dropped = waiting.gather()
+        for job, reason in dropped:
+            waiting.drop(job, reason)
+        return jobs or None
 
     def _wait_for_more(self) -> None:
         """Waits until the oldest job has waited its delay, or a run is full."""

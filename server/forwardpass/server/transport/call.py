@@ -284,6 +284,10 @@ class StreamCall(Call):
         if reading is not None:
             reading.settle(message)
 
+    def forget_reading(self) -> None:
+        """Delivers the message that was asked for to nobody."""
+        self._reading = None
+
     def stop_reading(self) -> None:
         """Takes no more messages: for the handler, the last one was the caller's last."""
         self.deliver(None)
@@ -296,7 +300,16 @@ class StreamCall(Call):
 class _Next(Future[bytes | None]):
     """The caller's next message; awaiting it ends a loop where there is none."""
 
-    __slots__ = ()
+    __slots__ = ("_stream",)
+
+    def __init__(self, call: StreamCall) -> None:
+        super().__init__(call)
+        self._stream = call
+
+    def detach(self) -> None:
+        """See `Future.detach`: its call holds it no longer either, which it holds itself."""
+        super().detach()
+        self._stream.forget_reading()
 
     def __await__(self) -> Any:
         message = yield from super().__await__()

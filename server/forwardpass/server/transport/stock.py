@@ -236,8 +236,11 @@ class _Reader:
         self._permits.acquire()
         try:
             message = next(self._messages, None)
-        except grpc.RpcError:
-            return False  # The caller has gone, of which gRPC tells the call.
+        except grpc.RpcError as error:
+            # The caller has gone, of which gRPC tells the call. gRPC also keeps the error in a cycle
+            # of its own, which need not hold our frames.
+            error.__traceback__ = None
+            return False
         call = self._call
         if call is None:
             return False

@@ -21,8 +21,8 @@ _OUTSTANDING = 64
 _MOST_EVENTS = 256
 # Steps that wait, such as for a model to be loaded.
 _WAITING_STEPS = 16
-# How long cancelled calls may take to let go.
-_LETTING_GO_SECONDS = 5.0
+# How long cancelled calls may take to end.
+_RELEASE_SECONDS = 5.0
 _PAST = 0.0
 _log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ class CompletionQueueTransport(Transport):
         self._server.shutdown(self._queue, self._on_shutdown)
         if not self._over.wait(grace):
             self._server.cancel_all_calls()
-            self._over.wait(_LETTING_GO_SECONDS)
+            self._over.wait(_RELEASE_SECONDS)
         if self._over.is_set():
             self._thread.join()
             self._server.destroy()
@@ -77,23 +77,26 @@ class CompletionQueueTransport(Transport):
             self._ask()
         poll, tick, over = self._queue.poll, self._tick, self._over
         taken = 0
+        event: Event = None
         while not over.is_set():
+            # While it waits it holds no call: the last event has its call as its tag.
+            event = None
             event = poll(_PAST) if tick.steps else poll()
             try:
                 if event.completion_type == TIMEOUT:
                     taken = 0
-                    self._end_turn()
+                    self._end_tick()
                     continue
                 event.tag(event)
                 taken += 1
                 if not tick.steps or taken >= _MOST_EVENTS:
                     taken = 0
-                    self._end_turn()
+                    self._end_tick()
             except Exception:  # noqa: BLE001  # logged with its traceback
                 # One call must not take the others with it.
                 _log.exception("transport_failed")
 
-    def _end_turn(self) -> None:
+    def _end_tick(self) -> None:
         tick, context = self._tick, self._context
         if tick.steps:
             tick.end()
