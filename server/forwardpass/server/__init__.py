@@ -1,11 +1,14 @@
 """Answers Predict, Embed and Generate calls with ONNX models.
 
-The path of a request, and the module for each change of its form:
+Layers, from the top; each imports only what stands below it (`tests/test_layout.py`):
 
-    bytes ─ transport ─► Call ─ rpc.dispatch ─► handler ─ rpc.inputs ─► Job ─ scheduling ─►
-        runtime.session.run ─► result ─ rpc.answers ─► bytes
+- `cli`, `workers`, `check`, `app`, `build`, `routes`, `settings`: put the server together.
+- `native`, `open_inference`: what each method of the two protocols does.
+- `rpc`: what both share, from a message's bytes to a run of a model.
+- `repository`, `loading`: the models on disk, and what makes one ready.
+- `scheduling`: what runs when.
+- `onnx`: ONNX Runtime. `metrics`: what is counted. `transport`: the network.
+- `process`: memory, threads and log of the process. `errors`: why a call is refused.
 
-`transport` knows gRPC and nothing of models; `rpc` knows messages and nothing of gRPC's API;
-`scheduling` decides what runs when; `runtime` knows ONNX Runtime and the repository. `app` puts
-them together, `workers` runs several of that on one port, `cli` reads the settings.
+server/README.md draws the path of a request.
 """

@@ -103,7 +103,7 @@ def open_repository(
 
     Args:
         settings: Where it is, and how it is loaded.
-        tick: Where runs of cheap models are put off to.
+        tick: Where runs of cheap models are deferred to.
         anew: Whether to find everything out that the cache may know.
 
     Raises:

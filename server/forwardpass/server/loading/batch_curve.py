@@ -25,7 +25,7 @@ _INLINE_WORTH = 0.75
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """The median time of a run of so many rows."""
+    """The median time of a run of `rows` rows."""
 
     rows: int
     seconds: float

@@ -33,7 +33,7 @@ from forwardpass.server.process.release import release
 # Changes with what an entry holds, and with how the sandbox tries or the curve is measured.
 _FORMAT = 1
 _MAX_BYTES = 1 << 16
-# Beyond so many, those go that have not been used for longest, as those of old versions have not.
+# The least recently used entries beyond this number are evicted: those of old versions.
 _MAX_ENTRIES = 256
 # Entries, and what was left by a server that was killed as it wrote one.
 _OURS = re.compile(r"[0-9a-f]{64}\.json|\.[0-9a-f]{64}-\w+")

@@ -73,7 +73,7 @@ class LoadOptions:
         manifest_required: Whether a version without a manifest is refused.
         sandbox: The process that tries a graph first; None for no such process.
         providers: What runs the models, in order.
-        tick: Where runs of cheap models are put off to; None where each call has a thread.
+        tick: Where runs of cheap models are deferred to; None where each call has a thread.
         cache: What earlier loads found out; None for no such memory.
     """
 

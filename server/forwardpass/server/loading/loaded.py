@@ -20,7 +20,7 @@ from forwardpass.v1 import model_card_pb2
 
 
 class Leases:
-    """Counts the calls that use a version, so that it is let go only after the last of them.
+    """Counts the calls that use a version, so that it is released only after the last of them.
 
     A lease is an entry of a deque, which threads may add and take without a lock: one costs more
     than all else that is done here. Who enters adds first and looks second whether the version is
@@ -71,7 +71,7 @@ class Loaded:
         output_labels: By output, the name of each class: the card's, else the configuration's.
         session: The graph in ONNX Runtime.
         golden: How it answered its golden inputs; None where it came with none.
-        curve: How long runs of so many rows take here.
+        curve: How long runs take here, by their number of rows.
         batching: How its requests are gathered.
         executor: What runs its jobs.
         seconds: How long loading took.

@@ -19,7 +19,7 @@ class ServerCollector(Collector):
 
     Args:
         methods: Counters by path, such as "/forwardpass.v1.InferenceService/Predict".
-        models: Gives (name, version, digest, whether it has come to fail, counters) of every loaded
+        models: Gives (name, version, digest, whether it is unhealthy, counters) of every loaded
             version.
         in_flight: Gives the calls and the bytes that are in flight.
     """

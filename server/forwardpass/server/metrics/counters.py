@@ -19,7 +19,7 @@ SECONDS = (
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-# So many sizes of a run are told apart for each version: callers choose them.
+# The most sizes of a run that are counted apart for each version: callers choose them.
 BATCH_SIZES = 256
 CODE_NAMES = (
     *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
@@ -32,7 +32,7 @@ CODE_NAMES = (
 class ModelCounters:
     """What is counted for one version of a model.
 
-    What requests add is put down first, which takes no lock, and added up later: when there is
+    What requests add is recorded first, which takes no lock, and added up later: when there is
     much of it, or when somebody reads.
 
     Attributes:
@@ -54,7 +54,7 @@ class ModelCounters:
         self._batch_rows = Histogram(ROWS)
         self._batches: dict[int, Total] = {}
         self._rows = 0
-        # Put down, and not added up yet.
+        # Recorded, and not added up yet.
         self._answers: deque[tuple[Sequence[float], float, float]] = deque()
         self._successes: deque[float] = deque()
         self._runs: deque[tuple[int, Sequence[float], float]] = deque()
@@ -134,7 +134,7 @@ class ModelCounters:
             return sorted((rows, *total.read()) for rows, total in self._batches.items())
 
     def _add_up(self) -> None:
-        """Adds up what has been put down."""
+        """Adds up what has been recorded."""
         with self._adding:
             if answers := take(self._answers):
                 decode, compute, encode = zip(*answers, strict=True)

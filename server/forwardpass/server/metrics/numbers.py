@@ -10,8 +10,8 @@ import numpy as np
 
 from forwardpass.wire import Array
 
-# So many numbers, or runs with the numbers of each of their requests, are put down before they are
-# added up: together that costs less, but it must not hold up the calls that wait meanwhile.
+# The most numbers, or runs with the numbers of each of their requests, that are recorded before they
+# are added up: adding up many costs less for each, but must not hold up the calls that wait.
 MAX_RECORDED = 256
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Count:
     def value(self) -> int:
         """How often."""
         with self._lock:
-            # To read it is to take one, which is not to count.
+            # Reading consumes one value, so it is subtracted again.
             value = self.add() - self._reads
             self._reads += 1
         return value

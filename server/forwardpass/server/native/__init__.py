@@ -1,0 +1,1 @@
+"""What each method of forwardpass.v1 does."""

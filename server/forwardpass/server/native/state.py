@@ -39,7 +39,7 @@ class ModelState:
         return tuple(dict.fromkeys((*outputs, *(after for _, after in signature.states))))
 
     def repeated(self, rows: int) -> "ModelState":
-        """Returns what so many rows remember that have all seen what its one row has."""
+        """Returns the state of its one row, repeated for `rows` rows."""
         memory = ModelState()
         for name, array in self._arrays.items():
             memory._arrays[name] = np.repeat(array, rows, axis=0)

@@ -1,1 +1,1 @@
-"""What keeps others out."""
+"""The process that serves: its memory, its threads, its cores, its log."""

@@ -11,7 +11,7 @@ def share_one_arena() -> None:
     """Has all threads take memory from one arena, and leave it there for one another.
 
     By default glibc gives each thread its own. A message is then received by one of gRPC core's
-    threads and let go by another, so that arenas grow and shrink with every large one, and each
+    threads and released by another, so that arenas grow and shrink with every large one, and each
     time the kernel has to find empty pages anew. It must be called before threads are started. What
     the operator says by MALLOC_ARENA_MAX stays, and so do other C libraries.
     """

@@ -1,1 +1,1 @@
-"""Models on disk and in memory: the repository, its versions, and ONNX Runtime."""
+"""The models on disk, the versions of each, and which of them serve."""

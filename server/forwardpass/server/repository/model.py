@@ -25,7 +25,7 @@ class Model:
     """A folder of versions.
 
     `reconcile` brings what serves to what the folder and the configuration ask for: a new version
-    is loaded before an old one is let go, and where none that is asked for passes its checks, the
+    is loaded before an old one is released, and where none that is asked for passes its checks, the
     last good one stays.
 
     Args:
@@ -56,7 +56,7 @@ class Model:
 
     @property
     def failing(self) -> bool:
-        """Whether the version that answers where none is named has come to fail."""
+        """Whether the version that answers where none is named is unhealthy."""
         version = self.newest_ready
         return version is not None and version.failing
 
@@ -87,7 +87,7 @@ class Model:
         self.labels = _read_labels(self.folder)
 
     def reconcile(self, *, settle: bool) -> bool:
-        """Loads what should serve and does not, then lets go of what should not.
+        """Loads what should serve and does not, then releases what should not.
 
         Args:
             settle: Whether a version without a manifest must have stood still since the last look.
@@ -131,7 +131,7 @@ class Model:
             return chosen
 
     def unload(self, number: int | None) -> list[Version]:
-        """Lets go of a version on request, or of all; returns what was let go of."""
+        """Releases a version on request, or all; returns those that were released."""
         with self._lock:
             self._unloaded = number is None
             gone = [v for v in self.versions if v.ready and number in (None, v.number)]
@@ -139,7 +139,7 @@ class Model:
             return gone
 
     def close(self) -> None:
-        """Lets go of every version, for good."""
+        """Releases every version, for good."""
         with self._lock:
             self._unloaded = True
             self._retire({v.number for v in self.versions})

@@ -9,8 +9,7 @@ from forwardpass.server.repository.repository import Repository
 class Readiness:
     """Answers for the server, and for each model by its name.
 
-    A model is ready when it has a version that passed its checks and has not come to fail. The
-    server is ready when there are models, each of them is, and it is not draining.
+    A model is ready when it has a version that passed its checks and is healthy. The server is ready when there are models, each of them is, and it is not draining.
 
     Args:
         repository: The models.

@@ -127,7 +127,7 @@ class Repository:
         return version
 
     def unload(self, reference: model_service_pb2.ModelReference) -> list[Version]:
-        """Lets go of a version, or of all where none is named, after their last call.
+        """Releases a version, or all where none is named, after their last call.
 
         Raises:
             CallError: There is no such model.
@@ -138,7 +138,7 @@ class Repository:
         return gone
 
     def close(self) -> None:
-        """Lets go of every model."""
+        """Releases every model."""
         self._closing.set()
         if self._options.sandbox is not None:
             self._options.sandbox.stop()

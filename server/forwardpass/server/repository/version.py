@@ -59,7 +59,7 @@ class Version:
 
     @property
     def failing(self) -> bool:
-        """Whether it is ready, but its runs have come to fail; calls are still tried."""
+        """Whether it is ready, but unhealthy; calls are still tried."""
         loaded = self.loaded
         return self.ready and loaded is not None and loaded.executor.failure_detector.failing
 
@@ -125,7 +125,7 @@ class Version:
         self._move(State.MODEL_STATE_FAILED, reason)
 
     def retire(self) -> None:
-        """Takes no more calls, ends when the last one has its answer, and lets go of the model."""
+        """Takes no more calls, ends when the last one has its answer, and releases the model."""
         loaded = self.loaded
         if loaded is None:
             return
@@ -136,7 +136,7 @@ class Version:
         _log.info("model_unloaded", model=self.name, version=self.number)
 
     def _judged(self) -> None:
-        """Says that its runs have come to fail, or answer again."""
+        """Says that it has become unhealthy, or healthy again."""
         if self.failing:
             self.state_reason = _FAILING
             _log.error("model_failing", model=self.name, version=self.number, reason=_FAILING)

@@ -1,1 +1,1 @@
-"""Messages in, messages out: what each method does, written against `Call` alone."""
+"""What the handlers of both protocols share, written against `Call` alone."""

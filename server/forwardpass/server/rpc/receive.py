@@ -5,8 +5,6 @@ message within the transport's limit may still take gigabytes. The scan walks th
 message, jumps over what they contain, looks into those that are long, and refuses what has too many
 of them. Bytes that stay bytes, such as the elements of a tensor, may be of any length; a parser
 copies them, so it is given their number in their place.
-
-    message ─ scan ─► head (parsed) + contents (where the elements lie) ─► Received
 """
 
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ from forwardpass.wire.fields import read_value, read_varint, varint
 M = TypeVar("M", bound=Message)
 # The most bytes of a message that are not payload.
 MAX_BYTES = 4 << 20
-# Fields up to so many bytes are not looked into for what they count: it cannot grow to much.
+# Shorter fields are not looked into for what they count: it cannot grow to much.
 _SMALL = 1024
 # Shorter messages without payload are parsed as they are.
 _SCANNED_FROM = 64 << 10

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-# So many runs in a row must fail before the model itself is tried.
+# How many runs in a row must fail before the model itself is tried.
 IN_A_ROW = 5
 # Seconds until a model that fails is tried again; a call that it answers is told at once.
 PAUSE = 10.0

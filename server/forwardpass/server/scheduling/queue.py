@@ -98,7 +98,7 @@ class WaitList:
                     rows += job.rows
                 else:
                     passed.append(job)
-                    # One that is passed over keeps its place, and only so many are looked at.
+                    # One that is passed over keeps its place; at most _LOOK_AHEAD are looked at.
                     if len(passed) == _LOOK_AHEAD:
                         break
             level.extendleft(reversed(passed))

@@ -220,7 +220,7 @@ class _Reader:
         self._permits.release()
 
     def close(self) -> None:
-        """Takes no more messages, and lets go of the call."""
+        """Takes no more messages, and releases the call."""
         self._call = None
         self._permits.release()
 
@@ -237,7 +237,7 @@ class _Reader:
         try:
             message = next(self._messages, None)
         except grpc.RpcError as error:
-            # The caller has gone, of which gRPC tells the call. gRPC also keeps the error in a cycle
+            # The caller has gone, of which gRPC tells the call. It also keeps the error, in a cycle
             # of its own, which need not hold our frames.
             error.__traceback__ = None
             return False

@@ -38,7 +38,7 @@ class Aggregate(Collector):
     """Adds up what workers have counted.
 
     Of counters and histograms it adds what they have grown by since the worker last told, so they
-    never fall: neither when a worker ends nor when one lets go of a model that others still have.
+    never fall: neither when a worker ends nor when one releases a model that others still have.
     Gauges are of the workers that live.
     """
 

@@ -76,7 +76,7 @@ def _hold_any(addresses: _Addresses) -> tuple[int, ExitStack]:
 
 
 def _hold(addresses: _Addresses, number: int) -> ExitStack:
-    """Returns what lets go of the port again."""
+    """Returns what releases the port again."""
     with ExitStack() as held:
         nowhere: OSError | None = None
         found = False

@@ -22,7 +22,7 @@ _COMMAND = [sys.executable, "-P", "-m", "forwardpass.server.workers.worker"]
 _PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 # A worker that has lived so long, in seconds, has not ended at once.
 _LONG = 60.0
-# So many ends at once are no accident.
+# After this many ends at once a worker is taken to be broken.
 _LOOP = 5
 _log = structlog.get_logger()
 

@@ -17,7 +17,7 @@ from forwardpass.wire import Failure, Reason
 
 # Calls that core may hand us before we ask for more.
 _OUTSTANDING = 64
-# A tick ends after so many events even if more are ready, so that none waits for long.
+# A tick ends after this many events even if more are ready, so that none waits for long.
 _MOST_EVENTS = 256
 # Steps that wait, such as for a model to be loaded.
 _WAITING_STEPS = 16
@@ -33,7 +33,7 @@ class CompletionQueueTransport(Transport):
     Args:
         listener: Where to listen, and the limits.
         routes: What answers each method.
-        tick: What is put off until all that is ready has been taken in.
+        tick: Runs what is deferred until everything that is ready has been taken in.
         helpers: How many threads the pool has.
     """
 
