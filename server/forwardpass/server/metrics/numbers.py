@@ -10,8 +10,8 @@ import numpy as np
 
 from forwardpass.wire import Array
 
-# The most numbers, or runs with the numbers of each of their requests, that are recorded before they
-# are added up: adding up many costs less for each, but must not hold up the calls that wait.
+# The most numbers, or runs with the numbers of each of their requests, that are recorded before
+# they are added up: many together cost less each, but must not hold up the calls that wait.
 MAX_RECORDED = 256
 T = TypeVar("T")
 

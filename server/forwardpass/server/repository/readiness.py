@@ -9,7 +9,8 @@ from forwardpass.server.repository.repository import Repository
 class Readiness:
     """Answers for the server, and for each model by its name.
 
-    A model is ready when it has a version that passed its checks and is healthy. The server is ready when there are models, each of them is, and it is not draining.
+    A model is ready when it has a version that passed its checks and is healthy. The server is
+    ready when there are models, each of them is ready, and it is not draining.
 
     Args:
         repository: The models.

@@ -1,7 +1,7 @@
 """Work that is deferred until the transport has taken in everything that is ready.
 
-So calls that arrive together share one run of a model without waiting for one another: each puts its
-job in the model's queue, and the first one defers running it.
+So calls that arrive together share one run of a model without waiting for one another: each puts
+its job in the model's queue, and the first one defers running it.
 """
 
 from collections.abc import Callable
