@@ -1,12 +1,16 @@
 """Generate and GenerateStream of InferenceService, for samples and for texts."""
 
+import secrets
+
 import numpy as np
 
-from forwardpass.server.native.samples import Samples, max_latent_bytes, read_samples
+from forwardpass.server.errors import InvalidInput
+from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.native.samples import Samples, read_samples
 from forwardpass.server.native.text import Texts, read_texts
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.rpc.execution import Execution
-from forwardpass.server.rpc.inputs import InputReader, check_size
+from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.receive import Received, receive
 from forwardpass.server.rpc.schema import GENERATE, GENERATE_STREAM
 from forwardpass.server.scheduling.job import Answer, Outcome
@@ -18,6 +22,10 @@ from forwardpass.v1.inference_service_pb2 import (
     GenerateStreamRequest,
     GenerateStreamResponse,
 )
+
+MAX_COUNT = 1024
+# Rows of one run of a generator.
+CHUNK_ROWS = 16
 
 
 class Generate:
@@ -63,12 +71,15 @@ class Generate:
         """Checks a request, and draws what its samples are made of."""
         loaded = execution.loaded
         execution.check_room()
-        check_size(loaded, received, max_latent_bytes(loaded.signature))
+        rows = _chunk_rows(loaded)
 
         def draw() -> Samples | Texts:
             if loaded.vocabulary is not None:
-                return read_texts(loaded, loaded.vocabulary, request)
-            return read_samples(self._reader, loaded, received, request)
+                return read_texts(loaded.vocabulary, request, *_drawn(request), rows)
+            drawn = None if request.HasField("latents") else _drawn(request)
+            samples = read_samples(self._reader, loaded, received, request, drawn, MAX_COUNT, rows)
+            _check_count(samples.count)
+            return samples
 
         return call.offload(draw)
 
@@ -128,6 +139,30 @@ async def _stream_texts(call: StreamCall, execution: Execution, texts: Texts) ->
         await call.send(GenerateStreamResponse(part=part, index=start).SerializeToString())
 
     await texts.write(call, execution, send)
+
+
+def _drawn(request: GenerateRequest) -> tuple[int, int]:
+    """Returns the seed asked for, else a random one, and how many samples to draw from it."""
+    count = request.count if request.HasField("count") else 1
+    _check_count(count)
+    return request.seed if request.HasField("seed") else secrets.randbits(64), count
+
+
+def _check_count(count: int) -> None:
+    if not 1 <= count <= MAX_COUNT:
+        raise InvalidInput(
+            f"{count} samples, but a request may ask for 1 to {MAX_COUNT}",
+            field="count",
+            expected=MAX_COUNT,
+            got=count,
+        )
+
+
+def _chunk_rows(loaded: Loaded) -> int:
+    """Returns how many rows a run has."""
+    if not loaded.signature.batched:
+        return 1
+    return min(CHUNK_ROWS, loaded.signature.max_rows or CHUNK_ROWS)
 
 
 def _total(parts: list[Answer]) -> Answer:

@@ -4,7 +4,6 @@ The last run is padded, so that the bytes of a sample do not depend on how many 
 for.
 """
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,19 +15,15 @@ from forwardpass.artefact import draw_latents
 from forwardpass.server.errors import CallError, InvalidInput, nearest, quote
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.native.outputs import pictures
-from forwardpass.server.onnx.signature import Signature, TensorSpec
+from forwardpass.server.onnx.signature import TensorSpec
 from forwardpass.server.rpc.execution import Execution
-from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.inputs import InputReader, check_size
 from forwardpass.server.rpc.receive import Received
 from forwardpass.server.scheduling.job import Answer
 from forwardpass.server.transport.task import Future
 from forwardpass.v1 import model_card_pb2
 from forwardpass.v1.inference_service_pb2 import GenerateRequest, GenerateResponse
 from forwardpass.wire import Array, Reason, to_tensor
-
-MAX_COUNT = 1024
-# Rows of one run of a generator.
-CHUNK_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +61,14 @@ class Samples:
         return response
 
 
-def read_samples(
-    reader: InputReader, loaded: Loaded, received: Received[Any], request: GenerateRequest
+def read_samples(  # noqa: PLR0917  # each is one thing
+    reader: InputReader,
+    loaded: Loaded,
+    received: Received[Any],
+    request: GenerateRequest,
+    drawn: tuple[int, int] | None,
+    most: int,
+    rows: int,
 ) -> Samples:
     """Checks a request for samples, and draws its latents.
 
@@ -76,39 +77,35 @@ def read_samples(
         loaded: The model.
         received: What the request came in.
         request: The request.
+        drawn: The seed and the number of the latents to draw; None where the caller gives them.
+        most: The most samples of a request.
+        rows: How many rows each run has.
 
     Raises:
         CallError: TASK_UNSUPPORTED: the model is no generator.
         InvalidInput: Options that contradict each other or the model.
     """
     latent = _latent_input(loaded)
+    check_size(loaded, received, most * latent.row_bytes)
     for field in ("prompt", "temperature", "length"):
         if request.HasField(field):
             raise InvalidInput(f"{field} is given, but the model generates no text", field=field)
-    seed, latents = _latents(reader, received, request, latent)
+    if drawn is None:
+        seed, latents = None, _given_latents(reader, received, request, latent)
+    else:
+        seed, latents = drawn[0], draw_latents(*drawn, latent.shape[1])
     count = len(latents)
     inputs = {latent.name: latents, **_class_input(loaded, request, count)}
     loaded.signature.check({name: array[:1] for name, array in inputs.items()})
     output = _sample_output(loaded)
     if request.png and output.role != model_card_pb2.TENSOR_ROLE_IMAGE:
         raise InvalidInput("png is given, but the samples are no images", field="png")
-    rows = chunk_rows(loaded)
     return Samples(_chunks(inputs, count, rows), rows, output, count, seed, request.png)
 
 
-def max_latent_bytes(signature: Signature) -> int:
-    """Returns how many bytes the latents of a request have at most; 0 where there are none."""
-    spec = signature.input_of(model_card_pb2.TENSOR_ROLE_LATENT)
-    return 0 if spec is None else MAX_COUNT * spec.row_bytes
-
-
-def _latents(
+def _given_latents(
     reader: InputReader, received: Received[Any], request: GenerateRequest, spec: TensorSpec
-) -> tuple[int | None, NDArray[np.float32]]:
-    """Returns the seed, None where the caller gave latents, and the latents."""
-    if not request.HasField("latents"):
-        seed, count = seed_of(request), count_of(request)
-        return seed, draw_latents(seed, count, spec.shape[1])
+) -> NDArray[np.float32]:
     if request.HasField("seed"):
         raise InvalidInput("give a seed or latents, not both", field="seed")
     given = request.latents
@@ -123,34 +120,7 @@ def _latents(
         raise InvalidInput(
             f"count is {request.count}, but there are {len(latents)} latents", field="count"
         )
-    _check_count(len(latents))
-    return None, latents
-
-
-def seed_of(request: GenerateRequest) -> int:
-    """Returns the seed asked for, else a random one."""
-    return request.seed if request.HasField("seed") else secrets.randbits(64)
-
-
-def count_of(request: GenerateRequest) -> int:
-    """Returns how many samples are asked for.
-
-    Raises:
-        InvalidInput: None, or too many.
-    """
-    count = request.count if request.HasField("count") else 1
-    _check_count(count)
-    return count
-
-
-def _check_count(count: int) -> None:
-    if not 1 <= count <= MAX_COUNT:
-        raise InvalidInput(
-            f"{count} samples, but a request may ask for 1 to {MAX_COUNT}",
-            field="count",
-            expected=MAX_COUNT,
-            got=count,
-        )
+    return latents
 
 
 def _latent_input(loaded: Loaded) -> TensorSpec:
@@ -194,13 +164,6 @@ def _class_input(loaded: Loaded, request: GenerateRequest, count: int) -> dict[s
 def _sample_output(loaded: Loaded) -> TensorSpec:
     images = loaded.signature.outputs_of(model_card_pb2.TENSOR_ROLE_IMAGE)
     return images[0] if images else next(iter(loaded.signature.outputs.values()))
-
-
-def chunk_rows(loaded: Loaded) -> int:
-    """Returns how many rows a run has."""
-    if not loaded.signature.batched:
-        return 1
-    return min(CHUNK_ROWS, loaded.signature.max_rows or CHUNK_ROWS)
 
 
 def _chunks(inputs: Mapping[str, Array], count: int, rows: int) -> list[dict[str, Array]]:

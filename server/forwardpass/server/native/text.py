@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from forwardpass.artefact import draw_uniforms
 from forwardpass.server.errors import InvalidInput, quote
-from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.loading.vocabulary import Vocabulary
-from forwardpass.server.native.samples import chunk_rows, count_of, seed_of
 from forwardpass.server.native.state import ModelState
 from forwardpass.server.rpc.execution import Execution
 from forwardpass.server.scheduling.job import Answer, Outcome
@@ -138,13 +136,17 @@ def choose(logits: Array, temperature: float, uniforms: NDArray[np.float64]) -> 
     return chosen
 
 
-def read_texts(loaded: Loaded, vocabulary: Vocabulary, request: GenerateRequest) -> Texts:
+def read_texts(
+    vocabulary: Vocabulary, request: GenerateRequest, seed: int, count: int, rows: int
+) -> Texts:
     """Checks a request for texts, and draws the numbers by which they are chosen.
 
     Args:
-        loaded: The model.
-        vocabulary: Its characters.
+        vocabulary: The model's characters.
         request: The request.
+        seed: What to draw from.
+        count: How many texts.
+        rows: The most texts of one job.
 
     Raises:
         InvalidInput: An option that is not for texts, a prompt that is too long or has a character
@@ -155,7 +157,6 @@ def read_texts(loaded: Loaded, vocabulary: Vocabulary, request: GenerateRequest)
             raise InvalidInput(f"{other} is given, but the model generates text", field=other)
     if request.png:
         raise InvalidInput("png is given, but the samples are no images", field="png")
-    count, seed = count_of(request), seed_of(request)
     length = request.length if request.HasField("length") else _LENGTH
     if not 1 <= length <= MAX_LENGTH:
         raise InvalidInput(
@@ -181,7 +182,7 @@ def read_texts(loaded: Loaded, vocabulary: Vocabulary, request: GenerateRequest)
         )
     prompt = _prompt(request.prompt, vocabulary)
     uniforms = draw_uniforms(seed, count, length)
-    return Texts(vocabulary, prompt, temperature, uniforms, seed, chunk_rows(loaded))
+    return Texts(vocabulary, prompt, temperature, uniforms, seed, rows)
 
 
 def _prompt(text: str, vocabulary: Vocabulary) -> Numbers:
