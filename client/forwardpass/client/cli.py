@@ -219,7 +219,9 @@ def embed(
         Connection(server, timeout, tls_ca, token),
         inputs,
         model,
-        command.Wish(out, normalize, neighbours or (5 if neighbours_grid else 0), neighbours_grid),
+        command.Options(
+            out, normalize, neighbours or (5 if neighbours_grid else 0), neighbours_grid
+        ),
         as_json=json,
     )
 
@@ -266,7 +268,7 @@ def generate(
     command.run(
         Connection(server, timeout, tls_ca, token),
         model,
-        command.Wish(count, seed, class_, prompt, temperature, length),
+        command.Options(count, seed, class_, prompt, temperature, length),
         stream=stream,
         out=out,
         as_json=json,

@@ -9,7 +9,7 @@ MODELS/<name>/<version>/
 
 from forwardpass.artefact.card import CARD_KEY, CardError, card_from_json, card_to_json
 from forwardpass.artefact.digest import array_digest, file_digest, space_id
-from forwardpass.artefact.draws import draw_latents, draw_uniforms
+from forwardpass.artefact.philox import draw_latents, draw_uniforms
 from forwardpass.artefact.golden import GOLDEN_FILE, Golden, load_golden, save_golden
 from forwardpass.artefact.manifest import (
     MANIFEST_FILE,

@@ -29,7 +29,7 @@ from forwardpass.client.models import Model, check_loaded
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Options:
     """What to make of the vectors.
 
     Attributes:
@@ -56,10 +56,10 @@ class _Tally:
 
 
 def run(
-    connection: Connection, inputs: Sequence[Path], model: str, wish: Wish, *, as_json: bool
+    connection: Connection, inputs: Sequence[Path], model: str, options: Options, *, as_json: bool
 ) -> None:
     name, version = split_model(model)
-    _check(wish)
+    _check(options)
     started = time.monotonic()
     with connection.open() as client:
         known = client.model(name, version)
@@ -67,55 +67,55 @@ def run(
         if not known.embedding_spaces:
             raise WrongTask(f"{name} has no embedding output, so it gives no vectors")
         source = open_source(inputs, known)
-        if wish.grid and not isinstance(source, ImageFiles):
+        if options.grid and not isinstance(source, ImageFiles):
             _refuse("there are no images to draw", "--neighbours-grid")
-        tally = _embed(client, known, source, wish)
+        tally = _embed(client, known, source, options)
     seconds = time.monotonic() - started
     names = [source.names[row] for row in tally.good]
     found = None
-    if wish.neighbours and len(names) > 1:
-        found = find_neighbours(np.concatenate(tally.vectors), wish.neighbours)
-        if wish.grid and isinstance(source, ImageFiles):
+    if options.neighbours and len(names) > 1:
+        found = find_neighbours(np.concatenate(tally.vectors), options.neighbours)
+        if options.grid and isinstance(source, ImageFiles):
             picture = neighbour_picture(found, [source.paths[row] for row in tally.good])
-            with whole_file(wish.grid) as file:
+            with whole_file(options.grid) as file:
                 file.write(picture)
     if as_json:
         print_json(
             {
-                **_summary(known, wish, tally, seconds),
+                **_summary(known, options, tally, seconds),
                 "neighbours": neighbour_lists(found, names) if found else [],
             }
         )
     else:
         if found:
             console().print(neighbour_table(found, names))
-        elif wish.neighbours:
+        elif options.neighbours:
             typer.echo("there are no neighbours: fewer than two vectors", err=True)
-        written = [str(path) for path in (wish.out, found and wish.grid) if path]
+        written = [str(path) for path in (options.out, found and options.grid) if path]
         _print(known, tally, seconds, written)
     if tally.failed:
         raise typer.Exit(PARTIAL)
 
 
-def _check(wish: Wish) -> None:
+def _check(options: Options) -> None:
     """Refuses, before any work, what could not be finished."""
-    if not wish.out and not wish.neighbours:
+    if not options.out and not options.neighbours:
         _refuse("the vectors would go nowhere: give a file, or --neighbours", "--out")
-    if wish.out:
-        check_kind(wish.out)
-    if wish.grid and wish.grid.suffix != ".png":
-        _refuse(f"{wish.grid} does not end in .png", "--neighbours-grid")
+    if options.out:
+        check_kind(options.out)
+    if options.grid and options.grid.suffix != ".png":
+        _refuse(f"{options.grid} does not end in .png", "--neighbours-grid")
 
 
 def _refuse(message: str, option: str) -> None:
     raise typer.BadParameter(message, param_hint=option)
 
 
-def _embed(client: Client, model: Model, source: Source, wish: Wish) -> _Tally:
+def _embed(client: Client, model: Model, source: Source, options: Options) -> _Tally:
     tally = _Tally()
-    with _writer(model, wish) as writer, progress() as bar:
+    with _writer(model, options) as writer, progress() as bar:
         task = bar.add_task("embedding", total=len(source.names))
-        for part in embed_rows(client, model, source, normalize=wish.normalize):
+        for part in embed_rows(client, model, source, normalize=options.normalize):
             rows = slice(part.rows.start, part.rows.stop)
             if writer:
                 writer.write(part, source.names[rows], source.labels[rows])
@@ -125,15 +125,15 @@ def _embed(client: Client, model: Model, source: Source, wish: Wish) -> _Tally:
                 else:
                     tally.failed += 1
                     tally.first_error = tally.first_error or f"{source.names[row]}: {error}"
-            if wish.neighbours:
+            if options.neighbours:
                 tally.vectors.append(part.vectors[[error is None for error in part.errors]])
             bar.advance(task, len(part.rows))
     return tally
 
 
 @contextmanager
-def _writer(model: Model, wish: Wish) -> Iterator[VectorFile | None]:
-    if wish.out is None:
+def _writer(model: Model, options: Options) -> Iterator[VectorFile | None]:
+    if options.out is None:
         yield None
         return
     space = model.embedding_spaces[0]
@@ -143,10 +143,10 @@ def _writer(model: Model, wish: Wish) -> Iterator[VectorFile | None]:
         "forwardpass.digest": model.digest,
         "forwardpass.output": space.output,
         "forwardpass.space_id": space.space_id,
-        "forwardpass.normalized": str(wish.normalize).lower(),
+        "forwardpass.normalized": str(options.normalize).lower(),
     }
-    with whole_file(wish.out) as file:
-        writer = vector_file(wish.out, file, space.dimension, facts)
+    with whole_file(options.out) as file:
+        writer = vector_file(options.out, file, space.dimension, facts)
         try:
             yield writer
         finally:
@@ -166,7 +166,7 @@ def _print(model: Model, tally: _Tally, seconds: float, written: Sequence[str]) 
         typer.echo(f"first failure: {tally.first_error}", err=True)
 
 
-def _summary(model: Model, wish: Wish, tally: _Tally, seconds: float) -> dict[str, object]:
+def _summary(model: Model, options: Options, tally: _Tally, seconds: float) -> dict[str, object]:
     space = model.embedding_spaces[0]
     return {
         "model": model.summary.name,
@@ -177,5 +177,5 @@ def _summary(model: Model, wish: Wish, tally: _Tally, seconds: float) -> dict[st
         "failed": tally.failed,
         "first_error": tally.first_error,
         "seconds": seconds,
-        "file": str(wish.out) if wish.out else None,
+        "file": str(options.out) if options.out else None,
     }

@@ -17,7 +17,7 @@ from forwardpass.wire import Array
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Options:
     """What to draw; each as in `Client.generate`, and `class_` as it was typed."""
 
     count: int
@@ -31,7 +31,7 @@ class Wish:
 def run(
     connection: Connection,
     model: str,
-    wish: Wish,
+    options: Options,
     *,
     stream: bool,
     out: Path | None,
@@ -39,24 +39,24 @@ def run(
 ) -> None:
     name, version = split_model(model)
     if stream:
-        if out or as_json or wish.count > 1:
+        if out or as_json or options.count > 1:
             raise typer.BadParameter(
                 "one text is printed as it is written: leave out --count, --out and --json",
                 param_hint="--stream",
             )
-        _stream(connection, name, version, wish)
+        _stream(connection, name, version, options)
         return
     if out and out.suffix not in (".png", ".npy"):
         raise typer.BadParameter(f"{out} ends neither in .png nor in .npy", param_hint="--out")
     with connection.open() as client:
         generated = client.generate(
             name,
-            count=wish.count,
-            seed=wish.seed,
-            class_=_class(client, name, version, wish.class_),
-            prompt=wish.prompt,
-            temperature=wish.temperature,
-            length=wish.length,
+            count=options.count,
+            seed=options.seed,
+            class_=_class(client, name, version, options.class_),
+            prompt=options.prompt,
+            temperature=options.temperature,
+            length=options.length,
             version=version,
         )
     if out:
@@ -79,17 +79,17 @@ def run(
     typer.echo(_summary(generated, out), err=bool(generated.texts))
 
 
-def _stream(connection: Connection, name: str, version: Version, wish: Wish) -> None:
+def _stream(connection: Connection, name: str, version: Version, options: Options) -> None:
     """Prints a text, each piece when it comes."""
     last: Generated | None = None
     with connection.open() as client:
         for _, last in client.generate_stream(
             name,
-            seed=wish.seed,
-            class_=_class(client, name, version, wish.class_),
-            prompt=wish.prompt,
-            temperature=wish.temperature,
-            length=wish.length,
+            seed=options.seed,
+            class_=_class(client, name, version, options.class_),
+            prompt=options.prompt,
+            temperature=options.temperature,
+            length=options.length,
             version=version,
         ):
             if last.samples is not None:

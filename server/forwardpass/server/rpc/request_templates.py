@@ -5,8 +5,9 @@ What parsing the first one and comparing it with the model has shown holds for a
 as their other bytes are the same and the model is. Whether a request may be remembered is decided
 here, in `RequestTemplates.remember`, for both protocols.
 
-This path is the hot one, and stays callbacks where every other handler is a coroutine: a coroutine,
-its task and its futures would cost a request of a known form a tenth of its Python.
+This path is the hot one, and stays callbacks where every other handler is a coroutine: a coroutine
+with its task and one future takes 3 to 5 microseconds more, where all the Python of such a request
+takes some fifteen.
 """
 
 import time
