@@ -9,7 +9,6 @@ MODELS/<name>/<version>/
 
 from forwardpass.artefact.card import CARD_KEY, CardError, card_from_json, card_to_json
 from forwardpass.artefact.digest import array_digest, file_digest, space_id
-from forwardpass.artefact.philox import draw_latents, draw_uniforms
 from forwardpass.artefact.golden import GOLDEN_FILE, Golden, load_golden, save_golden
 from forwardpass.artefact.manifest import (
     MANIFEST_FILE,
@@ -20,6 +19,7 @@ from forwardpass.artefact.manifest import (
     write_manifest,
 )
 from forwardpass.artefact.onnx_graph import External, GraphError, GraphFile, read_graph
+from forwardpass.artefact.philox import draw_latents, draw_uniforms
 from forwardpass.artefact.tolerance import max_absolute_error, within
 
 MODEL_FILE = "model.onnx"
