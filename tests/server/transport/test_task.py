@@ -47,8 +47,10 @@ class LoneCall(StreamCall):
         if self._end(failure.code):
             self.told = failure
 
-    def write(self, message: bytes) -> None:
+    def write(self, message: bytes, written: Callable[[], None] | None = None) -> None:
         self.sent.append(message)
+        if written is not None:
+            self.steps.put(written)
 
     def finish(self) -> None:
         self.finished = self._end(0)

@@ -1,8 +1,9 @@
 """Many requests on one stream, answered in order: PredictStream and EmbedStream."""
 
 from abc import abstractmethod
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from forwardpass.server.native.embed import Embed
 from forwardpass.server.native.predict import Predict
@@ -47,16 +48,15 @@ class Streams:
         self._predictions = RequestTemplates(repository, reader)
         self._embeddings = RequestTemplates(repository, reader)
 
-    async def predict(self, call: StreamCall) -> None:
+    def predict(self, call: StreamCall) -> Coroutine[Any, Any, None]:
         """Answers a stream of PredictStreamRequest."""
-        stream = PredictStream(
+        return PredictStream(
             call, self._readiness, self._predictions, self._predict, self._repository
-        )
-        await stream.answer()
+        ).answer()
 
-    async def embed(self, call: StreamCall) -> None:
+    def embed(self, call: StreamCall) -> Coroutine[Any, Any, None]:
         """Answers a stream of EmbedStreamRequest."""
-        await EmbedStream(call, self._readiness, self._embeddings, self._embed).answer()
+        return EmbedStream(call, self._readiness, self._embeddings, self._embed).answer()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 A request that fails is answered with its error, and the stream goes on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from forwardpass.server.errors import InvalidInput
 from forwardpass.server.open_inference.infer import Infer
@@ -31,9 +32,9 @@ class InferStreams:
         self._admission = admission
         self._readiness = readiness
 
-    async def infer(self, call: StreamCall) -> None:
+    def infer(self, call: StreamCall) -> Coroutine[Any, Any, None]:
         """Answers each ModelInferRequest of a stream."""
-        await _InferStream(call, self._readiness, self._infer, self._admission).answer()
+        return _InferStream(call, self._readiness, self._infer, self._admission).answer()
 
 
 class _InferCall(StreamedCall):

@@ -14,7 +14,7 @@ from forwardpass.server.errors import CallError
 from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.rpc.schema import STREAM_ERROR, STREAM_RESPONSE
 from forwardpass.server.scheduling.admission import RETRY_AFTER
-from forwardpass.server.transport.call import Call, StreamCall, Ts
+from forwardpass.server.transport.call import Call, StreamCall, Ts, Window
 from forwardpass.server.transport.task import Signal
 from forwardpass.v1.inference_service_pb2 import Error
 from forwardpass.wire import Failure, Reason
@@ -108,11 +108,10 @@ class Stream(ABC, Generic[Item]):
     def __init__(self, call: StreamCall, readiness: Readiness) -> None:
         self._call = call
         self._readiness = readiness
+        self._window = Window(call, IN_FLIGHT)
         # Those that have no answer yet, or one that others must precede, in order.
         self._begun: deque[StreamedCall] = deque()
-        # How many requests there are whose answer has not been written.
-        self._held = 0
-        self._freed = Signal(call)
+        self._emptied = Signal(call)
         self._is_draining = False
 
     async def answer(self) -> None:
@@ -124,10 +123,12 @@ class Stream(ABC, Generic[Item]):
         self._call.on_end(self._abandon)
         forget = self._readiness.watch(lambda: self._call.resume(self._drain_if_asked))
         try:
-            async for message in self._call:
-                await self._take(message)
-                await self._until(lambda: self._held < IN_FLIGHT)
-            await self._until(lambda: not self._begun)
+            async for message in self._window:
+                must_be_alone = self._take(message)
+                if must_be_alone is not None:
+                    await self._wait_answered()
+                    self._begin(*must_be_alone)
+            await self._wait_answered()
         finally:
             forget()
         if self._is_draining:
@@ -157,36 +158,40 @@ class Stream(ABC, Generic[Item]):
         """Returns the call that the request in a message is answered by."""
         return StreamedCall(self._call, self._flush)
 
-    async def _take(self, message: bytes) -> None:
-        """Begins to answer the request in a message; its answer follows those before it."""
+    def _take(self, message: bytes) -> tuple[StreamedCall, Item] | None:
+        """Begins to answer the request in a message; its answer follows those before it.
+
+        Returns:
+            The request, not begun, where it must wait for the answers to those before it.
+        """
         call = self.new_call(message)
         try:
             request = self.parse(message)
             if self._begun and self.must_be_alone(request):
-                await self._until(lambda: not self._begun)
+                return call, request
         except CallError as error:
-            self._add(call)
+            self._begun.append(call)
             call.fail(error.failure)
         else:
-            self._add(call)
-            call.guard(self.begin, call, request)
+            self._begin(call, request)
+        return None
 
-    def _add(self, call: StreamedCall) -> None:
+    def _begin(self, call: StreamedCall, request: Item) -> None:
         self._begun.append(call)
-        self._held += 1
+        call.guard(self.begin, call, request)
 
     def _flush(self) -> None:
         """Writes the answers that are next in order."""
-        while self._begun and (answer := self._begun[0].answer) is not None:
-            self._begun.popleft()
-            self._call.write(answer)
-            self._call.resume(self._free)
-        self._freed.set_here()
+        begun, stream, release = self._begun, self._call, self._window.release
+        while begun and (answer := begun[0].answer) is not None:
+            begun.popleft()
+            stream.write(answer, release)
+        if not begun:
+            self._emptied.set_here()
 
-    def _free(self) -> None:
-        """Makes room, as an answer has been written."""
-        self._held -= 1
-        self._freed.set_here()
+    async def _wait_answered(self) -> None:
+        while self._begun:
+            await self._emptied.wait()
 
     def _abandon(self, _: Call, code: int) -> None:
         """Ends what is unanswered when the stream has ended."""
@@ -194,10 +199,6 @@ class Stream(ABC, Generic[Item]):
         begun, self._begun = self._begun, deque()
         for call in begun:
             call.abandon(code)
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await self._freed.wait()
 
     def _drain_if_asked(self) -> None:
         # A stream whose caller has sent its last ends as it would without.

@@ -16,7 +16,7 @@ threads reach a call by `resume` alone, which is what the futures of `task` stan
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from typing import Any, Self, TypeVar, TypeVarTuple
 
 import structlog
@@ -231,12 +231,18 @@ class StreamCall(Call):
 
     def __init__(self, method: str, deadline: float | None) -> None:
         super().__init__(method, deadline)
-        self._reading: _Next | None = None
+        self._reading: Next | None = None
         self.is_half_closed = False
 
     @abstractmethod
-    def write(self, message: bytes) -> None:
-        """Sends one of several answers, without waiting for it."""
+    def write(self, message: bytes, written: Callable[[], None] | None = None) -> None:
+        """Sends one of several answers, without waiting for it.
+
+        Args:
+            message: The answer.
+            written: Called on the call's own thread once the answer has been written; it must not
+                raise.
+        """
 
     @abstractmethod
     def finish(self) -> None:
@@ -255,22 +261,27 @@ class StreamCall(Call):
 
         A caller that does not read is then not written for.
         """
-        self.write(message)
         written: Future[None] = Future(self)
-        self.resume(written.settle, None)
+        self.write(message, lambda: written.settle(None))
         return written
 
     def __aiter__(self) -> Self:
         return self
 
-    def __anext__(self) -> "_Next":
-        reading = _Next(self)
-        if self.is_half_closed:
-            reading.settle(None)
-        else:
-            self._reading = reading
+    def __anext__(self) -> "Next":
+        following = self.next_message()
+        if not self.is_half_closed:
             self.read()
-        return reading
+        return following
+
+    def next_message(self) -> "Next":
+        """Returns the caller's next message, which has to be asked for with `read`."""
+        following = Next(self)
+        if self.is_half_closed:
+            following.settle(None)
+        else:
+            self._reading = following
+        return following
 
     def deliver(self, message: bytes | None) -> None:
         """Gives the handler the message that was asked for.
@@ -297,7 +308,7 @@ class StreamCall(Call):
         self.finish()
 
 
-class _Next(Future[bytes | None]):
+class Next(Future[bytes | None]):
     """The caller's next message; awaiting it ends a loop where there is none."""
 
     __slots__ = ("_stream",)
@@ -311,11 +322,54 @@ class _Next(Future[bytes | None]):
         super().detach()
         self._stream.forget_reading()
 
-    def __await__(self) -> Any:
-        message = yield from super().__await__()
+    def __await__(self) -> Generator[Future[Any], None, bytes]:
+        if not self._is_settled:
+            yield self
+        message, self._value = self._value, None
         if message is None:
             raise StopAsyncIteration
         return message
+
+
+class Window:
+    """A caller's messages, of which a limited number is held at a time.
+
+    The next message is asked for when there is room, so a caller that sends faster than it is
+    answered is held back.
+
+    Args:
+        call: Who sends them.
+        size: How many messages are held at most. Each is held until `release`.
+    """
+
+    __slots__ = ("_call", "_is_full", "_room")
+
+    def __init__(self, call: StreamCall, size: int) -> None:
+        self._call = call
+        self._room = size
+        # Whether the handler waits for a message that has not been asked for.
+        self._is_full = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Next:
+        following = self._call.next_message()
+        if not self._call.is_half_closed:
+            self._ask()
+        return following
+
+    def release(self) -> None:
+        """Makes room for one more message."""
+        self._room += 1
+        if self._is_full and self._call.code is None and not self._call.is_half_closed:
+            self._ask()
+
+    def _ask(self) -> None:
+        self._is_full = not self._room
+        if self._room:
+            self._room -= 1
+            self._call.read()
 
 
 def _settle(future: Future[T], step: Callable[[], T]) -> None:

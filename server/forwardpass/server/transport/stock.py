@@ -137,10 +137,12 @@ class StockCall(StreamCall):
         if self._end(_OK):
             self._outgoing.append(message)
 
-    def write(self, message: bytes) -> None:
+    def write(self, message: bytes, written: Callable[[], None] | None = None) -> None:
         """See `StreamCall.write`."""
         if self.code is None:
             self._outgoing.append(message)
+            if written is not None:
+                self.resume(written)
 
     def finish(self) -> None:
         """See `StreamCall.finish`."""

@@ -114,10 +114,17 @@ class QueueCall(StreamCall):
                 _done,
             )
 
-    def write(self, message: bytes) -> None:
+    def write(self, message: bytes, written: Callable[[], None] | None = None) -> None:
         """See `StreamCall.write`."""
         if self.code is None:
-            self._put(message)
+            outbox = self._outbox
+            if outbox is None:
+                outbox = self._outbox = deque()
+            outbox.append(message)
+            if written is not None:
+                outbox.append(written)
+            if not self._is_writing:
+                self._advance()
 
     def finish(self) -> None:
         """See `StreamCall.finish`."""
@@ -186,8 +193,8 @@ class QueueCall(StreamCall):
             # The caller has sent its last, or has gone; of the latter an event tells that may still
             # stand in the queue.
             self._post(partial(self._run, self.deliver, None))
-        else:
-            self._run(self.deliver, message)
+        elif self.code is None:
+            self.deliver(message)
 
     def _on_close(self, event: Event) -> None:
         """Ends the call if its caller has gone; else it has ended as it should."""
