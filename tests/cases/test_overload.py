@@ -1,6 +1,5 @@
 """T05, T46 to T56, T60: overload, deadlines, cancelled calls, failures, batches."""
 
-import queue
 import random
 import signal
 import subprocess
@@ -427,24 +426,21 @@ def test_t54_requests_are_gathered_within_the_delay_that_is_configured(
     assert len(gate.runs) == 1
 
 
-def test_t54_what_fails_inside_onnx_runtime_tells_the_caller_nothing_of_it(
-    repository: Publisher, start_server: StartServer, capfd: pytest.CaptureFixture[str]
+def test_t54_what_fails_inside_onnx_runtime_tells_the_caller_why_and_no_paths(
+    repository: Publisher, start_server: StartServer
 ) -> None:
     repository("maker", maker())
     running = start_server()
     for extent in (-1, 2**62):
         request = predict("maker", {"shape": np.array([extent])})
-        failure = failure_of(
-            running.inference.Predict, request, metadata=(("x-request-id", "which"),)
-        )
-        assert failure.reason is Reason.INTERNAL
-        assert failure.message == ("internal error; the server's log has it under request id which")
-        assert failure.request_id == "which"
+        failure = failure_of(running.inference.Predict, request)
+        assert (failure.reason, failure.field) == (Reason.INVALID_INPUT, "inputs")
+        assert failure.message.startswith("the model refuses the values: Non-zero status code")
+        assert "ConstantOfShape" in failure.message
+        for secret in ("/", ".cc", "[ONNXRuntimeError]"):
+            assert secret not in failure.message
     good = running.inference.Predict(predict("maker", {"shape": np.array([3])}))
     assert from_tensor(good.outputs["zeros"]).tolist() == [0, 0, 0]
-    output = capfd.readouterr()
-    assert "ONNXRuntime" in output.out + output.err
-    assert_idle(running)
 
 
 def test_t55_different_shapes_are_never_in_one_run(
@@ -543,18 +539,17 @@ def watch(running: Running, service: str) -> Any:
 
 
 def broken(gate: Gate, repository: Publisher, start_server: StartServer) -> Running:
-    """Returns a server of two models, the picker one failed run before it is said to fail."""
+    """Returns a server of two models, of which the picker answers nothing any more."""
     repository("pick", picker())
     repository("emb", embedder())
     running = start_server()
     assert picked(running.inference.Predict(pick(1))) == [1]
     gate.broken.add(gate.runs[-1][0])
-    fail(running, failure_detector.IN_A_ROW - 1)
     assert not failing(running, "pick")
     return running
 
 
-def test_t56_a_model_of_which_every_run_fails_is_not_serving_until_one_answers(
+def test_t56_a_model_that_fails_its_known_good_input_is_not_serving_and_others_are(
     gate: Gate,
     repository: Publisher,
     start_server: StartServer,
@@ -562,33 +557,27 @@ def test_t56_a_model_of_which_every_run_fails_is_not_serving_until_one_answers(
 ) -> None:
     monkeypatch.setattr(failure_detector, "PAUSE", 2 * PATIENCE)
     running = broken(gate, repository, start_server)
-    model, whole = watch(running, "pick"), watch(running, "")
-    assert next(model).status == next(whole).status == SERVING
+    model = watch(running, "pick")
+    assert next(model).status == SERVING
     fail(running, 1)
-    assert next(model).status == next(whole).status == NOT_SERVING
+    assert next(model).status == NOT_SERVING
     assert failing(running, "pick")
-    assert (get(running, "/readyz")[0], get(running, "/livez")[0]) == (503, 200)
-    # The others serve.
+    # The others serve, and so does the server.
     assert not failing(running, "emb")
+    assert check_health(running) == SERVING
+    assert (get(running, "/readyz")[0], get(running, "/livez")[0]) == (200, 200)
     assert running.inference.Predict(
         predict("emb", {"features": np.ones((1, 4), np.float32)}), timeout=PATIENCE
     ).outputs
-    # Calls still reach it, and the first that it answers says that it serves again.
-    fail(running, 2 * failure_detector.IN_A_ROW)
-    assert failing(running, "pick")
+    # Calls still reach it; what a caller sends does not judge it.
+    fail(running, 3)
     gate.broken.clear()
     assert picked(running.inference.Predict(pick(2))) == [2]
-    assert next(model).status == next(whole).status == SERVING
-    assert not failing(running, "pick")
-    assert get(running, "/readyz")[0] == 200
-    # It may fail again.
-    gate.broken.add(gate.runs[-1][0])
-    fail(running, failure_detector.IN_A_ROW)
-    assert next(model).status == NOT_SERVING
+    assert failing(running, "pick")
     assert_idle(running)
 
 
-def test_t56_a_model_that_nobody_calls_any_more_serves_again_once_it_can(
+def test_t56_a_model_serves_again_by_itself_once_it_can(
     gate: Gate,
     repository: Publisher,
     start_server: StartServer,
@@ -598,13 +587,18 @@ def test_t56_a_model_that_nobody_calls_any_more_serves_again_once_it_can(
     running = broken(gate, repository, start_server)
     statuses = watch(running, "pick")
     assert next(statuses).status == SERVING
-    fail(running, 1)
-    assert next(statuses).status == NOT_SERVING
-    runs = len(gate.runs)
-    gate.broken.clear()
-    assert next(statuses).status == SERVING
-    assert len(gate.runs) == runs
-    assert not failing(running, "pick")
+    (session,) = gate.broken
+    for _ in range(2):
+        while check_health(running, "pick") == SERVING:
+            # Within the pause after a trial, its verdict stands.
+            fail(running, 1)
+        assert next(statuses).status == NOT_SERVING
+        runs = len(gate.runs)
+        gate.broken.clear()
+        assert next(statuses).status == SERVING
+        assert len(gate.runs) == runs
+        assert not failing(running, "pick")
+        gate.broken.add(session)
 
 
 def test_t56_a_failing_version_can_be_unloaded_and_loaded_again(
@@ -620,7 +614,7 @@ def test_t56_a_failing_version_can_be_unloaded_and_loaded_again(
     gate.broken.add(gate.runs[-1][0])
     statuses = watch(running, "pick")
     assert next(statuses).status == SERVING
-    fail(running, failure_detector.IN_A_ROW)
+    fail(running, 1)
     assert next(statuses).status == NOT_SERVING
     with grpc.insecure_channel(f"127.0.0.1:{running.server.management_port}") as channel:
         manage: Any = ModelServiceStub(channel)
@@ -632,33 +626,21 @@ def test_t56_a_failing_version_can_be_unloaded_and_loaded_again(
 
 
 def test_t56_callers_cannot_make_a_model_fail_that_works(
-    gate: Gate,
-    repository: Publisher,
-    start_server: StartServer,
-    monkeypatch: pytest.MonkeyPatch,
+    gate: Gate, repository: Publisher, start_server: StartServer
 ) -> None:
     """Values at which ONNX Runtime fails, and not as it does at values that are wrong."""
-    tried: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    works = failure_detector.FailureDetector._works
-
-    def works_and_tell(judged: failure_detector.FailureDetector) -> bool:
-        told = works(judged)
-        tried.put(told)
-        return told
-
-    monkeypatch.setattr(failure_detector.FailureDetector, "_works", works_and_tell)
     repository("maker", maker())
     running = start_server()
     statuses = watch(running, "maker")
     assert next(statuses).status == SERVING
     request = predict("maker", {"shape": np.array([-1])})
-    for _ in range(3):
-        # Those that fail while it is tried are not counted: a few more than enough may be needed.
-        for _ in range(100 * failure_detector.IN_A_ROW):
-            assert failure_of(running.inference.Predict, request).reason is Reason.INTERNAL
-            if not tried.empty():
-                break
-        assert tried.get(timeout=PATIENCE)
+    for _ in range(20):
+        failure = failure_of(running.inference.Predict, request)
+        assert (failure.reason, failure.field) == (Reason.INVALID_INPUT, "inputs")
+        # ONNX Runtime's own sentence, without the paths of its sources.
+        assert "while running" in failure.message
+        assert "/" not in failure.message
+        assert len(failure.message.encode()) <= 300
     assert not failing(running, "maker")
     running.server.readiness.drain()
     # Between the two nothing was told.
@@ -673,14 +655,15 @@ def test_t56_calls_that_end_early_and_wrong_requests_are_no_faults(
 ) -> None:
     found: list[failure_detector.FailureDetector] = []
 
-    def find(judged: failure_detector.FailureDetector) -> None:
+    def find(judged: failure_detector.FailureDetector) -> bool:
         found.append(judged)
+        return False
 
     monkeypatch.setattr(failure_detector.FailureDetector, "failed", find)
     repository("pick", picker())
     repository("busy", busy())
     running = start_server()
-    for _ in range(failure_detector.IN_A_ROW):
+    for _ in range(5):
         assert failure_of(running.inference.Predict, pick(99)).reason is Reason.INVALID_INPUT
         gate.wait_started()
         gate.wait_submitted()

@@ -22,6 +22,7 @@ from tiny_models import (
     stepper,
 )
 
+from forwardpass.server.errors import RunError
 from forwardpass.server.onnx.providers import CPU, CUDA, CudaOptions, ProviderError, choose
 from forwardpass.server.onnx.session import Session, SessionError, check_providers
 from forwardpass.v1 import model_service_pb2
@@ -159,7 +160,7 @@ def test_float32_is_not_rounded_unless_asked() -> None:
 
 def test_the_arena_s_limit_holds() -> None:
     session = on_gpu(product(TensorProto.FLOAT, 4096), replace(PLAIN, gpu_mem_limit=16 << 20))
-    with pytest.raises(RuntimeError, match="ONNX Runtime failed"):
+    with pytest.raises(RunError):
         session.run(["y"], {"x": np.zeros((4096, 4096), np.float32)})
 
 

@@ -449,7 +449,10 @@ def test_a_check_finds_everything_out_again_for_the_next_start(
 def test_the_least_used_entries_go(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_MAX_ENTRIES", 3)
     store, config = VerificationCache(kept, {}), ModelConfig()
-    sources = [Source(b"", {}, f"{number:064}", None, frozenset()) for number in range(4)]
+    sources = [
+        Source(b"", {}, f"{number:064}", None, frozenset(), has_control_flow=False)
+        for number in range(4)
+    ]
     (kept / "notes.txt").write_text("of somebody else")
     for source in sources[:3]:
         store.keep(source, config, CURVE)

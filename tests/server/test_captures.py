@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, TinyModel, echo, embedder, picker, stepper
 
-from forwardpass.server.errors import InvalidInput
+from forwardpass.server.errors import InvalidInput, RunError
 from forwardpass.server.loading.load import LoadOptions
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.loading.padding import padded
@@ -124,7 +124,7 @@ def test_a_value_that_the_graph_refuses_is_the_caller_s_fault(captured: bool) ->
 def test_a_run_can_be_stopped() -> None:
     session = capturing(embedder())
     session.capture(features(1))
-    with pytest.raises(RuntimeError, match="ONNX Runtime failed"):
+    with pytest.raises(RunError):
         session.run(["embedding"], features(1), lambda stop: stop())
     assert session.run(["embedding"], features(1))[0].shape == (1, 3)
 

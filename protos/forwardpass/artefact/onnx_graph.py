@@ -36,10 +36,13 @@ class GraphFile:
     Attributes:
         external: The weights that lie outside of it.
         unranked: The inputs of which it states no shape, not even a number of axes.
+        has_control_flow: Whether an operator runs a graph within it (Loop, Scan, If): how often is
+            a matter of values, so how long a run takes is not known from another run.
     """
 
     external: list[External]
     unranked: frozenset[str]
+    has_control_flow: bool
 
 
 def read_graph(model: bytes) -> GraphFile:
@@ -55,17 +58,20 @@ def read_graph(model: bytes) -> GraphFile:
         raise GraphError("the file is not an ONNX model") from None
     allowed = _DOMAINS | {function.domain for function in parsed.functions}
     external: list[External] = []
+    has_control_flow = False
     graphs = [parsed.graph, *parsed.functions]
     for node, tensors in _walk(graphs):
         if node is not None and node.domain not in allowed:
             raise GraphError(f"operator {node.op_type!r} is of the unknown domain {node.domain!r}")
         if node is not None and node.op_type in _FORBIDDEN:
             raise GraphError(f"operator {node.op_type!r} runs foreign code and is never loaded")
+        if node is not None and any(one.HasField("g") or one.graphs for one in node.attribute):
+            has_control_flow = True
         external.extend(_external(tensor) for tensor in tensors if tensor.data_location == 1)
     unranked = frozenset(
         value.name for value in parsed.graph.input if not value.type.tensor_type.HasField("shape")
     )
-    return GraphFile(external, unranked)
+    return GraphFile(external, unranked, has_control_flow)
 
 
 @cache

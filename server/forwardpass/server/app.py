@@ -12,7 +12,7 @@ from forwardpass.server.build import address_of, build_transports, open_reposito
 from forwardpass.server.metrics.collector import ServerCollector
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.metrics.http import MetricsServer
-from forwardpass.server.repository.readiness import Readiness
+from forwardpass.server.repository.readiness import Policy, Readiness
 from forwardpass.server.repository.repository import RepositoryError
 from forwardpass.server.repository.watch import Watcher
 from forwardpass.server.routes import INFERENCE, MODELS
@@ -71,14 +71,21 @@ class Server:
             lambda: changed(one.runs_inline for _, one in self._repository.loaded)
         )
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
-        self.readiness = Readiness(self._repository, (INFERENCE, MODELS, OPEN_INFERENCE))
+        self.readiness = Readiness(
+            self._repository,
+            (INFERENCE, MODELS, OPEN_INFERENCE),
+            Policy(settings.readiness),
+            may_be_empty=settings.watch or settings.management_port is not None,
+        )
         transports = build_transports(
             settings, self._repository, self.readiness, self._admission, tick
         )
         self._transport, self._management = transports.main, transports.management
         self.registry = CollectorRegistry()
         self.registry.register(
-            ServerCollector(transports.counters, self._loaded_models, self._in_flight),
+            ServerCollector(
+                transports.counters, self._loaded_models, self._ready_models, self._in_flight
+            ),
         )
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self._metrics: MetricsServer | None = None
@@ -143,7 +150,11 @@ class Server:
         _log.info("stopped", unfinished=unfinished)
 
     def _load(self) -> None:
-        self._repository.reconcile(settle=False)
+        try:
+            self._repository.reconcile(settle=False)
+        except Exception:  # noqa: BLE001  # the server serves what it has, and probes tell
+            _log.exception("loader_failed")
+        self.readiness.start()
         newest = {name: model.newest_ready for name, model in self._repository.models.items()}
         _log.info(
             "ready" if self.readiness.ready else "not_ready",
@@ -160,6 +171,9 @@ class Server:
         for version, loaded in self._repository.loaded:
             number = str(loaded.number)
             yield loaded.name, number, loaded.digest, version.failing, loaded.counters
+
+    def _ready_models(self) -> dict[str, bool]:
+        return {name: self.readiness.of_model(name) for name in self._repository.models}
 
     def _in_flight(self) -> tuple[int, int]:
         return self._admission.calls, self._admission.bytes

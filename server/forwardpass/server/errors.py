@@ -43,6 +43,17 @@ class InvalidInput(CallError):
         super().__init__(Reason.INVALID_INPUT, message, field=field, facts=facts)
 
 
+class RunError(RuntimeError):
+    """ONNX Runtime failed in a run; the message is its own sentence.
+
+    Whether the values of the run or the model are at fault is not known by itself.
+    """
+
+    def blame_values(self) -> InvalidInput:
+        """Returns what the caller is told where the values are at fault."""
+        return InvalidInput(f"the model refuses the values: {self}", field="inputs")
+
+
 def quote(text: str) -> str:
     """Returns a caller's text as it may be shown: escaped, and not much of it."""
     return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}…"

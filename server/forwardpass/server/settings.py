@@ -138,6 +138,10 @@ class Settings(BaseSettings):
         "auto",
         description="auto: a manifest that is there is enforced. require: every version needs one.",
     )
+    readiness: Literal["all", "any"] = Field(
+        "all",
+        description="When a start makes the server ready: with all models, or with any.",
+    )
     watch: bool = Field(
         default=False, description="Look for new versions and models while serving."
     )

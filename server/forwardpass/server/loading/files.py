@@ -34,6 +34,7 @@ class Source:
         digest: SHA-256 of the ONNX file and, where there are any, of its files of weights.
         golden: Golden inputs and outputs; None where there are none.
         unranked: The inputs of which the graph states no number of axes.
+        has_control_flow: Whether how long a run takes depends on its values.
     """
 
     model: bytes
@@ -41,6 +42,7 @@ class Source:
     digest: str
     golden: Golden | None
     unranked: frozenset[str]
+    has_control_flow: bool
 
 
 def read_source(folder: Path, *, manifest_required: bool) -> Source:
@@ -76,7 +78,7 @@ def read_source(folder: Path, *, manifest_required: bool) -> Source:
         except Exception as error:
             raise SourceError(f"{GOLDEN_FILE} cannot be read: {error}") from error
     whole = _whole_digest(digest, {name: digest for name, (_, digest) in files.items()})
-    return Source(model, weights, whole.hex(), golden, graph.unranked)
+    return Source(model, weights, whole.hex(), golden, graph.unranked, graph.has_control_flow)
 
 
 def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -4,10 +4,17 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from forwardpass.artefact import CARD_KEY, CardError, GraphError, ManifestError, card_from_json
+from forwardpass.artefact import (
+    CARD_KEY,
+    CardError,
+    Golden,
+    GraphError,
+    ManifestError,
+    card_from_json,
+)
 from forwardpass.server.loading.batch_curve import (
     DEFAULT_MAX_ROWS,
     Batching,
@@ -44,6 +51,7 @@ from forwardpass.server.scheduling.executor import ThreadExecutor
 from forwardpass.server.scheduling.failure_detector import FailureDetector
 from forwardpass.server.scheduling.inline_executor import InlineExecutor
 from forwardpass.server.scheduling.queue import BatchPolicy
+from forwardpass.server.scheduling.watchdog import Watchdog
 from forwardpass.server.transport.tick import Tick
 from forwardpass.v1 import model_card_pb2, model_service_pb2
 
@@ -74,6 +82,7 @@ class LoadOptions:
         sandbox: The process that tries a graph first; None for no such process.
         providers: What runs the models, in order.
         tick: Where runs of cheap models are deferred to; None where each call has a thread.
+        watchdog: Ends such runs where they take too long.
         cache: What earlier loads found out; None for no such memory.
     """
 
@@ -84,6 +93,7 @@ class LoadOptions:
     sandbox: Sandbox | None
     providers: Sequence[Provider] = CPU_ONLY
     tick: Tick | None = None
+    watchdog: Watchdog = field(default_factory=Watchdog)
     cache: VerificationCache | None = None
 
 
@@ -148,23 +158,30 @@ def load(
         max(1, config.priorities),
         config.max_queue_delay,
     )
-    known_good = probe_inputs(signature, source.golden)
     threaded = ThreadExecutor(
         f"{name}-{number}",
         run,
         policy,
         counters,
-        failure_detector=FailureDetector(
-            lambda: session.run(list(signature.outputs), known_good), judged
-        ),
+        failure_detector=FailureDetector(_probe(session, signature, source.golden), judged),
         instances=config.instances,
     )
     executor: ThreadExecutor | InlineExecutor = threaded
-    rows = inline_rows(curve, batching, signature, options.cores)
+    rows = 0 if source.has_control_flow else inline_rows(curve, batching, signature, options.cores)
     alone = config.instances == 1 and not config.max_queue_delay and not session.captures
     if options.tick is not None and rows and alone:
         policy = dataclasses.replace(policy, max_rows=rows)
-        executor = InlineExecutor(options.tick, run, policy, counters, threaded)
+        seconds = max(point.seconds for point in curve if point.rows <= rows)
+        executor = InlineExecutor(
+            name,
+            options.tick,
+            options.watchdog,
+            session.run_inline,
+            seconds,
+            policy,
+            counters,
+            threaded,
+        )
     counters.pending = lambda: executor.waiting
     return Loaded(
         name=name,
@@ -255,6 +272,24 @@ def _measure(
         reason = f"{CONFIG_FILE} asks for dynamic_batching"
         return curve, Batching(enabled=True, max_rows=most, reason=reason)
     return curve, decide(curve, most)
+
+
+def _probe(
+    session: Session, signature: Signature, golden: Golden | None
+) -> Callable[[], object] | None:
+    """Returns what runs the model on an input that it has answered; None where there is none."""
+    inputs, outputs = probe_inputs(signature, golden), list(signature.outputs)
+
+    def probe() -> object:
+        return session.run(outputs, inputs)
+
+    # Golden data have been replayed; what is made up may be what the graph does not take.
+    if golden is None:
+        try:
+            probe()
+        except Exception:  # noqa: BLE001  # whatever it is, it says nothing of the model
+            return None
+    return probe
 
 
 def _output_labels(

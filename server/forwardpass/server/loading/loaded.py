@@ -101,7 +101,7 @@ class Loaded:
     @property
     def runs_inline(self) -> bool:
         """Whether the transport's own thread runs it."""
-        return isinstance(self.executor, InlineExecutor)
+        return isinstance(self.executor, InlineExecutor) and self.executor.is_inline
 
     @property
     def labels(self) -> Sequence[str]:

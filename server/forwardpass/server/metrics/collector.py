@@ -1,6 +1,6 @@
 """Prometheus series of what has been counted."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -21,6 +21,7 @@ class ServerCollector(Collector):
         methods: Counters by path, such as "/forwardpass.v1.InferenceService/Predict".
         models: Gives (name, version, digest, whether it is unhealthy, counters) of every loaded
             version.
+        ready: Tells of every model by its name whether it is ready.
         in_flight: Gives the calls and the bytes that are in flight.
     """
 
@@ -28,16 +29,24 @@ class ServerCollector(Collector):
         self,
         methods: dict[str, MethodCounters],
         models: Callable[[], Iterable[tuple[str, str, str, bool, ModelCounters]]],
+        ready: Callable[[], Mapping[str, bool]],
         in_flight: Callable[[], tuple[int, int]],
     ) -> None:
         self._methods = methods
         self._models = models
+        self._ready = ready
         self._in_flight = in_flight
 
     def collect(self) -> Iterator[Metric]:
         """Yields every family."""
         yield from self._collect_methods()
         yield from self._collect_models()
+        ready = GaugeMetricFamily(
+            "forwardpass_model_ready", "1 while the model is ready, else 0.", labels=["model"]
+        )
+        for name, is_ready in self._ready().items():
+            ready.add_metric([name], is_ready)
+        yield ready
         calls, size = self._in_flight()
         yield GaugeMetricFamily("forwardpass_calls_in_flight", "Calls under way.", value=calls)
         yield GaugeMetricFamily(

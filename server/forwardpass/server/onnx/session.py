@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from forwardpass.server.errors import InvalidInput
+from forwardpass.server.errors import RunError
 from forwardpass.server.onnx.cuda_graph import BoundRun, Shapes, shapes_of
 from forwardpass.server.onnx.providers import (
     CPU,
@@ -45,6 +46,19 @@ _PROBE = (
     b'\x08\x07:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01pZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12'
     b"\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
 )
+
+
+# What a run may fail with, beside values that ONNX Runtime itself finds wrong.
+_RUN_ERRORS = (
+    ort_errors.RuntimeException,
+    ort_errors.Fail,
+    ort_errors.EPFail,
+    ort_errors.NotImplemented,
+)
+# What stands before a sentence of its, and the files that it names.
+_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_PATH = re.compile(r"(?:/[\w.+-]+)+(?::\d+)?|\b[\w.+-]+\.(?:cc|cpp|cu|h)(?::\d+)?")
+_SENTENCE_BYTES = 256
 
 
 class SessionError(Exception):
@@ -89,6 +103,7 @@ class Session:
                 list(weights), buffers, [len(buffer) for buffer in buffers]
             )
         self._unstopped = _quiet_options()
+        self._inline = _quiet_options()
         # By their shapes; None where runs are not captured.
         self._bound: dict[Shapes, BoundRun] | None = {} if providers[0].captures else None
         self._device = providers[0].device
@@ -184,6 +199,30 @@ class Session:
             options = _quiet_options()
         if on_begin is not None:
             on_begin(lambda: setattr(options, "terminate", True))
+        return self._run(outputs, inputs, options)
+
+    def run_inline(
+        self,
+        outputs: Sequence[str],
+        inputs: Mapping[str, Array],
+        on_begin: Callable[[Callable[[], None]], None] | None = None,
+    ) -> list[Array]:
+        """Returns the outputs named, in order, all as `run`; for one thread at a time.
+
+        The options that stop a run are made once: making them takes as long as a small run.
+        """
+        # The one before may have been stopped.
+        self._inline.terminate = False
+        if on_begin is not None:
+            on_begin(self._stop_inline)
+        return self._run(outputs, inputs, self._inline)
+
+    def _stop_inline(self) -> None:
+        self._inline.terminate = True
+
+    def _run(
+        self, outputs: Sequence[str], inputs: Mapping[str, Array], options: Any
+    ) -> list[Array]:
         try:
             if self._bound is not None:
                 return _CAPTURING.submit(self._run_bound, outputs, inputs, options).result()
@@ -192,9 +231,9 @@ class Session:
             feeds = _with_bfloat16(inputs) if self._bfloat16_in else dict(inputs)
             values: list[Array] = self._session.run(list(outputs), feeds, options)
         except ort_errors.InvalidArgument as error:
-            raise InvalidInput(f"the model refuses the values: {_first_line(error)}") from error
-        except ort_errors.RuntimeException as error:
-            raise RuntimeError("ONNX Runtime failed") from error
+            raise RunError(_sentence(error)).blame_values() from error
+        except _RUN_ERRORS as error:
+            raise RunError(_sentence(error)) from error
         return values
 
     def _run_to_bfloat16(
@@ -226,7 +265,7 @@ class Session:
             if not options.terminate:
                 # Such a run does not tell errors of different kinds apart; this one raises its own.
                 self._run_uncaptured(outputs, inputs, _quiet_options())
-            raise RuntimeError("ONNX Runtime failed") from error
+            raise RunError(_sentence(error)) from error
 
     def _run_uncaptured(
         self, outputs: Sequence[str], inputs: Mapping[str, Array], options: Any
@@ -310,6 +349,13 @@ def _from_ort_value(value: Any) -> Array:
     # `numpy` refuses the type, so its bytes are copied from where they lie.
     data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
     return np.frombuffer(data, ml_dtypes.bfloat16).reshape(value.shape())
+
+
+def _sentence(error: Exception) -> str:
+    """Returns what ONNX Runtime says of a run, without its code and the paths of its sources."""
+    text = _CODE.sub("", " ".join(str(error).split()))
+    text = " ".join(_PATH.sub("", text).split())
+    return text.encode()[:_SENTENCE_BYTES].decode(errors="ignore")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,25 +1,51 @@
 """Whether the server and each of its models can answer, and who wants to know."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from enum import StrEnum
 
 from forwardpass.server.repository.repository import Repository
+
+
+class Policy(StrEnum):
+    """When a server that starts becomes ready, by the models that it finds."""
+
+    ALL = "all"
+    ANY = "any"
 
 
 class Readiness:
     """Answers for the server, and for each model by its name.
 
-    A model is ready when it has a version that passed its checks and is healthy. The server is
-    ready when there are models, each of them is ready, and it is not draining.
+    A model is ready when it has a version that passed its checks and is healthy. The server becomes
+    ready once, as its policy says, and from then on is ready as long as one model is: a model that
+    loads, is unloaded, is broken or becomes unhealthy takes nobody else out.
 
     Args:
         repository: The models.
         services: Full names of gRPC services, which are ready when the server is.
+        policy: ALL: the server becomes ready when every model found at the start is ready. ANY:
+            when all of them have been tried, and one is ready.
+        may_be_empty: Whether, with ANY, it becomes ready without any model: others may come.
     """
 
-    def __init__(self, repository: Repository, services: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        services: tuple[str, ...],
+        policy: Policy = Policy.ALL,
+        *,
+        may_be_empty: bool = False,
+    ) -> None:
         self._repository = repository
         self._services = ("", *services)
+        self._policy = policy
+        self._may_be_empty = may_be_empty and policy is Policy.ANY
+        # The models found at the start, once all of them have been tried.
+        self._found: frozenset[str] | None = None
+        # What the server has been: ready, and ready with a model.
+        self._has_been_ready = False
+        self._has_served = False
         self._draining = False
         self._lock = threading.Lock()
         self._watchers: set[Callable[[], None]] = set()
@@ -31,18 +57,38 @@ class Readiness:
         return self._draining
 
     @property
+    def started(self) -> bool:
+        """Whether every model found at the start has been tried once."""
+        return self._found is not None
+
+    @property
     def ready(self) -> bool:
-        """Whether there are models, and every one answers."""
+        """Whether the server answers, draining or not."""
         models = self._repository.models
-        return bool(models) and all(self._model_ready(name) for name in models)
+        serving = {name for name in models if self._serves(name)}
+        with self._lock:
+            self._has_served = self._has_served or bool(serving)
+            if not self._has_been_ready and not self._becomes_ready(serving, models.keys()):
+                return False
+            self._has_been_ready = True
+            return bool(serving) or (self._may_be_empty and not self._has_served)
 
     def of(self, service: str) -> bool | None:
         """Whether a service or model is ready; None where there is none of that name."""
         if service in self._services:
             return not self._draining and self.ready
         if service in self._repository.models:
-            return self._model_ready(service)
+            return self.of_model(service)
         return None
+
+    def of_model(self, name: str) -> bool:
+        """Whether a model is ready."""
+        return not self._draining and self._serves(name)
+
+    def start(self) -> None:
+        """Says that every model found at the start has been tried once."""
+        self._found = frozenset(self._repository.models)
+        self._notify()
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
         """Has the watcher called whenever an answer may have changed; returns how to stop that."""
@@ -55,15 +101,25 @@ class Readiness:
         self._draining = True
         self._notify()
 
-    def _model_ready(self, name: str) -> bool:
+    def _becomes_ready(self, serving: set[str], models: Collection[str]) -> bool:
+        if self._found is None:
+            return False
+        if self._policy is Policy.ANY:
+            return bool(serving) or self._may_be_empty
+        # A model that has been removed is waited for no longer.
+        return bool(serving) and self._found.intersection(models) <= serving
+
+    def _serves(self, name: str) -> bool:
         model = self._repository.models.get(name)
-        return not self._draining and model is not None and model.ready and not model.failing
+        return model is not None and model.ready and not model.failing
 
     def _forget(self, watcher: Callable[[], None]) -> None:
         with self._lock:
             self._watchers.discard(watcher)
 
     def _notify(self) -> None:
+        # Looked at after each change: it becomes ready once, also where nobody asks meanwhile.
+        _ = self.ready
         with self._lock:
             watchers = list(self._watchers)
         for watcher in watchers:

@@ -17,7 +17,7 @@ from forwardpass.v1 import model_service_pb2
 # then twice as many, and so on up to the last.
 _FIRST_RETRY = 30.0
 _LAST_RETRY = 600.0
-_FAILING = "its last runs failed, and so does an input that it took when it was loaded"
+_FAILING = "runs fail, and so does an input that it answered when it was loaded"
 _log = structlog.get_logger()
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from forwardpass.server.errors import CallError
+from forwardpass.server.errors import CallError, RunError
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.scheduling.failure_detector import FailureDetector
 from forwardpass.server.scheduling.job import Answer, Job, JobGroup, Outcome, Stop, group_of
@@ -35,8 +35,9 @@ def run_batch(
 ) -> None:
     """Answers every job.
 
-    Where the run fails, each job is run alone: one that makes a batch fail, fails alone. It is told
-    to `failure_detector` unless the request is to blame, or nobody waited for it any more.
+    Where the run fails, each job is run alone: one that makes a batch fail, fails alone. Unless it
+    is known to be at fault, or nobody waits for it any more, `failure_detector` tells whether its
+    values or the model are.
 
     Args:
         run: Runs the model.
@@ -52,9 +53,7 @@ def run_batch(
         outcome, waited = _run(run, jobs, group, counters, stop)
     except Exception as error:  # noqa: BLE001  # handed to the job's own call
         if len(jobs) == 1:
-            if not isinstance(error, CallError) and not jobs[0].gone:
-                failure_detector.failed()
-            jobs[0].failed(error)
+            jobs[0].failed(_blamed(error, jobs[0], failure_detector))
             return
         for job in jobs:
             if job.gone:
@@ -62,7 +61,6 @@ def run_batch(
             else:
                 run_batch(run, [job], counters, failure_detector, on_transport=on_transport)
     else:
-        failure_detector.succeeded()
         if on_transport and group is not None:
             group.answer(jobs, outcome)
             return
@@ -96,6 +94,14 @@ def _run(
     waited = [started - job.submitted for job in jobs]
     counters.ran(rows, waited, seconds)
     return Outcome(outputs, rows, seconds), waited
+
+
+def _blamed(error: Exception, job: Job, failure_detector: FailureDetector) -> Exception:
+    """Returns what the job of a failed run is told."""
+    if isinstance(error, CallError) or job.gone:
+        return error
+    is_ours = failure_detector.failed()
+    return error.blame_values() if isinstance(error, RunError) and not is_ours else error
 
 
 def collate(jobs: Sequence[Job], group: JobGroup | None) -> Mapping[str, Array]:

@@ -1,81 +1,77 @@
-"""Runs that fail one after the other, and whether the callers or the model are at fault."""
+"""Runs that fail, and whether the caller's values or the model are at fault."""
 
 import threading
+import time
 from collections.abc import Callable
 
-# How many runs in a row must fail before the model itself is tried.
-IN_A_ROW = 5
-# Seconds until a model that fails is tried again; a call that it answers is told at once.
-PAUSE = 10.0
+# Seconds between two trials of a model.
+PAUSE = 1.0
 
 
 class FailureDetector:
-    """Judges a model by its runs.
+    """Judges a model by an input of ours that it has been seen to answer.
 
-    Callers can make a run fail with values that ONNX Runtime does not recognise as theirs to blame.
-    So failures in a row only raise the question; the answer is whether the model still computes an
-    input that it is known to take.
+    A caller can make a run fail with values that ONNX Runtime does not recognise as the caller's to
+    blame. So a run that fails only raises the question; the answer is whether the model still
+    computes its known-good input. An unhealthy model is tried again until it does.
+
+    Attributes:
+        failing: Whether the model is unhealthy.
 
     Args:
-        probe: Runs the model on that input; raises where it fails.
+        probe: Runs the model on its known-good input; raises where that fails. None where there is
+            no such input: then the model is never judged.
         judged: Called after each change of `failing`.
     """
 
-    def __init__(self, probe: Callable[[], object], judged: Callable[[], None]) -> None:
+    def __init__(self, probe: Callable[[], object] | None, judged: Callable[[], None]) -> None:
         self.failing = False
         self._probe = probe
         self._judged = judged
-        self._lock = threading.Lock()
-        self._in_a_row = 0
-        self._watching = False
-        self._over = threading.Event()
-        self._closed = False
+        self._trying = threading.Lock()
+        self._tried_at = -PAUSE
+        self._closed = threading.Event()
 
-    def succeeded(self) -> None:
-        """Says that a run has answered."""
-        if self._in_a_row:
-            with self._lock:
-                self._in_a_row = 0
-                self._over.set()
+    def failed(self) -> bool:
+        """Says that a run has failed while somebody waited for it.
 
-    def failed(self) -> None:
-        """Says that a run has failed, and that nobody wanted it to or is known to be the cause."""
-        with self._lock:
-            self._in_a_row += 1
-            if self._in_a_row < IN_A_ROW or self._watching:
-                return
-            self._watching = True
-            self._over.clear()
-        try:
-            threading.Thread(target=self._watch, name="failure_detector", daemon=True).start()
-        except RuntimeError:
-            # There may be no more threads: the next failure tries again.
-            self._watching = False
+        The model is tried on this thread, at most once a second.
+
+        Returns:
+            Whether the model is at fault, and not the values of the run.
+        """
+        # Who comes while another tries takes the verdict as it is.
+        if self._probe is not None and self._trying.acquire(blocking=False):
+            try:
+                if time.monotonic() - self._tried_at >= PAUSE and not self.failing:
+                    self._try()
+                    if self.failing:
+                        threading.Thread(
+                            target=self._watch, name="failure_detector", daemon=True
+                        ).start()
+            finally:
+                self._trying.release()
+        return self.failing
 
     def close(self) -> None:
         """Judges no more."""
-        self._closed = True
-        self._over.set()
+        self._closed.set()
 
     def _watch(self) -> None:
-        """Tries the model until it answers, the probe or a call."""
-        while not self._works():
-            self._judge(failing=True)
-            if self._over.wait(PAUSE):
-                break
-        with self._lock:
-            self._in_a_row = 0
-            self._watching = False
-        self._judge(failing=False)
+        """Tries an unhealthy model until it answers."""
+        while self.failing and not self._closed.wait(PAUSE):
+            with self._trying:
+                self._try()
 
-    def _works(self) -> bool:
+    def _try(self) -> None:
+        assert self._probe is not None
         try:
             self._probe()
-        except Exception:  # noqa: BLE001  # the calls that failed alike have been logged
-            return False
-        return True
-
-    def _judge(self, *, failing: bool) -> None:
-        if failing != self.failing and not self._closed:
+        except Exception:  # noqa: BLE001  # the runs that failed alike have been logged
+            failing = True
+        else:
+            failing = False
+        self._tried_at = time.monotonic()
+        if failing != self.failing and not self._closed.is_set():
             self.failing = failing
             self._judged()

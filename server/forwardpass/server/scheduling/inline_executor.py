@@ -1,41 +1,71 @@
 """Runs a cheap model on the transport's own thread, which costs no hand-over."""
 
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.scheduling.batch import Run, run_batch
 from forwardpass.server.scheduling.executor import ThreadExecutor
 from forwardpass.server.scheduling.job import Job
 from forwardpass.server.scheduling.queue import BatchPolicy, WaitList
+from forwardpass.server.scheduling.watchdog import Watchdog
 from forwardpass.server.transport.tick import Tick
+from forwardpass.wire import Array
+
+# What a run may take on the transport's thread: at least this long, in seconds, and this many times
+# what was measured.
+_LEAST_SECONDS, _TIMES = 0.05, 20.0
+_log = structlog.get_logger()
+
+
+class Overrun(BaseException):
+    """A run was stopped as it held up the transport. No failure of its jobs: they run elsewhere."""
 
 
 class InlineExecutor:
     """Runs the jobs that arrive in a tick of the transport together, at the tick's end.
 
-    A job of more rows than the transport may be held up for goes to a executor with a thread.
+    A job of more rows than the transport may be held up for goes to an executor with a thread.
+    After a run that takes far longer than was measured, all jobs go there, its own included.
 
     Args:
+        name: What the model is called in the log.
         tick: The transport's.
-        run: Runs the model.
+        watchdog: Ends runs that take too long.
+        run: Runs the model; stopping it acts between two operators only.
+        seconds: How long a run of the most rows took when it was measured.
         policy: How jobs are gathered into one run; its rows are the most that run here.
         counters: What is counted.
         executor: Takes the larger jobs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # each is one thing
         self,
+        name: str,
         tick: Tick,
+        watchdog: Watchdog,
         run: Run,
+        seconds: float,
         policy: BatchPolicy,
         counters: ModelCounters,
         executor: ThreadExecutor,
     ) -> None:
+        self._name = name
         self._tick = tick
+        self._watchdog = watchdog
         self._run = run
+        self._seconds = max(_LEAST_SECONDS, _TIMES * seconds)
         self._most_rows = policy.max_rows
         self._waiting = WaitList(policy, counters)
         self._counters = counters
         self._executor = executor
         self.failure_detector = executor.failure_detector
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether runs are still made on the transport's thread."""
+        return self._most_rows > 0
 
     @property
     def waiting(self) -> int:
@@ -48,7 +78,10 @@ class InlineExecutor:
         Raises:
             CallError: The queue is full.
         """
-        self._waiting.check_room()
+        if self.is_inline:
+            self._waiting.check_room()
+        else:
+            self._executor.check_room()
 
     def submit(self, job: Job) -> None:
         """Puts a job in the queue; on the transport's thread.
@@ -74,5 +107,44 @@ class InlineExecutor:
             self._waiting.drop(job, reason)
         if self._waiting.count:
             self._tick.defer(self._work)
-        if jobs:
-            run_batch(self._run, jobs, self._counters, self.failure_detector, on_transport=True)
+        if jobs and not (self.is_inline and self._run_here(jobs)):
+            self._move(jobs)
+
+    def _run_here(self, jobs: Sequence[Job]) -> bool:
+        """Runs jobs together; False where that took too long, and they have no answer."""
+        detector = self.failure_detector
+        try:
+            run_batch(self._run_watched, jobs, self._counters, detector, on_transport=True)
+        except Overrun:
+            return False
+        return True
+
+    def _run_watched(
+        self,
+        outputs: Sequence[str],
+        inputs: Mapping[str, Array],
+        on_begin: Callable[[Callable[[], None]], None] | None,  # noqa: ARG002  # nobody can leave here
+    ) -> list[Array]:
+        try:
+            return self._run(outputs, inputs, self._begin)
+        finally:
+            if self._watchdog.end():
+                raise Overrun
+
+    def _begin(self, stop: Callable[[], None]) -> None:
+        self._watchdog.begin(stop, self._seconds)
+
+    def _move(self, jobs: Sequence[Job]) -> None:
+        """Has everything run elsewhere from now on."""
+        if self.is_inline:
+            self._most_rows = 0
+            _log.warning(
+                "moved_off_the_transport",
+                model=self._name,
+                reason=f"a run took more than {self._seconds:.3g} s",
+            )
+        for job in jobs:
+            try:
+                self._executor.submit(job)
+            except Exception as error:  # noqa: BLE001  # handed to the job's own call
+                job.failed(error)

@@ -17,6 +17,8 @@ _Values = dict[str, dict[_Key, float]]
 
 # 1 or 0: what is so in one worker is so for the server.
 _FLAGS = {"forwardpass_model_info", "forwardpass_model_failing"}
+# Likewise, but what is so in every worker is so for the server.
+_COMMON_FLAGS = {"forwardpass_model_ready"}
 # A gauge, though untyped like all of Triton's.
 _UNTYPED_GAUGES = {"nv_inference_pending_request_count"}
 
@@ -104,7 +106,7 @@ class Aggregate(Collector):
         return self._about[name][1] == "gauge" or name in _UNTYPED_GAUGES
 
     def _held(self, name: str) -> dict[_Key, float]:
-        together: Any = max if name in _FLAGS else sum
+        together: Any = max if name in _FLAGS else min if name in _COMMON_FLAGS else sum
         parts: dict[_Key, list[float]] = {}
         for values in self._last.values():
             for key, value in values.get(name, {}).items():
@@ -119,4 +121,4 @@ def _growth(before: float, now: float) -> float:
 
 def _version(key: _Key) -> tuple[str, str] | None:
     labels = dict(key[1])
-    return (labels["model"], labels["version"]) if "model" in labels else None
+    return (labels["model"], labels["version"]) if "version" in labels else None
