@@ -109,6 +109,7 @@ class Server:
                 settings.metrics_port,
                 self.registry,
                 lambda: bool(self.readiness.of("")),
+                self._is_alive,
             )
             self.metrics_port = self._metrics.port
         self.port = self.management_port = self._transport.start()
@@ -171,6 +172,15 @@ class Server:
         for version, loaded in self._repository.loaded:
             number = str(loaded.number)
             yield loaded.name, number, loaded.digest, version.failing, loaded.counters
+
+    def _is_alive(self) -> bool:
+        """Whether no thread that the server cannot do without has died or hangs."""
+        watches = self._watcher is None or self._watcher.is_alive
+        # A version that is being released ends its threads.
+        runs = all(
+            loaded.executor.is_alive for version, loaded in self._repository.loaded if version.ready
+        )
+        return watches and runs and self._transport.is_alive()
 
     def _ready_models(self) -> dict[str, bool]:
         return {name: self.readiness.of_model(name) for name in self._repository.models}

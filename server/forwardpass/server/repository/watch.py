@@ -31,6 +31,11 @@ class Watcher:
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread still looks."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """Ends the thread."""
         self._stop.set()

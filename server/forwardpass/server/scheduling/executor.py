@@ -47,6 +47,11 @@ class ThreadExecutor:
         """How many jobs wait."""
         return self._queue.waiting
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether every thread is there to run jobs."""
+        return all(thread.is_alive() for thread in self._threads)
+
     def check_room(self) -> None:
         """Refuses a request before its inputs are read, where its job would be refused.
 

@@ -68,6 +68,11 @@ class InlineExecutor:
         return self._most_rows > 0
 
     @property
+    def is_alive(self) -> bool:
+        """Whether there is a thread for the jobs that do not run here."""
+        return self._executor.is_alive
+
+    @property
     def waiting(self) -> int:
         """How many jobs wait."""
         return self._waiting.count + self._executor.waiting

@@ -45,5 +45,9 @@ class Transport(ABC):
         """
 
     @abstractmethod
+    def is_alive(self) -> bool:
+        """Whether it takes what arrives, as far as can be told at once."""
+
+    @abstractmethod
     def stop(self, grace: float) -> None:
         """Takes no more calls, gives those under way `grace` seconds, and cancels the rest."""

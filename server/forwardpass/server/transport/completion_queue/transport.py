@@ -1,6 +1,7 @@
 """The loop: takes events from the queue, and ends a tick when no more are ready."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +24,8 @@ _MOST_EVENTS = 256
 _WAITING_STEPS = 16
 # How long cancelled calls may take to end.
 _RELEASE_SECONDS = 5.0
+# How long the transport's thread may take for one event, in seconds, before it is taken to hang.
+_HANG_SECONDS = 5.0
 _PAST = 0.0
 _log = structlog.get_logger()
 
@@ -49,6 +52,9 @@ class CompletionQueueTransport(Transport):
         self._server: Any = None
         self._queue: Any = None
         self._over = threading.Event()
+        # Whether the thread waits for events, and since when somebody wants to see it take one.
+        self._is_idle = False
+        self._asked_at: float | None = None
 
     def start(self) -> int:
         """See `Transport.start`."""
@@ -56,6 +62,19 @@ class CompletionQueueTransport(Transport):
         self._server.start()
         self._thread.start()
         return port
+
+    def is_alive(self) -> bool:
+        """See `Transport.is_alive`: not once its thread has taken no event for too long.
+
+        That is told by two questions: the first begins to watch, and who asks later is told.
+        """
+        if not self._thread.is_alive():
+            return False
+        now, asked_at = time.monotonic(), self._asked_at
+        if self._is_idle or asked_at is None:
+            self._asked_at = now
+            return True
+        return now - asked_at < _HANG_SECONDS
 
     def stop(self, grace: float) -> None:
         """See `Transport.stop`."""
@@ -81,7 +100,13 @@ class CompletionQueueTransport(Transport):
         while not over.is_set():
             # While it waits it holds no call: the last event has its call as its tag.
             event = None
-            event = poll(_PAST) if tick.steps else poll()
+            if tick.steps:
+                event = poll(_PAST)
+            else:
+                self._is_idle = True
+                event = poll()
+                self._is_idle = False
+            self._asked_at = None
             try:
                 if event.completion_type == TIMEOUT:
                     taken = 0
