@@ -1,7 +1,7 @@
 """T01 to T04: who is told what while models load, and when one of them fails.
 
-Ruled: readiness is strict, with no setting for it. One model that does not answer makes the server
-not ready, as T02 has it, and so T03, the lenient form, holds for each model by its own name.
+By default one model that does not answer at the start makes the server not ready, as T02 has it, and
+so T03, the lenient form, holds for each model by its own name; tests/server/repository has the rest.
 """
 
 import threading

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +17,18 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from onnx import TensorProto
-from tiny_models import Publisher, busy, classifier, echo
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from onnx import TensorProto, helper
+from tiny_models import Publisher, TinyModel, busy, classifier, echo
 
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.inference_service_pb2_grpc import InferenceServiceStub
-from forwardpass.v1.model_service_pb2 import ModelReference
+from forwardpass.v1.model_service_pb2 import (
+    MODEL_STATE_LOADING,
+    GetModelRequest,
+    ModelReference,
+)
+from forwardpass.v1.model_service_pb2_grpc import ModelServiceStub
 from forwardpass.wire import from_tensor, to_tensor
 
 
@@ -268,3 +276,59 @@ def test_no_telemetry_file_appears(repository: Publisher, tmp_path: Path) -> Non
         check=True,
     )
     assert list(home.rglob("*")) == []
+
+
+def test_a_server_that_leaves_takes_calls_and_says_that_it_goes(repository: Publisher) -> None:
+    repository("good", echo(TensorProto.FLOAT, ["n"]))
+    with (
+        serving(repository.root, "--drain-delay-seconds", "600") as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        server.wait_for("ready")
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        statuses = health.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(statuses).status == health_pb2.HealthCheckResponse.SERVING
+        server.signal(signal.SIGTERM)
+        assert next(statuses).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"http://{server.lines[0]['metrics']}/readyz", timeout=60)
+        x = np.ones(3, np.float32)
+        request = PredictRequest(model=ModelReference(name="good"), inputs={"x": to_tensor(x)})
+        answer = InferenceServiceStub(channel).Predict(request, timeout=60)
+        assert from_tensor(answer.outputs["y"]).tolist() == [1, 1, 1]
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(60) == 128 + signal.SIGTERM
+
+
+def endless() -> TinyModel:
+    """A graph that takes for ever with any input: it is tried for ever, too."""
+    endless = busy()
+    endless.graph.graph.node[0].input[0] = "many"
+    many = helper.make_tensor("many", TensorProto.INT64, [], [1 << 40])
+    endless.graph.graph.initializer.append(many)
+    return endless
+
+
+@pytest.mark.parametrize("when", ["at the start", "while it serves"])
+def test_a_graph_that_is_being_tried_does_not_hold_up_the_end(
+    repository: Publisher, when: str
+) -> None:
+    repository("good", echo(TensorProto.FLOAT, ["n"]))
+    if when == "at the start":
+        repository("endless", endless())
+    flags = ("--watch", "--sandbox-seconds", "100000", "--drain-seconds", "1")
+    with serving(repository.root, *flags) as server:
+        if when == "while it serves":
+            server.wait_for("ready")
+            repository("endless", endless())
+        with grpc.insecure_channel(server.address) as channel:
+            models: Any = ModelServiceStub(channel)
+            wanted = GetModelRequest(model=ModelReference(name="endless"))
+            state = None
+            while state != MODEL_STATE_LOADING:
+                try:
+                    state = models.GetModel(wanted, timeout=60).model.summary.state
+                except grpc.RpcError as error:
+                    assert error.code() is grpc.StatusCode.NOT_FOUND  # noqa: PT017  # not there yet
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0

@@ -130,6 +130,10 @@ class Server:
 
     def stop(self) -> None:
         """Drains and stops: says so, refuses new work, finishes what was accepted."""
+        if self._settings.drain_delay_seconds:
+            _log.info("leaving", seconds=self._settings.drain_delay_seconds)
+            self.readiness.leave()
+            time.sleep(self._settings.drain_delay_seconds)
         self.readiness.drain()
         self._admission.close()
         _log.info("draining", calls=self._admission.calls)
@@ -140,8 +144,10 @@ class Server:
         self._transport.stop(_REFUSAL_SECONDS if finished else 0)
         if self._management is not None:
             self._management.stop(_REFUSAL_SECONDS)
+        # First what loads, which the watcher may be waiting for.
+        self._repository.stop_loading()
         if self._watcher is not None:
-            self._watcher.stop()
+            self._watcher.stop(_LOADING_SECONDS)
         self._repository.close()
         if self._loader.is_alive():
             # It ends with what it has begun, over which ONNX Runtime may take its time.

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from forwardpass.server.process.deadline import STOPPING_SECONDS, exit_within
 from forwardpass.server.process.gc import pause, settle
 from forwardpass.server.process.malloc import share_one_arena
 
@@ -54,12 +55,16 @@ def serve(settings: "Settings") -> int:
         from forwardpass.server.workers.supervisor import Supervisor
 
         settle()
-        return _serve(lambda: Supervisor(settings), (OSError, RuntimeError))
+        return _serve(lambda: Supervisor(settings), (OSError, RuntimeError), settings.stop_seconds)
     from forwardpass.server.app import START_ERRORS, Server
     from forwardpass.server.process.scheduling_policy import SchedulingPolicy
 
     policy = SchedulingPolicy()
-    return _serve(lambda: Server(settings, loaded=settle, changed=policy.adapt), START_ERRORS)
+    return _serve(
+        lambda: Server(settings, loaded=settle, changed=policy.adapt),
+        START_ERRORS,
+        settings.stop_seconds,
+    )
 
 
 class _Serving(Protocol):
@@ -68,7 +73,9 @@ class _Serving(Protocol):
     def stop(self) -> None: ...
 
 
-def _serve(make: Callable[[], _Serving], start_errors: tuple[type[Exception], ...]) -> int:
+def _serve(
+    make: Callable[[], _Serving], start_errors: tuple[type[Exception], ...], seconds: float
+) -> int:
     asked = threading.Event()
 
     def ask(number: int, _: object) -> None:
@@ -84,6 +91,7 @@ def _serve(make: Callable[[], _Serving], start_errors: tuple[type[Exception], ..
     except start_errors as error:
         return _complain(str(error), 1)
     asked.wait()
+    exit_within(seconds + STOPPING_SECONDS)
     server.stop()
     return 0
 

@@ -168,6 +168,12 @@ class Settings(BaseSettings):
     management_token: SecretStr | None = Field(
         None, description="What management calls must carry. Better set by the environment."
     )
+    drain_delay_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=_MAX_SECONDS,
+        description="How long calls are still taken at shutdown, while probes say not ready.",
+    )
     drain_seconds: float = Field(
         30.0, ge=0, description="How long accepted calls may take to end at shutdown."
     )
@@ -182,6 +188,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug has a line for every call."
     )
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long a shutdown may take for the calls' sake."""
+        return self.drain_delay_seconds + self.drain_seconds
 
     @field_validator("host")
     @classmethod

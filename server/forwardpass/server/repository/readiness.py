@@ -46,6 +46,7 @@ class Readiness:
         # What the server has been: ready, and ready with a model.
         self._has_been_ready = False
         self._has_served = False
+        self._is_leaving = False
         self._draining = False
         self._lock = threading.Lock()
         self._watchers: set[Callable[[], None]] = set()
@@ -76,14 +77,14 @@ class Readiness:
     def of(self, service: str) -> bool | None:
         """Whether a service or model is ready; None where there is none of that name."""
         if service in self._services:
-            return not self._draining and self.ready
+            return not self._is_leaving and self.ready
         if service in self._repository.models:
             return self.of_model(service)
         return None
 
     def of_model(self, name: str) -> bool:
         """Whether a model is ready."""
-        return not self._draining and self._serves(name)
+        return not self._is_leaving and self._serves(name)
 
     def start(self) -> None:
         """Says that every model found at the start has been tried once."""
@@ -96,9 +97,14 @@ class Readiness:
             self._watchers.add(watcher)
         return lambda: self._forget(watcher)
 
+    def leave(self) -> None:
+        """Says from now on that nothing is ready, while calls are still taken."""
+        self._is_leaving = True
+        self._notify()
+
     def drain(self) -> None:
-        """Says from now on that nothing is ready."""
-        self._draining = True
+        """Says that the server is on its way out, and nothing is ready."""
+        self._is_leaving = self._draining = True
         self._notify()
 
     def _becomes_ready(self, serving: set[str], models: Collection[str]) -> bool:

@@ -137,11 +137,15 @@ class Repository:
         self._notify()
         return gone
 
-    def close(self) -> None:
-        """Releases every model."""
+    def stop_loading(self) -> None:
+        """Loads nothing more, and ends what is being tried in the sandbox."""
         self._closing.set()
         if self._options.sandbox is not None:
             self._options.sandbox.stop()
+
+    def close(self) -> None:
+        """Releases every model."""
+        self.stop_loading()
         for model in self._models.values():
             model.close()
 

@@ -36,10 +36,10 @@ class Watcher:
         """Whether the thread still looks."""
         return self._thread.is_alive()
 
-    def stop(self) -> None:
-        """Ends the thread."""
+    def stop(self, timeout: float) -> None:
+        """Ends the thread, and waits for that at most `timeout` seconds."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(timeout)
 
     def _watch(self) -> None:
         # Few servers watch, and those that do not need not wait for it.

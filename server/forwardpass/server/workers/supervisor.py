@@ -76,7 +76,7 @@ class Supervisor:
     def stop(self) -> None:
         """Has all workers drain, and ends them where they do not."""
         _log.info("draining")
-        self._stop_workers(self._settings.drain_seconds + _ENDING)
+        self._stop_workers(self._settings.stop_seconds + _ENDING)
         self._ports.close()
         _log.info("stopped")
 

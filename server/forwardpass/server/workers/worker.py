@@ -10,6 +10,7 @@ from dataclasses import asdict
 import structlog
 
 from forwardpass.server.process import log
+from forwardpass.server.process.deadline import STOPPING_SECONDS, exit_within
 from forwardpass.server.process.gc import settle
 from forwardpass.server.process.malloc import share_one_arena
 from forwardpass.server.settings import Settings
@@ -38,6 +39,7 @@ def main() -> int:
         pipe.send({"refusal": str(error)})
         return 1
     asked.wait()
+    exit_within(settings.stop_seconds + STOPPING_SECONDS)
     worker.stop()
     return 0
 
