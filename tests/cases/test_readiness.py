@@ -1,7 +1,8 @@
 """T01 to T04: who is told what while models load, and when one of them fails.
 
-By default one model that does not answer at the start makes the server not ready, as T02 has it, and
-so T03, the lenient form, holds for each model by its own name; tests/server/repository has the rest.
+By default one model that does not answer at the start makes the server not ready, as T02 has it,
+and so T03, the lenient form, holds for each model by its own name; tests/server/repository has the
+rest.
 """
 
 import threading

@@ -115,6 +115,7 @@ def test_a_run_is_stopped_once_it_has_taken_its_time_and_the_next_is_not() -> No
         watchdog.begin(stopped.set, PATIENCE)
         assert not watchdog.end()
     assert not stopped.is_set()
+    watchdog.close()
 
 
 def test_a_watchdog_that_sleeps_is_woken_up_by_the_next_run() -> None:
@@ -127,3 +128,4 @@ def test_a_watchdog_that_sleeps_is_woken_up_by_the_next_run() -> None:
     watchdog.begin(stopped.set, 0.0)
     assert stopped.wait(PATIENCE)
     assert watchdog.end()
+    watchdog.close()

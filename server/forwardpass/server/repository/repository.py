@@ -148,6 +148,7 @@ class Repository:
         self.stop_loading()
         for model in self._models.values():
             model.close()
+        self._options.watchdog.close()
 
     def find(self, reference: model_service_pb2.ModelReference) -> Loaded:
         """Returns what answers a reference, on a lease that must be given back.

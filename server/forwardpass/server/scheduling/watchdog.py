@@ -29,6 +29,7 @@ class Watchdog:
         # Counts the runs that have ended.
         self._ended = 0
         self._was_stopped = False
+        self._is_closed = False
 
     def begin(self, stop: Callable[[], None], seconds: float) -> None:
         """Begins to watch a run.
@@ -53,9 +54,16 @@ class Watchdog:
             self._ended += 1
         return was_stopped
 
+    def close(self) -> None:
+        """Ends the thread, after the last run."""
+        self._is_closed = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
     def _watch(self) -> None:
         seen = -1
-        while True:
+        while not self._is_closed:
             if self._stop is None and self._ended == seen:
                 self._sleep(seen)
             seen = self._ended
@@ -71,6 +79,6 @@ class Watchdog:
         self._wake.clear()
         self._is_asleep = True
         # Looked at again: who began a run before may not have seen that this sleeps.
-        if self._stop is None and self._ended == seen:
+        if self._stop is None and self._ended == seen and not self._is_closed:
             self._wake.wait()
         self._is_asleep = False
