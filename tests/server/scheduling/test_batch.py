@@ -258,7 +258,7 @@ def test_a_failed_run_is_blamed_on_its_values_unless_the_model_is_at_fault(is_ou
         if is_ours:
             raise RuntimeError("broken")
 
-    def fails(*_: Any) -> list[Array]:
+    def fails(*_: Any, **__: Any) -> list[Array]:
         raise RunError("Concat: dimensions must match")
 
     detector = FailureDetector(probe, lambda: None)
