@@ -13,6 +13,9 @@ REQUIRED = {
     *range(76, 86),  # metrics, versions
     *range(87, 96),  # hostile graphs, drain
     100,  # retries
+    *(101, 102),  # what a call that has ended holds
+    *(113, 114, 115, 118),  # liveness, and an end that comes
+    *range(120, 123),  # readiness, and who is at fault
 }
 # A number that begins a word: the t16 of uint16 is none.
 NUMBER = re.compile(r"(?<![^\W_])t(\d{2,3})(?!\d)", re.IGNORECASE)

@@ -426,7 +426,7 @@ def test_t54_requests_are_gathered_within_the_delay_that_is_configured(
     assert len(gate.runs) == 1
 
 
-def test_t54_what_fails_inside_onnx_runtime_tells_the_caller_why_and_no_paths(
+def test_t54_t122_what_fails_inside_onnx_runtime_tells_the_caller_why_and_no_paths(
     repository: Publisher, start_server: StartServer
 ) -> None:
     repository("maker", maker())
@@ -549,7 +549,7 @@ def broken(gate: Gate, repository: Publisher, start_server: StartServer) -> Runn
     return running
 
 
-def test_t56_a_model_that_fails_its_known_good_input_is_not_serving_and_others_are(
+def test_t56_t121_a_model_that_fails_its_known_good_input_is_not_serving_and_others_are(
     gate: Gate,
     repository: Publisher,
     start_server: StartServer,
@@ -577,7 +577,7 @@ def test_t56_a_model_that_fails_its_known_good_input_is_not_serving_and_others_a
     assert_idle(running)
 
 
-def test_t56_a_model_serves_again_by_itself_once_it_can(
+def test_t56_t121_a_model_serves_again_by_itself_once_it_can(
     gate: Gate,
     repository: Publisher,
     start_server: StartServer,
@@ -625,7 +625,7 @@ def test_t56_a_failing_version_can_be_unloaded_and_loaded_again(
     assert picked(running.inference.Predict(pick(1))) == [1]
 
 
-def test_t56_callers_cannot_make_a_model_fail_that_works(
+def test_t56_t121_callers_cannot_make_a_model_fail_that_works(
     gate: Gate, repository: Publisher, start_server: StartServer
 ) -> None:
     """Values at which ONNX Runtime fails, and not as it does at values that are wrong."""

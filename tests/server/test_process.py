@@ -278,7 +278,7 @@ def test_no_telemetry_file_appears(repository: Publisher, tmp_path: Path) -> Non
     assert list(home.rglob("*")) == []
 
 
-def test_a_server_that_leaves_takes_calls_and_says_that_it_goes(repository: Publisher) -> None:
+def test_t118_a_server_that_leaves_takes_calls_and_says_that_it_goes(repository: Publisher) -> None:
     repository("good", echo(TensorProto.FLOAT, ["n"]))
     with (
         serving(repository.root, "--drain-delay-seconds", "600") as server,
@@ -310,7 +310,7 @@ def endless() -> TinyModel:
 
 
 @pytest.mark.parametrize("when", ["at the start", "while it serves"])
-def test_a_graph_that_is_being_tried_does_not_hold_up_the_end(
+def test_t115_a_graph_that_is_being_tried_does_not_hold_up_the_end(
     repository: Publisher, when: str
 ) -> None:
     repository("good", echo(TensorProto.FLOAT, ["n"]))

@@ -38,7 +38,7 @@ def ready_models(running: Running) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("policy", "ready"), [("all", False), ("any", True)])
-def test_a_model_that_fails_at_the_start_keeps_the_server_out_where_all_must_be_ready(
+def test_t120_a_model_that_fails_at_the_start_keeps_the_server_out_where_all_must_be_ready(
     repository: Publisher, start_server: StartServer, policy: str, ready: bool
 ) -> None:
     repository("clf", classifier())
@@ -52,7 +52,7 @@ def test_a_model_that_fails_at_the_start_keeps_the_server_out_where_all_must_be_
 
 
 @pytest.mark.parametrize("policy", ["all", "any"])
-def test_a_server_that_is_ready_stays_so_as_long_as_one_model_is(
+def test_t120_a_server_that_is_ready_stays_so_as_long_as_one_model_is(
     repository: Publisher, start_server: StartServer, policy: str
 ) -> None:
     repository("clf", classifier())
@@ -86,14 +86,14 @@ def test_a_server_that_is_ready_stays_so_as_long_as_one_model_is(
         ({"readiness": "any", "management_port": 0}, True),
     ],
 )
-def test_a_server_of_any_model_is_ready_without_one_where_others_may_come(
+def test_t120_a_server_of_any_model_is_ready_without_one_where_others_may_come(
     repository: Publisher, start_server: StartServer, settings: dict[str, Any], ready: bool
 ) -> None:
     running = start_server(**settings)
     assert (readyz(running) == 200) is ready
 
 
-def test_a_model_that_failed_at_the_start_makes_the_server_ready_once_it_is_mended(
+def test_t120_a_model_that_failed_at_the_start_makes_the_server_ready_once_it_is_mended(
     repository: Publisher, start_server: StartServer
 ) -> None:
     good = repository("clf", classifier())

@@ -1,6 +1,7 @@
 """The threads of a version: they run what is submitted, as many at a time as they are."""
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -226,3 +227,27 @@ def test_closing_ends_the_watch_over_a_model_that_fails(start: Start) -> None:
 
     executor.close()
     settle()
+
+
+def test_t102_an_executor_that_waits_holds_nothing_of_what_it_has_run(start: Start) -> None:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Array], on_begin: object) -> list[Array]:
+        return [inputs["x"] + 1]
+
+    executor = start(run)
+
+    def ask(*, is_lost: bool = False) -> weakref.ref[Array]:
+        one = job()
+        if is_lost:
+            one.abandon()
+        executor.submit(one)
+        one.wait()
+        return weakref.ref(one.inputs["x"])
+
+    references = [ask(), ask(is_lost=True)]
+    # Once it has taken the next one, it waits again, or is about to.
+    ask()
+    assert [reference() for reference in references] == [None, None]
+    last = ask()
+    # What it has just answered it drops as it goes to wait.
+    while last() is not None:
+        threading.Event().wait(0.01)

@@ -66,7 +66,7 @@ def executor_of(running: Running, name: str) -> Any:
 
 
 @pytest.mark.parametrize("transport", ["completion_queue"])
-def test_a_run_that_its_values_make_long_is_made_elsewhere_from_then_on(
+def test_t113_a_run_that_its_values_make_long_is_made_elsewhere_from_then_on(
     repository: Publisher, start_server: StartServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     repository("stretchy", stretchy())
@@ -93,7 +93,7 @@ def test_a_run_that_its_values_make_long_is_made_elsewhere_from_then_on(
 
 
 @pytest.mark.parametrize("transport", ["completion_queue"])
-def test_a_graph_with_a_loop_never_runs_on_the_transport_s_thread(
+def test_t113_a_graph_with_a_loop_never_runs_on_the_transport_s_thread(
     repository: Publisher, start_server: StartServer
 ) -> None:
     repository("loop", busy())

@@ -27,7 +27,7 @@ def livez(running: Running) -> int:
 
 
 @pytest.mark.parametrize("transport", ["completion_queue"])
-def test_a_transport_that_hangs_is_not_alive_and_one_that_goes_on_is(
+def test_t114_a_transport_that_hangs_is_not_alive_and_one_that_goes_on_is(
     repository: Publisher, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion_queue, "_HANG_SECONDS", 0.2)
@@ -53,7 +53,7 @@ def test_a_transport_that_hangs_is_not_alive_and_one_that_goes_on_is(
     assert livez(running) == 200
 
 
-def test_a_server_whose_executor_has_died_is_not_alive(
+def test_t114_a_server_whose_executor_has_died_is_not_alive(
     repository: Publisher,
     start_server: StartServer,
     no_inline_runs: None,

@@ -355,7 +355,7 @@ def cancel(calls: list[Begun]) -> None:
 
 @pytest.mark.usefixtures("no_inline_runs", "no_collector")
 @pytest.mark.parametrize("name", KINDS)
-def test_calls_leave_nothing_however_they_end(running: Running, gate: Gate, name: str) -> None:
+def test_t101_calls_leave_nothing_however_they_end(running: Running, gate: Gate, name: str) -> None:
     kind, channel = KINDS[name], running.channel
     # Whatever is made once, such as a template, is there afterwards.
     kind.begin(channel, PATIENCE).end()
@@ -422,7 +422,7 @@ class lost:  # noqa: N801  # a context manager
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_watches_leave_nothing(running: Running) -> None:
+def test_t101_watches_leave_nothing(running: Running) -> None:
     health: Any = health_pb2_grpc.HealthStub(running.channel)
     expected = settled(running, Counter())
 
@@ -442,7 +442,7 @@ def test_watches_leave_nothing(running: Running) -> None:
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_management_leaves_nothing(running: Running) -> None:
+def test_t101_management_leaves_nothing(running: Running) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{running.server.management_port}") as channel:
         models: Any = ModelServiceStub(channel)
         models.LoadModel(LoadModelRequest(model=EMBEDDER), timeout=PATIENCE)
