@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from forwardpass.server.errors import CallError, InvalidInput
-from forwardpass.server.transport.call import StreamCall, Ts
+from forwardpass.server.transport.call import Ts
+from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.task import CallEnded, Future, Signal
 from forwardpass.wire import Failure, Reason
 

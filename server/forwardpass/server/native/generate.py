@@ -14,7 +14,8 @@ from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.receive import Received, receive
 from forwardpass.server.rpc.schema import GENERATE, GENERATE_STREAM
 from forwardpass.server.scheduling.job import Answer, Outcome
-from forwardpass.server.transport.call import Call, StreamCall
+from forwardpass.server.transport.call import Call
+from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.task import Future
 from forwardpass.v1.inference_service_pb2 import (
     GenerateRequest,

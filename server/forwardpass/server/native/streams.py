@@ -15,7 +15,7 @@ from forwardpass.server.rpc.receive import Received, receive
 from forwardpass.server.rpc.request_templates import RequestTemplates
 from forwardpass.server.rpc.schema import EMBED_STREAM, PREDICT_STREAM, Schema
 from forwardpass.server.rpc.stream import Stream, StreamedCall
-from forwardpass.server.transport.call import StreamCall
+from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.v1.inference_service_pb2 import EmbedStreamRequest, PredictStreamRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
 

@@ -14,7 +14,8 @@ from forwardpass.server.rpc.receive import receive
 from forwardpass.server.rpc.schema import INFER
 from forwardpass.server.rpc.stream import Stream, StreamedCall
 from forwardpass.server.scheduling.admission import Admission
-from forwardpass.server.transport.call import Call, StreamCall
+from forwardpass.server.transport.call import Call
+from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.wire import Failure
 
 

@@ -4,7 +4,7 @@ import hmac
 from collections.abc import Callable
 
 from forwardpass.server.errors import CallError
-from forwardpass.server.transport.call import StreamCall
+from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.wire import Reason
 
 _KEY = "authorization"

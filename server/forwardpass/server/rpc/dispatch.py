@@ -12,8 +12,9 @@ from forwardpass.server.metrics.counters import MethodCounters
 from forwardpass.server.rpc.authorization import Authorization
 from forwardpass.server.rpc.request_templates import RequestTemplates
 from forwardpass.server.scheduling.admission import Admission
-from forwardpass.server.transport.call import Call, StreamCall
+from forwardpass.server.transport.call import Call
 from forwardpass.server.transport.route import CallType, Route
+from forwardpass.server.transport.stream_call import StreamCall
 
 Begin: TypeAlias = Callable[[StreamCall, bytes], None]
 _log = structlog.get_logger()

@@ -5,7 +5,7 @@ from grpc_health.v1 import health_pb2
 from forwardpass.server.errors import CallError, quote
 from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.rpc.receive import parse
-from forwardpass.server.transport.call import StreamCall
+from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.task import Signal
 from forwardpass.wire import Reason
 

@@ -8,7 +8,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2
 
 from forwardpass.server.rpc.receive import parse
-from forwardpass.server.transport.call import StreamCall
+from forwardpass.server.transport.stream_call import StreamCall
 
 # The messages of both versions are the same on the wire.
 METHODS = (

@@ -14,7 +14,8 @@ from forwardpass.server.errors import CallError
 from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.rpc.schema import STREAM_ERROR, STREAM_RESPONSE
 from forwardpass.server.scheduling.admission import RETRY_AFTER
-from forwardpass.server.transport.call import Call, StreamCall, Ts, Window
+from forwardpass.server.transport.call import Call, Ts
+from forwardpass.server.transport.stream_call import StreamCall, Window
 from forwardpass.server.transport.task import Signal
 from forwardpass.v1.inference_service_pb2 import Error
 from forwardpass.wire import Failure, Reason

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from forwardpass.server.transport.call import StreamCall
+from forwardpass.server.transport.stream_call import StreamCall
 
 
 class CallType(Enum):

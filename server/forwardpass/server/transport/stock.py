@@ -10,9 +10,10 @@ from functools import partial
 
 import grpc
 
-from forwardpass.server.transport.call import StreamCall, Ts
+from forwardpass.server.transport.call import Ts
 from forwardpass.server.transport.listener import MAX_STREAMS, Listener
 from forwardpass.server.transport.route import CallType, Route, Routes, Transport
+from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.trailers import trailing_metadata
 from forwardpass.wire import CODES, Failure, Reason
 

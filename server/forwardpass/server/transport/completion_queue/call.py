@@ -9,7 +9,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any, TypeAlias
 
-from forwardpass.server.transport.call import StreamCall, Ts
+from forwardpass.server.transport.call import Ts
 from forwardpass.server.transport.completion_queue.core import (
     CLOSE,
     INITIAL_METADATA,
@@ -21,6 +21,7 @@ from forwardpass.server.transport.completion_queue.core import (
     send_status,
 )
 from forwardpass.server.transport.route import CallType, Route
+from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.trailers import trailing_metadata
 from forwardpass.wire import CODES, Failure, Reason
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import grpc
 
-from forwardpass.server.transport.call import Call, StreamCall
+from forwardpass.server.transport.call import Call
 from forwardpass.server.transport.completion_queue.transport import CompletionQueueTransport
 from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.route import CallType, Route
+from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.tick import Tick
 
 _PATIENCE = 5.0

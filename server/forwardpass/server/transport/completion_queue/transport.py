@@ -8,11 +8,11 @@ from typing import Any
 import structlog
 
 from forwardpass.server.errors import quote
-from forwardpass.server.transport.call import StreamCall
 from forwardpass.server.transport.completion_queue.call import CallContext, QueueCall
 from forwardpass.server.transport.completion_queue.core import TIMEOUT, Event, create_server
 from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.route import CallType, Route, Routes, Transport
+from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.tick import Tick
 from forwardpass.wire import Failure, Reason
 
