@@ -238,6 +238,22 @@ def maker() -> TinyModel:
     )
 
 
+def gallery() -> TinyModel:
+    """Gives its images back, of any size: one without pixels cannot be sent as PNG."""
+    graph = model(
+        [helper.make_node("Identity", ["pixels"], ["images"])],
+        [_value("pixels", TensorProto.UINT8, ["n", "h", "w", 1])],
+        [_value("images", TensorProto.UINT8, ["n", "h", "w", 1])],
+    )
+    kind, shape = tensor_pb2.DATA_TYPE_UINT8, (-1, -1, -1, 1)
+    card = _card(
+        [_spec("pixels", kind, shape, model_card_pb2.TENSOR_ROLE_UNSPECIFIED)],
+        [_spec("images", kind, shape, model_card_pb2.TENSOR_ROLE_IMAGE)],
+    )
+    pixels = np.zeros((1, 2, 2, 1), np.uint8)
+    return TinyModel(graph, card, Golden({"pixels": pixels}, {"images": pixels}))
+
+
 def stepper() -> TinyModel:
     """A step of a sum: gives `total` + `x` as `next`, and twice that as `y`."""
     graph = model(
