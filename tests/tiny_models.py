@@ -227,6 +227,17 @@ def picker() -> TinyModel:
     )
 
 
+def maker() -> TinyModel:
+    """Makes an array of the shape that it is told: ONNX Runtime fails at a negative extent."""
+    return TinyModel(
+        model(
+            [helper.make_node("ConstantOfShape", ["shape"], ["zeros"])],
+            [_value("shape", TensorProto.INT64, [1])],
+            [_value("zeros", TensorProto.FLOAT, ["n"])],
+        )
+    )
+
+
 def stepper() -> TinyModel:
     """A step of a sum: gives `total` + `x` as `next`, and twice that as `y`."""
     graph = model(

@@ -15,16 +15,15 @@ import pytest
 from conftest import Running, StartServer
 from failures import failure_of, read_failure
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from tiny_models import (
     EMBEDDER_WEIGHTS,
     Publisher,
-    TinyModel,
     busy,
     classifier,
     echo,
     embedder,
-    model,
+    maker,
     picker,
 )
 
@@ -61,17 +60,6 @@ from .harness import (
     summaries,
     together,
 )
-
-
-def maker() -> TinyModel:
-    """Makes an array of the shape that it is told: ONNX Runtime fails at a negative extent."""
-    return TinyModel(
-        model(
-            [helper.make_node("ConstantOfShape", ["shape"], ["zeros"])],
-            [helper.make_tensor_value_info("shape", TensorProto.INT64, [1])],
-            [helper.make_tensor_value_info("zeros", TensorProto.FLOAT, ["n"])],
-        )
-    )
 
 
 def test_t05_health_is_answered_while_every_slot_is_taken(

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from forwardpass.server.process.error_stream import silence_grpc
 from forwardpass.server.process.gc import pause, settle
 from forwardpass.server.process.malloc import share_one_arena
 
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; exits 0 after a drain, 1 if it cannot serve, 2 on a wrong setting."""
     pause()
     share_one_arena()
+    silence_grpc()
     from forwardpass.server.process import log
     from forwardpass.server.settings import SettingsError
     from forwardpass.server.settings_sources import load
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = load(given[only_check:])
     except SettingsError as error:
         sys.exit(_complain(str(error), 2))
-    log.configure(level=settings.log_level, form=settings.log_format)
+    log.configure(level=settings.log_level, form=settings.log_format, waits=only_check)
     sys.exit(check(settings) if only_check else serve(settings))
 
 
@@ -78,6 +80,8 @@ def _serve(make: Callable[[], _Serving], start_errors: tuple[type[Exception], ..
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
+    # There is no file to open anew. Workers inherit it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         server = make()
         server.start()

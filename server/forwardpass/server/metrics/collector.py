@@ -12,6 +12,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from forwardpass.server.metrics.counters import CODE_NAMES, MethodCounters, ModelCounters
+from forwardpass.server.process import log
 
 
 class ServerCollector(Collector):
@@ -42,6 +43,11 @@ class ServerCollector(Collector):
         yield GaugeMetricFamily("forwardpass_calls_in_flight", "Calls under way.", value=calls)
         yield GaugeMetricFamily(
             "forwardpass_request_bytes_in_flight", "Bytes of the requests under way.", value=size
+        )
+        yield CounterMetricFamily(
+            "forwardpass_log_dropped",
+            "Lines of the log that were not written.",
+            value=log.dropped(),
         )
 
     def _collect_methods(self) -> Iterator[Metric]:

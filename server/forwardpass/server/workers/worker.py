@@ -28,7 +28,9 @@ def main() -> int:
     pipe = Pipe(socket.socket(fileno=sys.stdin.fileno()))
     told = next(pipe.messages())
     settings = Settings(**told["settings"])
-    log.configure(level=settings.log_level, form=settings.log_format, worker=told["number"])
+    log.configure(
+        level=settings.log_level, form=settings.log_format, waits=False, worker=told["number"]
+    )
     from forwardpass.server.app import START_ERRORS
 
     try:
