@@ -146,7 +146,9 @@ def test_lines_are_whole_and_in_order_and_what_is_missing_is_told(root: Path) ->
             server.wait_for("call")
         # Now there is room for one more.
         list_models(channel, str(sent))
-        missing = server.wait_for("log_dropped")["lines"]
+        while server.wait_for("call")["request_id"] != str(sent):
+            pass
+        missing = sum(line["lines"] for line in server.lines if line["event"] == "log_dropped")
         assert samples(server, DROPPED) == [missing]
         server.signal(signal.SIGTERM)
         assert server.finish() == 0
