@@ -12,6 +12,9 @@ from forwardpass.server.transport.tls import Certificates
 # What the address of a socket begins with.
 SOCKET = "unix:"
 
+# How soon a ping may follow another while nothing else is sent. Go's clients ping every 10 s at
+# most, and the network may bring two of them closer together.
+PING_SECONDS = 5.0
 # How long a connection may take to become one, TLS and all.
 HANDSHAKE_SECONDS = 10.0
 # The most calls on one connection; a client keeps those beyond to itself until others have ended.
@@ -85,10 +88,10 @@ class Listener:
             ("grpc.max_connection_age_ms", _milliseconds(self.connection_seconds)),
             ("grpc.max_connection_age_grace_ms", _milliseconds(self.grace_seconds)),
             ("grpc.max_connection_idle_ms", 300_000),
-            # Dead peers are found within 80 s, and clients may ping every 30 s.
+            # Dead peers are found within 80 s.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
-            ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(PING_SECONDS)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.max_metadata_size", _METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
