@@ -148,6 +148,15 @@ def test_a_killed_worker_is_started_again_and_what_it_counted_stays(real: Path) 
     with serving(real, "--workers", "2") as server:
         server.wait_for("ready")
         call_over_many_connections(server)
+        assert samples(server, "grpc_server_handling_seconds_count", grpc_method="Predict") == [
+            CONNECTIONS
+        ]
+        # A sum, but for the time.
+        (descriptors,) = samples(server, "process_open_fds")
+        own = [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in workers_of(server)]
+        assert descriptors > max(own)
+        (started,) = samples(server, "process_start_time_seconds")
+        assert started < 1.5 * Path(f"/proc/{server.pid}").stat().st_ctime
         assert answered(server) == [CONNECTIONS]
         os.kill(workers_of(server)[0], signal.SIGKILL)
         ended = server.wait_for("worker_ended")
@@ -393,6 +402,12 @@ def test_counts_are_kept_and_gauges_are_of_those_that_live() -> None:
     totals.take(0, counted(5, waiting=2))
     totals.take(1, counted(7, waiting=3))
     together = {
+        (
+            "process_start_time_seconds",
+            "Since 1970.",
+            "gauge",
+            [("process_start_time_seconds", {}, 1_000 + value)],
+        ),
         "calls_total": 12,
         "rows_count 1": 12,
         "rows_sum 1": 1,
@@ -404,17 +419,29 @@ def test_counts_are_kept_and_gauges_are_of_those_that_live() -> None:
     totals.take(1, counted(7, waiting=3))
     assert rendered(totals) == together
     totals.ended(0)
-    alone = {**together, "waiting 1": 3, "nv_inference_pending_request_count 1": 3}
+    alone = {
+        **together,
+        "waiting 1": 3,
+        "nv_inference_pending_request_count 1": 3,
+        "process_start_time_seconds": 1_007,
+    }
     assert rendered(totals) == alone
     # Its successor begins at 0.
     totals.take(0, counted(1))
-    assert rendered(totals) == {**alone, "calls_total": 13, "rows_count 1": 13, "rows_sum 1": 1.5}
+    assert rendered(totals) == {
+        **alone,
+        "calls_total": 13,
+        "rows_count 1": 13,
+        "rows_sum 1": 1.5,
+        "process_start_time_seconds": 1_001,
+    }
 
 
 def test_a_version_that_is_loaded_again_begins_at_0_and_the_total_goes_on() -> None:
     totals = Aggregate()
     totals.take(0, counted(5))
     totals.take(0, counted(2))
+        "process_start_time_seconds": 1_005,
     assert rendered(totals)["calls_total"] == 7
 
 

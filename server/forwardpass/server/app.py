@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 from google.protobuf.internal import api_implementation
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from forwardpass.server.build import address_of, build_transports, open_repository
 from forwardpass.server.metrics.collector import ServerCollector
@@ -81,6 +81,7 @@ class Server:
             ServerCollector(transports.counters, self._loaded_models, self._in_flight),
         )
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
+        ProcessCollector(registry=self.registry)
         self._metrics: MetricsServer | None = None
         self._watcher: Watcher | None = None
         self.address = ""

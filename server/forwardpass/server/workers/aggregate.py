@@ -17,6 +17,8 @@ _Values = dict[str, dict[_Key, float]]
 
 # 1 or 0: what is so in one worker is so for the server.
 _FLAGS = {"forwardpass_model_info", "forwardpass_model_failing"}
+# Of the server as of the worker that has lived longest.
+_FIRST = {"process_start_time_seconds"}
 # A gauge, though untyped like all of Triton's.
 _UNTYPED_GAUGES = {"nv_inference_pending_request_count"}
 
@@ -104,7 +106,7 @@ class Aggregate(Collector):
         return self._about[name][1] == "gauge" or name in _UNTYPED_GAUGES
 
     def _held(self, name: str) -> dict[_Key, float]:
-        together: Any = max if name in _FLAGS else sum
+        together: Any = max if name in _FLAGS else min if name in _FIRST else sum
         parts: dict[_Key, list[float]] = {}
         for values in self._last.values():
             for key, value in values.get(name, {}).items():
