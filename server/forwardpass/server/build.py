@@ -72,6 +72,11 @@ def build_transports(
         )
     manages = settings.management_port is not None
     reader = InputReader(settings.reject_nonfinite, settings.max_image_pixels)
+    if manages and token is not None and not token.get_secret_value().strip():
+        raise SettingsError(
+            "setting 'management_token' is empty, which would let anybody manage: give a token, or "
+            "take the setting away, as by unsetting FORWARDPASS_MANAGEMENT_TOKEN"
+        )
     services = Services(repository, readiness, reader, admission, settings.reflection, manages)
     table = methods(services)
     managing = {path: method for path, method in table.items() if method.is_management}
