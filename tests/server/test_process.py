@@ -220,8 +220,15 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_a_start_that_cannot_succeed_says_why_in_one_line(
     repository: Publisher, tmp_path: Path
 ) -> None:
+    text = tmp_path / "text.pem"
+    text.write_text("no PEM")
+    tls = [f"--tls-{name}={text}" for name in ("certificate", "key")]
+    managed = [str(repository.root), "--port", "0", "--metrics-port", "0", "--management-port", "0"]
+    empty = run(*managed, FORWARDPASS_MANAGEMENT_TOKEN="")
     cases = [
         (run(str(tmp_path / "nowhere")), 1, "is no folder; give the folder that holds"),
+        (run(str(repository.root), *tls), 1, f"setting 'tls_certificate': {text} is no PEM"),
+        (empty, 1, "setting 'management_token' is empty"),
         (run("models", "--port", "x"), 2, "setting 'port'"),
         (run(str(repository.root), "--tls-key", "k.pem"), 1, "TLS takes both"),
     ]
@@ -231,13 +238,6 @@ def test_a_start_that_cannot_succeed_says_why_in_one_line(
         assert "Traceback" not in result.stderr
 
 
-def test_the_server_needs_neither_torch_nor_onnx(repository: Publisher) -> None:
-    repository("clf", classifier())
-    code = (
-        "import sys\n"
-        "from forwardpass.server.app import Server\n"
-        "from forwardpass.server.settings import Settings\n"
-        f"server = Server(Settings(models={str(repository.root)!r}, port=0, metrics_port=0))\n"
 def test_an_address_in_use_is_told_with_its_setting(repository: Publisher, transport: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -288,6 +288,13 @@ def test_an_address_of_ipv6_is_listened_on_and_printed_as_one_to_connect_to(
             assert response.status == 200
 
 
+def test_the_server_needs_neither_torch_nor_onnx(repository: Publisher) -> None:
+    repository("clf", classifier())
+    code = (
+        "import sys\n"
+        "from forwardpass.server.app import Server\n"
+        "from forwardpass.server.settings import Settings\n"
+        f"server = Server(Settings(models={str(repository.root)!r}, port=0, metrics_port=0))\n"
         "server.start(); server.wait_loaded(); assert server.readiness.ready; server.stop()\n"
         "unwanted = {'torch', 'onnx', 'matplotlib', 'sklearn', 'typer'} & sys.modules.keys()\n"
         "assert not unwanted, unwanted"
