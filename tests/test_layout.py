@@ -110,7 +110,7 @@ SERVER = {
     "loading": "scheduling onnx metrics transport process errors",
     "scheduling": "metrics transport errors",
     "onnx": "errors",
-    "metrics": "transport",
+    "metrics": "transport process",
     "transport": "errors",
     "process": "",
     "errors": "",
