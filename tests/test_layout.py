@@ -96,7 +96,7 @@ def test_a_library_is_imported_where_it_belongs(library: str, places: list[str])
 # below it, so that no import runs back up and there is no circle.
 SERVER = {
     "cli": "workers check app build settings_sources settings repository onnx process",
-    "workers": "app settings metrics process",
+    "workers": "app settings metrics transport process",
     "check": "repository loading onnx",
     "app": "build routes settings repository scheduling metrics transport",
     "build": "routes settings rpc repository loading scheduling onnx metrics transport process",

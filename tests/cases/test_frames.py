@@ -1,6 +1,7 @@
 """T37 to T45: HTTP/2 as only a broken or hostile client speaks it."""
 
 import socket
+import threading
 from collections import Counter
 
 import grpc
@@ -134,6 +135,20 @@ def test_t40_pings_without_end_end_the_connection(
         wire.send(*[PingFrame(0, b"12345678")] * 2_000)
         assert goodbyes(list(wire.frames())) == [ENHANCE_YOUR_CALM]
         assert_well(running, other)
+
+
+def test_a_ping_every_10_s_is_answered_and_ends_nothing(
+    repository: Publisher, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Go's clients do where they are told to. Here all times are a fiftieth of what they are."""
+    monkeypatch.setattr(listener, "PING_SECONDS", listener.PING_SECONDS / 50)
+    running = start_server()
+    with Wire(running) as wire:
+        wire.greet()
+        for _ in range(8):
+            assert not goodbyes(wire.ping())
+            # The time itself is what is tried: pings are never closer together than this.
+            threading.Event().wait(10 / 50)
 
 
 def test_t41_settings_without_end_are_answered_and_not_kept(

@@ -305,6 +305,11 @@ def test_metrics_count_every_call_and_never_a_caller_s_text(
     assert value("grpc_server_handled_total", **method, grpc_code="OK") == 3
     assert value("grpc_server_handled_total", **method, grpc_code="NOT_FOUND") == 20
     assert value("grpc_server_handled_total", **method, grpc_code="INVALID_ARGUMENT") == 1
+    assert value("grpc_server_handling_seconds_count", **method) == 24
+    assert value("grpc_server_handling_seconds_bucket", **method, le="+Inf") == 24
+    assert value("grpc_server_handling_seconds_sum", **method) > 0
+    assert value("process_cpu_seconds_total") > 0
+    assert value("process_resident_memory_bytes") > 0
     assert value("nv_inference_request_success", **model) == 3
     assert value("nv_inference_request_failure", **model) == 1
     assert value("nv_inference_count", **model) == 15

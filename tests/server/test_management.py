@@ -189,6 +189,34 @@ def test_management_that_others_can_reach_takes_a_token(repository: Publisher) -
     Server(Settings(**settings, management_token="x"))
 
 
+@pytest.mark.parametrize("token", ["", " \n"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"management_port": 0},
+        {"port": 1, "management_port": 1},
+        {"host": "0.0.0.0", "port": 1, "management_port": 1},
+    ],
+)
+def test_an_empty_token_opens_no_port(
+    repository: Publisher, where: dict[str, Any], token: str
+) -> None:
+    """It is what a secret that is not set comes to be."""
+    settings = Settings(models=repository.root, **where, management_token=token)
+    with pytest.raises(SettingsError, match=r"'management_token' is empty, .*: give a token, or"):
+        Server(settings)
+
+
+def test_an_empty_token_does_no_harm_where_nothing_is_managed(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    repository("clf", classifier())
+    running = start_server(management_token="")
+    with pytest.raises(grpc.RpcError) as caught:
+        running.models.LoadModel(LoadModelRequest(model=ModelReference(name="clf")))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_a_watched_repository_is_followed(
     repository: Publisher, start_server: StartServer, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -182,8 +183,6 @@ def test_what_was_accepted_is_finished_after_sigterm(repository: Publisher) -> N
 
 def wait_until_in_flight(address: str, count: int) -> None:
     """Asks the metrics until so many calls have been accepted."""
-    import urllib.request
-
     for _ in range(10_000):
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as response:
             found = re.search(r"forwardpass_calls_in_flight ([0-9.]+)", response.read().decode())
@@ -228,8 +227,15 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_a_start_that_cannot_succeed_says_why_in_one_line(
     repository: Publisher, tmp_path: Path
 ) -> None:
+    text = tmp_path / "text.pem"
+    text.write_text("no PEM")
+    tls = [f"--tls-{name}={text}" for name in ("certificate", "key")]
+    managed = [str(repository.root), "--port", "0", "--metrics-port", "0", "--management-port", "0"]
+    empty = run(*managed, FORWARDPASS_MANAGEMENT_TOKEN="")
     cases = [
         (run(str(tmp_path / "nowhere")), 1, "is no folder; give the folder that holds"),
+        (run(str(repository.root), *tls), 1, f"setting 'tls_certificate': {text} is no PEM"),
+        (empty, 1, "setting 'management_token' is empty"),
         (run("models", "--port", "x"), 2, "setting 'port'"),
         (run(str(repository.root), "--tls-key", "k.pem"), 1, "TLS takes both"),
     ]
@@ -237,6 +243,56 @@ def test_a_start_that_cannot_succeed_says_why_in_one_line(
         assert result.returncode == code
         assert message in result.stderr
         assert "Traceback" not in result.stderr
+
+
+def test_an_address_in_use_is_told_with_its_setting(repository: Publisher, transport: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for flags, setting, address in (
+            (["--port", port], "settings 'host' and 'port'", f"127.0.0.1:{port}"),
+            (["--metrics-port", port], "settings 'metrics_host' and 'metrics_port'", port),
+            (["--management-port", port], "setting 'management_port'", f"127.0.0.1:{port}"),
+        ):
+            free = ["--port=0", "--metrics-port=0", "--transport", transport]
+            result = run(str(repository.root), *free, *flags)
+            assert result.returncode == 1
+            told = result.stderr.splitlines()[-1]
+            assert told.startswith(f"forwardpass-serve: error: {setting}: cannot listen on ")
+            assert told.endswith(f"{address}: Address already in use: is another server there?")
+            assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "setting", "reason"),
+    [
+        (["--host", "192.0.2.1"], "host", "Cannot assign requested address"),
+        (["--host", "no.such.invalid"], "host", "Name or service not known|Temporary failure"),
+        (["--metrics-host", "192.0.2.1"], "metrics_host", "Cannot assign requested address"),
+        (["--workers=2", "--host", "192.0.2.1"], "host", "Cannot assign requested address"),
+    ],
+)
+def test_an_address_that_is_not_ours_is_told_with_its_setting(
+    repository: Publisher, flags: list[str], setting: str, reason: str
+) -> None:
+    result = run(str(repository.root), "--port=0", "--metrics-port=0", *flags)
+    assert result.returncode == 1
+    told = result.stderr.splitlines()[-1]
+    assert re.search(f"settings '{setting}' and .*cannot listen on {flags[-1]}:0: ({reason})", told)
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
+def test_an_address_of_ipv6_is_listened_on_and_printed_as_one_to_connect_to(
+    repository: Publisher, host: str, transport: str
+) -> None:
+    flags = ("--host", host, "--metrics-host", host, "--transport", transport)
+    with serving(repository.root, *flags) as server:
+        metrics = server.lines[-1]["metrics"]
+        assert server.address == f"[{host.strip('[]')}]:{server.port}"
+        with grpc.insecure_channel(server.address) as channel:
+            grpc.channel_ready_future(channel).result(60)
+        with urllib.request.urlopen(f"http://{metrics}/livez", timeout=60) as response:
+            assert response.status == 200
 
 
 def test_the_server_needs_neither_torch_nor_onnx(repository: Publisher) -> None:

@@ -18,7 +18,6 @@ from forwardpass.artefact import (
     save_golden,
     write_manifest,
 )
-from forwardpass.server.process.cores import available_cores
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.model_service_pb2 import (
     MODEL_STATE_DISCOVERED,
@@ -191,21 +190,3 @@ def test_what_is_no_model_is_passed_over(
     (repository.root / "file").write_bytes(b"")
     (repository.root / ".tmp-123").mkdir()
     assert states(start_server()).keys() == {("clf", 1)}
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu.max": "max 100000"}, None),
-        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ({}, None),
-    ],
-)
-def test_threads_follow_the_quota(tmp_path: Path, files: dict[str, str], cores: int | None) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text + "\n")
-    unlimited = available_cores(tmp_path / "nothing")
-    assert available_cores(tmp_path) == (cores or unlimited)

@@ -62,6 +62,51 @@ def test_a_wrong_value_is_named(arguments: list[str], message: str) -> None:
         load(arguments)
 
 
+@pytest.mark.parametrize("setting", ["host", "metrics_host"])
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("::1", "::1"),
+        ("[::1]", "::1"),
+        ("[::]", "::"),
+        ("[fe80::1%eth0]", "fe80::1%eth0"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_an_address_is_written_with_brackets_or_without(
+    setting: str, given: str, taken: str
+) -> None:
+    assert getattr(load(["models", f"--{setting.replace('_', '-')}", given]), setting) == taken
+
+
+@pytest.mark.parametrize("setting", ["host", "metrics_host"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("", "it is empty"),
+        ("[]", "it is empty"),
+        ("localhost:8001", "without a port"),
+        ("[::1]:8001", "without a port"),
+        ("[localhost]", "without a port"),
+        ("::x", "without a port"),
+    ],
+)
+def test_what_is_no_address_is_refused(
+    monkeypatch: pytest.MonkeyPatch, setting: str, given: str, message: str
+) -> None:
+    monkeypatch.setenv(f"FORWARDPASS_{setting.upper()}", given)
+    with pytest.raises(SettingsError, match=f"setting '{setting}': .*{message}"):
+        load(["models"])
+
+
+def test_a_file_of_settings_that_is_no_text_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match=f"{file} is not TOML"):
+        load(["models", "--config", str(file)])
+
+
 def test_variables_of_the_client_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORWARDPASS_SERVER", "127.0.0.1:1")
     load(["models"])

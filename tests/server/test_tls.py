@@ -3,12 +3,15 @@
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from conftest import StartServer
 from tiny_models import Publisher, classifier
 
+from forwardpass.server.app import Server
+from forwardpass.server.settings import Settings
 from forwardpass.server.transport.tls import TlsError, read_certificates
 from forwardpass.v1.model_service_pb2 import ListModelsRequest
 from forwardpass.v1.model_service_pb2_grpc import ModelServiceStub
@@ -95,3 +98,35 @@ def test_half_of_a_pair_and_a_missing_file_are_told(tmp_path: Path) -> None:
         read_certificates(tmp_path / "c.pem", None, None)
     with pytest.raises(TlsError, match=r"cannot read .*c\.pem|cannot read .*k\.pem"):
         read_certificates(tmp_path / "c.pem", tmp_path / "k.pem", None)
+
+
+def test_a_file_that_cannot_be_used_is_named_with_its_setting(
+    repository: Publisher, authority: Authority, tmp_path: Path, transport: str
+) -> None:
+    certificate, key = authority.issue("server")
+    _, other = authority.issue("other")
+    text, nowhere, locked = (tmp_path / name for name in ("text.pem", "no.pem", "locked.key"))
+    text.write_text("no PEM\n")
+    torn = tmp_path / "torn.pem"
+    torn.write_bytes(certificate.read_bytes().replace(b"M", b"!"))
+    authority._openssl(
+        *("rsa", "-in", str(key), "-out", str(locked), "-aes256", "-passout", "pass:secret")
+    )
+    given = {"tls_certificate": certificate, "tls_key": key}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"tls_certificate": text}, f"'tls_certificate': {text} is no PEM file of certificates"),
+        ({"tls_certificate": key}, f"'tls_certificate': {key} is no PEM file of certificates"),
+        ({"tls_certificate": torn}, f"'tls_certificate': {torn} is no PEM file of certificates"),
+        ({"tls_key": text}, f"'tls_key': {text} is no PEM file of a private key"),
+        ({"tls_key": certificate}, f"'tls_key': {certificate} is no PEM file of a private key"),
+        ({"tls_key": locked}, f"'tls_key': {locked} is no PEM file of a private key without a"),
+        ({"tls_key": other}, f"'tls_key': {other} is not the key of {certificate}"),
+        ({"tls_client_ca": text}, f"'tls_client_ca': {text} is no PEM file of certificates"),
+        ({"tls_client_ca": nowhere}, f"'tls_client_ca': cannot read {nowhere}: No such file"),
+        ({"tls_key": tmp_path}, f"'tls_key': cannot read {tmp_path}: Is a directory"),
+        ({"tls_certificate": nowhere}, f"'tls_certificate': cannot read {nowhere}: No such file"),
+    ]
+    for changed, message in cases:
+        with pytest.raises(TlsError) as caught:
+            Server(Settings(models=repository.root, transport=transport, **(given | changed)))
+        assert message in str(caught.value)

@@ -118,6 +118,20 @@ def wait_for_ends(descriptors: Sequence[int]) -> None:
         assert select.select([descriptor], [], [], 60)[0], "the process goes on"
 
 
+@pytest.mark.parametrize("host", ["::1", "[::]"])
+def test_workers_share_an_address_of_ipv6(real: Path, host: str) -> None:
+    with serving(real, "--workers", "2", "--host", host, "--metrics-host", host) as server:
+        server.wait_for("ready")
+        assert server.address == f"[{host.strip('[]')}]:{server.port}"
+        assert get(server, "/readyz") == (200, "ready\n")
+        with grpc.insecure_channel(server.address) as channel:
+            request = PredictRequest(
+                model=ModelReference(name="real"), inputs={"x": to_tensor(np.ones(1, np.float32))}
+            )
+            answer = InferenceServiceStub(channel).Predict(request, timeout=60)
+        assert from_tensor(answer.outputs["y"]).tolist() == [1]
+
+
 def test_both_workers_answer_and_the_metrics_are_of_both(real: Path, transport: str) -> None:
     flags = ("--workers", "2", "--transport", transport, "--log-level", "debug")
     with serving(real, *flags) as server:
@@ -134,6 +148,15 @@ def test_both_workers_answer_and_the_metrics_are_of_both(real: Path, transport: 
         assert samples(server, "forwardpass_phase_seconds_bucket", le="+Inf", **compute) == [
             CONNECTIONS
         ]
+        assert samples(server, "grpc_server_handling_seconds_count", grpc_method="Predict") == [
+            CONNECTIONS
+        ]
+        # A sum, but for the time.
+        (descriptors,) = samples(server, "process_open_fds")
+        own = [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in workers_of(server)]
+        assert descriptors > max(own)
+        (started,) = samples(server, "process_start_time_seconds")
+        assert started < 1.5 * Path(f"/proc/{server.pid}").stat().st_ctime
         assert samples(server, "forwardpass_model_info", model="real") == [1]
         assert samples(server, "forwardpass_calls_in_flight") == [0]
         server.signal(signal.SIGTERM)
@@ -254,8 +277,10 @@ def test_a_second_server_on_the_port_does_not_start(real: Path, first: str, seco
         port = str(server.port)
         result = run(str(real), "--workers", second, "--port", port, "--metrics-port", "0")
     assert result.returncode == 1
-    told = f"forwardpass-serve: error: cannot listen on 127.0.0.1:{port}: is another server there?"
-    assert result.stderr.splitlines()[-1] == told
+    assert result.stderr.splitlines()[-1] == (
+        "forwardpass-serve: error: settings 'host' and 'port': cannot listen on "
+        f"127.0.0.1:{port}: Address already in use: is another server there?"
+    )
 
 
 def test_what_cannot_start_says_what_one_process_says(
@@ -377,6 +402,12 @@ def counted(value: float, version: str = "1", waiting: float = 0) -> list[Family
             [("nv_inference_pending_request_count", labels, waiting)],
         ),
         ("forwardpass_model_info", "1.", "gauge", [("forwardpass_model_info", labels, 1)]),
+        (
+            "process_start_time_seconds",
+            "Since 1970.",
+            "gauge",
+            [("process_start_time_seconds", {}, 1_000 + value)],
+        ),
     ]
 
 
@@ -399,16 +430,28 @@ def test_counts_are_kept_and_gauges_are_of_those_that_live() -> None:
         "waiting 1": 5,
         "nv_inference_pending_request_count 1": 5,
         "forwardpass_model_info 1": 1,
+        "process_start_time_seconds": 1_005,
     }
     assert rendered(totals) == together
     totals.take(1, counted(7, waiting=3))
     assert rendered(totals) == together
     totals.ended(0)
-    alone = {**together, "waiting 1": 3, "nv_inference_pending_request_count 1": 3}
+    alone = {
+        **together,
+        "waiting 1": 3,
+        "nv_inference_pending_request_count 1": 3,
+        "process_start_time_seconds": 1_007,
+    }
     assert rendered(totals) == alone
     # Its successor begins at 0.
     totals.take(0, counted(1))
-    assert rendered(totals) == {**alone, "calls_total": 13, "rows_count 1": 13, "rows_sum 1": 1.5}
+    assert rendered(totals) == {
+        **alone,
+        "calls_total": 13,
+        "rows_count 1": 13,
+        "rows_sum 1": 1.5,
+        "process_start_time_seconds": 1_001,
+    }
 
 
 def test_a_version_that_is_loaded_again_begins_at_0_and_the_total_goes_on() -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 from google.protobuf.internal import api_implementation
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
-from forwardpass.server.build import address_of, build_transports, open_repository
+from forwardpass.server.build import build_transports, open_repository
 from forwardpass.server.metrics.collector import ServerCollector
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.metrics.http import MetricsServer
@@ -17,7 +17,8 @@ from forwardpass.server.repository.repository import RepositoryError
 from forwardpass.server.repository.watch import Watcher
 from forwardpass.server.routes import INFERENCE, MODELS
 from forwardpass.server.scheduling.admission import Admission
-from forwardpass.server.settings import Settings, SettingsError
+from forwardpass.server.settings import Settings, SettingsError, naming
+from forwardpass.server.transport.address import SOCKET, address_of
 from forwardpass.server.transport.select import tick_of
 from forwardpass.server.transport.tls import TlsError
 from forwardpass.wire.open_inference import SERVICE as OPEN_INFERENCE
@@ -87,6 +88,7 @@ class Server:
                 transports.counters, self._loaded_models, self._ready_models, self._in_flight
             ),
         )
+        ProcessCollector(registry=self.registry)
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self._metrics: MetricsServer | None = None
         self._watcher: Watcher | None = None
@@ -104,21 +106,24 @@ class Server:
         settings = self._settings
         self._repository.prepare()
         if settings.workers == 1:
-            self._metrics = MetricsServer(
-                settings.metrics_host,
-                settings.metrics_port,
-                self.registry,
-                lambda: bool(self.readiness.of("")),
-                self._is_alive,
-            )
+            with naming("metrics_host", "metrics_port"):
+                self._metrics = MetricsServer(
+                    settings.metrics_host,
+                    settings.metrics_port,
+                    self.registry,
+                    lambda: bool(self.readiness.of("")),
+                    self._is_alive,
+                )
             self.metrics_port = self._metrics.port
-        self.port = self.management_port = self._transport.start()
+        with naming("host", *([] if settings.host.startswith(SOCKET) else ["port"])):
+            self.port = self.management_port = self._transport.start()
         self.address = address_of(settings.host, self.port)
         if self._management is not None:
-            self.management_port = self._management.start()
+            with naming("management_port"):
+                self.management_port = self._management.start()
         where = {"address": self.address}
         if self._metrics is not None:
-            where["metrics"] = f"{settings.metrics_host}:{self.metrics_port}"
+            where["metrics"] = address_of(settings.metrics_host, self.metrics_port)
         _log.info("listening", **where)
         self._loader.start()
         if settings.watch:

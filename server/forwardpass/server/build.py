@@ -17,14 +17,15 @@ from forwardpass.server.rpc.dispatch import Method, routes
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.settings import Settings, SettingsError
-from forwardpass.server.transport.listener import SOCKET, Listener
+from forwardpass.server.transport.address import SOCKET, address_of
+from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.route import Route, Transport
 from forwardpass.server.transport.select import create_transport
 from forwardpass.server.transport.stock import StockTransport
 from forwardpass.server.transport.tick import Tick
 from forwardpass.server.transport.tls import read_certificates
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MANAGEMENT_BYTES = 1 << 20
 _MANAGEMENT_CALLS = 16
 
@@ -71,6 +72,11 @@ def build_transports(
             "management calls on a port that others can reach take a management_token"
         )
     manages = settings.management_port is not None
+    if manages and token is not None and not token.get_secret_value().strip():
+        raise SettingsError(
+            "setting 'management_token' is empty, which would let anybody manage: give a token, or "
+            "take the setting away, as by unsetting FORWARDPASS_MANAGEMENT_TOKEN"
+        )
     reader = InputReader(settings.reject_nonfinite, settings.max_image_pixels)
     services = Services(repository, readiness, reader, admission, settings.reflection, manages)
     table = methods(services)
@@ -148,11 +154,6 @@ def open_repository(
 def cores(settings: Settings) -> int:
     """Returns how many cores a worker may keep busy."""
     return max(1, available_cores() // settings.workers)
-
-
-def address_of(host: str, port: int) -> str:
-    """Returns where to listen, as gRPC writes it."""
-    return host if host.startswith(SOCKET) else f"{host}:{port}"
 
 
 def _is_local(settings: Settings) -> bool:

@@ -53,6 +53,9 @@ def serve(settings: "Settings") -> int:
 
     Returns the exit code.
     """
+    from forwardpass.server.process.descriptors import raise_limit
+
+    raise_limit()
     if settings.workers > 1:
         from forwardpass.server.workers.supervisor import Supervisor
 

@@ -1,5 +1,8 @@
 """Every setting of the server, in one frozen object; `settings_sources` reads them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +27,16 @@ class SettingsError(ValueError):
     """A setting that is unknown or has a wrong value; the message names it."""
 
 
+@contextmanager
+def naming(*settings: str) -> Iterator[None]:
+    """Puts the names of settings before what an address of theirs is refused with, inside."""
+    try:
+        yield
+    except OSError as error:
+        names = " and ".join(map(repr, settings))
+        raise OSError(f"setting{'s' * (len(settings) > 1)} {names}: {error}") from error
+
+
 class Settings(BaseSettings):
     """Serves the models of a repository over gRPC.
 
@@ -45,7 +58,8 @@ class Settings(BaseSettings):
     )
     host: str = Field(
         "127.0.0.1",
-        description="The address to listen on; unix:/PATH for a unix-domain socket, without port.",
+        description="The address to listen on, of IPv6 with or without brackets; unix:/PATH for a "
+        "unix-domain socket, without port.",
     )
     port: int = Field(8001, ge=0, le=65535, description="The gRPC port; 0 takes a free one.")
     metrics_host: str = Field(
@@ -193,6 +207,22 @@ class Settings(BaseSettings):
     def stop_seconds(self) -> float:
         """How long a shutdown may take for the calls' sake."""
         return self.drain_delay_seconds + self.drain_seconds
+
+    @field_validator("host", "metrics_host")
+    @classmethod
+    def _check_address(cls, given: str) -> str:
+        """Takes names and addresses, those of IPv6 with brackets and without."""
+        if given.startswith("unix:"):
+            return given
+        bare = given[1:-1] if given[:1] == "[" and given[-1:] == "]" else given
+        if not bare:
+            raise ValueError("it is empty; 0.0.0.0 or :: is every address of this machine")
+        if ":" in bare or bare != given:
+            try:
+                IPv6Address(bare)
+            except AddressValueError:
+                raise ValueError("a name or an address is needed, without a port") from None
+        return bare
 
     @field_validator("host")
     @classmethod

@@ -18,7 +18,7 @@ from pydantic_settings import CliSettingsSource
 
 from forwardpass.server.errors import nearest
 from forwardpass.server.settings import PREFIX, Settings, SettingsError
-from forwardpass.server.transport.listener import SOCKET
+from forwardpass.server.transport.address import SOCKET
 
 # Variables of the client and the trainer, which share the prefix.
 _OTHERS = {"FORWARDPASS_SERVER", "FORWARDPASS_TOKEN", "FORWARDPASS_CACHE"}
@@ -72,7 +72,7 @@ def _read_table(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not TOML: {error}") from None
     for key in table:
         if key not in Settings.model_fields:

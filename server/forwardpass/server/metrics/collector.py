@@ -65,15 +65,19 @@ class ServerCollector(Collector):
         handled = CounterMetricFamily(
             "grpc_server_handled", "Calls ended, by status.", labels=[*labels, "grpc_code"]
         )
+        handling = HistogramMetricFamily(
+            "grpc_server_handling_seconds", "Time from a call's arrival to its end.", labels=labels
+        )
         for path, counters in self._methods.items():
             _, service, method = path.split("/")
             values = [counters.kind.value, service, method]
             started.add_metric(values, counters.started.value)
+            buckets, total = counters.seconds.cumulative()
+            handling.add_metric(values, buckets, total)
             for code, number in zip(CODE_NAMES, counters.handled, strict=True):
                 if number.value:
                     handled.add_metric([*values, code], number.value)
-        yield started
-        yield handled
+        yield from (started, handled, handling)
 
     def _collect_models(self) -> Iterator[Metric]:
         labels = ["model", "version"]

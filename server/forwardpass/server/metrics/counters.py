@@ -158,7 +158,7 @@ class ModelCounters:
 
 
 class MethodCounters:
-    """What is counted for one method.
+    """What is counted for one method; the seconds are recorded first, as `ModelCounters` does.
 
     Attributes:
         kind: How many messages go each way.
@@ -170,6 +170,27 @@ class MethodCounters:
         self.kind = kind
         self.started = Count()
         self.handled = [Count() for _ in CODE_NAMES]
+        self._seconds = Histogram(SECONDS)
+        self._recorded: deque[float] = deque()
+        self._adding = threading.Lock()
+
+    def ended(self, seconds: float, code: int) -> None:
+        """Counts one call, how long it took from its arrival, and the status it came to."""
+        self.handled[code].add()
+        self._recorded.append(seconds)
+        if len(self._recorded) >= MAX_RECORDED:
+            self._add_up()
+
+    @property
+    def seconds(self) -> Histogram:
+        """How long calls took, from their arrival to their end."""
+        self._add_up()
+        return self._seconds
+
+    def _add_up(self) -> None:
+        with self._adding:
+            if recorded := take(self._recorded):
+                self._seconds.observe(np.array(recorded))
 
 
 def _joined(parts: Iterable[Sequence[float]], count: int) -> Array:

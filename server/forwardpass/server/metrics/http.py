@@ -3,21 +3,42 @@
 Kubernetes' probes and Prometheus come here, so that neither needs gRPC or its certificates.
 """
 
+import errno
+import io
 import socket
+import sys
 import threading
+import time
 from collections.abc import Callable
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from selectors import EVENT_READ, DefaultSelector
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import WSGIApplication
 
+import structlog
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-_SECONDS_PER_REQUEST = 10
+from forwardpass.server.metrics.pages import pages
+from forwardpass.server.process.descriptors import Reserve
+from forwardpass.server.transport.address import address_of, refused
+
+# How long a caller may let us wait for its next bytes, and for it to take ours; less where others
+# may be waiting for its descriptor.
+_PATIENCE, _PATIENCE_IN_NEED = 10.0, 1.0
+# The most callers that wait to be accepted.
+_BACKLOG = 128
+# The most callers at a time while the process has no other descriptor left.
+_RESERVED = 8
+# Until a caller is accepted again, in seconds, after there was no descriptor for one.
+_PAUSE = 0.1
+# No descriptor is left: to this process, to the machine.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE)
+_log = structlog.get_logger()
 
 
 class MetricsServer:
-    """Serves until it is stopped.
+    """Serves until it is stopped, also while the process has no descriptor left for others.
 
     Args:
         host: The address to listen on.
@@ -38,42 +59,10 @@ class MetricsServer:
         ready: Callable[[], bool],
         alive: Callable[[], bool] = lambda: True,
     ) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            timeout = _SECONDS_PER_REQUEST
-
-            def do_GET(self) -> None:  # http.server's name
-                if self.path == "/metrics":
-                    self._answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(registry))
-                elif self.path == "/livez":
-                    self._say_whether(alive(), "alive")
-                elif self.path == "/readyz":
-                    self._say_whether(ready(), "ready")
-                else:
-                    self._say(HTTPStatus.NOT_FOUND, "try /metrics, /livez or /readyz")
-
-            def _say_whether(self, holds: bool, what: str) -> None:
-                if holds:
-                    self._say(HTTPStatus.OK, what)
-                else:
-                    self._say(HTTPStatus.SERVICE_UNAVAILABLE, f"not {what}")
-
-            def _say(self, status: HTTPStatus, text: str) -> None:
-                self._answer(status, "text/plain; charset=utf-8", f"{text}\n".encode())
-
-            def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", content_type)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                """Says nothing: a probe every second is no news."""
-
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
-        # It does not wait, as a caller may be gone by the time it looks.
-        self._server.timeout = 0
+        try:
+            self._server = _Server(host, port, pages(registry, ready, alive))
+        except OSError as error:
+            raise refused(address_of(host, port), error) from error
         self._stopper, self._stopped = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
         self._thread.start()
@@ -81,7 +70,7 @@ class MetricsServer:
     @property
     def port(self) -> int:
         """The port that it listens on."""
-        return int(self._server.server_address[1])
+        return self._server.server_port
 
     def stop(self) -> None:
         """Stops listening."""
@@ -96,3 +85,71 @@ class MetricsServer:
             selector.register(self._stopped, EVENT_READ)
             while all(key.fileobj is not self._stopped for key, _ in selector.select()):
                 self._server.handle_request()
+
+
+class _Handler(WSGIRequestHandler):
+    def log_request(self, *_: object) -> None:
+        """Says nothing: a probe every second is no news."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # http.server's name
+        _log.debug("request_refused", reason=format % args)
+
+    def get_stderr(self) -> io.StringIO:
+        """Returns what takes the traceback of a caller who does not take its answer."""
+        return io.StringIO()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    request_queue_size = _BACKLOG
+    # It does not wait, as a caller may be gone by the time it looks.
+    timeout = 0
+
+    def __init__(self, host: str, port: int, application: WSGIApplication) -> None:
+        self._reserve = Reserve(_RESERVED)
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            address: Any
+            self.address_family, _, _, _, address = found[0]
+            super().__init__(address, _Handler)
+        except OSError:
+            self._reserve.close()
+            raise
+        self.set_app(application)
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            # As gRPC does: "::" is every address of IPv4 too.
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        patience = _PATIENCE
+        while True:
+            try:
+                request, address = self.socket.accept()
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                if not self._reserve.release():
+                    # The caller who waits would have us look again at once.
+                    time.sleep(_PAUSE)
+                    raise
+                patience = _PATIENCE_IN_NEED
+            else:
+                request.settimeout(patience)
+                return request, address
+
+    def close_request(self, request: Any) -> None:
+        self._reserve.take_back(request.detach())
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # its name
+        error = sys.exception()
+        if isinstance(error, OSError):
+            _log.debug("request_broken", reason=str(error))
+        else:
+            _log.error("request_failed", exc_info=error)
+
+    def server_close(self) -> None:
+        super().server_close()
+        self._reserve.close()

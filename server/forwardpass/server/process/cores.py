@@ -1,33 +1,58 @@
 """How many threads this process may keep busy.
 
 ONNX Runtime counts the host's cores, and in a container with a CPU quota starts far more threads
-than the kernel lets run. The quota stands in the cgroup's files.
+than the kernel lets run. The quota stands in the files of the process's cgroup and of those that
+this one lies in, each of which may have a smaller one.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 
 
-def available_cores(cgroups: Path = CGROUPS) -> int:
-    """Returns the CPU quota in whole cores, at least 1 and at most the cores we may run on."""
+def available_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """Returns the CPU quota in whole cores, at least 1 and at most the cores we may run on.
+
+    Args:
+        cgroups: Where the cgroups are mounted.
+        membership: The file that tells which of them this process is in.
+    """
     cores = len(os.sched_getaffinity(0))
-    quota = _quota(cgroups)
-    return cores if quota is None else max(1, min(cores, int(quota)))
+    quotas = [quota for folder in _folders(cgroups, membership) for quota in _quotas(folder)]
+    return max(1, min(cores, *map(int, quotas))) if quotas else cores
 
 
-def _quota(cgroups: Path) -> float | None:
-    """The quota in cores: cgroup v2's file, else v1's; None where neither limits."""
-    try:
-        quota, period = (cgroups / "cpu.max").read_text(encoding="ascii").split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        folder = cgroups / "cpu"
+def _folders(cgroups: Path, membership: Path) -> Iterator[Path]:
+    """Yields the folders of the cgroups that may limit the CPU: of version 2, and of version 1."""
+    mounts = {cgroups: "/", cgroups / "cpu": "/"}
+    with suppress(OSError, ValueError):
+        for line in membership.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                mounts[cgroups] = path
+            elif "cpu" in controllers.split(","):
+                mounts[cgroups / "cpu"] = path
+    for mount, path in mounts.items():
+        folder = mount / path.lstrip("/")
+        # Where the container sees its own cgroup alone, that is the root, whatever its path.
+        if ".." not in folder.parts and folder.is_dir():
+            while folder != mount:
+                yield folder
+                folder = folder.parent
+        yield mount
+
+
+def _quotas(folder: Path) -> Iterator[float]:
+    """Yields the quota of a cgroup in cores, if it has one: from either version's files."""
+    with suppress(OSError, ValueError):
+        quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            yield int(quota) / int(period)
+    with suppress(OSError, ValueError):
         limit = int((folder / "cpu.cfs_quota_us").read_text(encoding="ascii"))
-        period_us = int((folder / "cpu.cfs_period_us").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-    return limit / period_us if limit > 0 else None
+        if limit > 0:
+            yield limit / int((folder / "cpu.cfs_period_us").read_text(encoding="ascii"))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import structlog
@@ -107,7 +108,7 @@ class Gate:
     def __init__(self, begin: Begin, counters: MethodCounters, admission: Admission | None) -> None:
         self._begin = begin
         self._count_start = counters.started.add
-        self._handled = counters.handled
+        self._count_end = counters.ended
         self._admission = admission
         # What a line says of a call takes longer to find out than the call takes to be refused.
         self._is_logged = _log.is_enabled_for(logging.DEBUG)
@@ -135,7 +136,7 @@ class Gate:
             self._admission.leave(call.size)
 
     def _count(self, call: Call, code: int) -> None:
-        self._handled[code].add()
+        self._count_end(perf_counter() - call.started, code)
         if self._is_logged:
             _log_end(call, code)
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from forwardpass.server.transport.address import SOCKET, refused, try_to_bind
 from forwardpass.server.transport.socket_file import claimed
 from forwardpass.server.transport.tls import Certificates
 
-# What the address of a socket begins with.
-SOCKET = "unix:"
-
 # How long a connection may take to become one, TLS and all.
 HANDSHAKE_SECONDS = 10.0
+# How soon a ping may follow another while nothing else is sent. Go's clients ping every 10 s at
+# most, and the network may bring two of them closer together.
+PING_SECONDS = 5.0
 # The most calls on one connection; a client keeps those beyond to itself until others have ended.
 MAX_STREAMS = 1024
 # Of a call's metadata, by gRPC's count, which adds 32 to each pair. With the two limits that core
@@ -68,8 +69,16 @@ class Listener:
             except RuntimeError:
                 port = 0
         if not port:
-            raise OSError(f"cannot listen on {self.address}: is another server there?")
+            raise self._refusal()
         return port
+
+    def _refusal(self) -> OSError:
+        if not self.address.startswith(SOCKET):
+            try:
+                try_to_bind(self.address)
+            except OSError as error:
+                return refused(self.address, error)
+        return OSError(f"cannot listen on {self.address}: gRPC core says why in a line of its own")
 
     def channel_arguments(self) -> list[tuple[str, int]]:
         """Returns the limits by gRPC core's names."""
@@ -85,10 +94,10 @@ class Listener:
             ("grpc.max_connection_age_ms", _milliseconds(self.connection_seconds)),
             ("grpc.max_connection_age_grace_ms", _milliseconds(self.grace_seconds)),
             ("grpc.max_connection_idle_ms", 300_000),
-            # Dead peers are found within 80 s, and clients may ping every 30 s.
+            # Dead peers are found within 80 s.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
-            ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(PING_SECONDS)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.max_metadata_size", _METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", _METADATA_BYTES),

@@ -19,6 +19,8 @@ _Values = dict[str, dict[_Key, float]]
 _FLAGS = {"forwardpass_model_info", "forwardpass_model_failing"}
 # Likewise, but what is so in every worker is so for the server.
 _COMMON_FLAGS = {"forwardpass_model_ready"}
+# Of the server as of the worker that has lived longest.
+_FIRST = {"process_start_time_seconds"}
 # A gauge, though untyped like all of Triton's.
 _UNTYPED_GAUGES = {"nv_inference_pending_request_count"}
 
@@ -106,7 +108,7 @@ class Aggregate(Collector):
         return self._about[name][1] == "gauge" or name in _UNTYPED_GAUGES
 
     def _held(self, name: str) -> dict[_Key, float]:
-        together: Any = max if name in _FLAGS else min if name in _COMMON_FLAGS else sum
+        together: Any = max if name in _FLAGS else min if name in _COMMON_FLAGS | _FIRST else sum
         parts: dict[_Key, list[float]] = {}
         for values in self._last.values():
             for key, value in values.get(name, {}).items():

@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from forwardpass.server.transport.address import address_of, refused
+
 # So often a free port is looked for, should another process take it first.
 _TRIES = 16
 # The machine has no such address, as where IPv6 is off: the others of the name must do.
@@ -38,7 +40,7 @@ class Port:
         number: The port.
 
     Args:
-        host: A name or an address; every address of a name is held.
+        host: A name or an address without brackets; every address of a name is held.
         port: The port; 0 takes a free one.
 
     Raises:
@@ -47,16 +49,14 @@ class Port:
 
     def __init__(self, host: str, port: int) -> None:
         try:
-            found = socket.getaddrinfo(
-                host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             addresses = [(family, address) for family, _, _, _, address in found]
             if port:
                 self.number, self._held = port, _hold(addresses, port)
             else:
                 self.number, self._held = _hold_any(addresses)
         except OSError as error:
-            raise OSError(f"cannot listen on {host}:{port}: is another server there?") from error
+            raise refused(address_of(host, port), error) from error
 
     def close(self) -> None:
         """Lets go of it."""

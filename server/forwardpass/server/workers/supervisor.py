@@ -11,7 +11,8 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from forwardpass.server.metrics.http import MetricsServer
-from forwardpass.server.settings import Settings
+from forwardpass.server.settings import Settings, naming
+from forwardpass.server.transport.address import address_of
 from forwardpass.server.workers.aggregate import Aggregate
 from forwardpass.server.workers.port import Port
 from forwardpass.server.workers.process import WorkerProcess
@@ -52,7 +53,8 @@ class Supervisor:
         """
         settings = self._settings
         with ExitStack() as ports:
-            port = Port(settings.host, settings.port)
+            with naming("host", "port"):
+                port = Port(settings.host, settings.port)
             ports.callback(port.close)
             theirs = settings.model_copy(update={"port": port.number})
             self._workers = [
@@ -67,8 +69,8 @@ class Supervisor:
             self._ports = ports.pop_all()
         _log.info(
             "listening",
-            address=f"{settings.host}:{port.number}",
-            metrics=f"{settings.metrics_host}:{metrics.port}",
+            address=address_of(settings.host, port.number),
+            metrics=address_of(settings.metrics_host, metrics.port),
             workers=settings.workers,
         )
         threading.Thread(target=self._tell_loaded, name="loaded", daemon=True).start()
@@ -104,13 +106,14 @@ class Supervisor:
     def _serve_metrics(self) -> MetricsServer:
         registry = CollectorRegistry()
         registry.register(_Scrape(self))
-        return MetricsServer(
-            self._settings.metrics_host,
-            self._settings.metrics_port,
-            registry,
-            lambda: self.ready,
-            lambda: self.alive,
-        )
+        with naming("metrics_host", "metrics_port"):
+            return MetricsServer(
+                self._settings.metrics_host,
+                self._settings.metrics_port,
+                registry,
+                lambda: self.ready,
+                lambda: self.alive,
+            )
 
     def _ask(self, question: str) -> bool:
         """Asks all at once; whether all have answered."""

@@ -1,0 +1,23 @@
+"""What is counted of a method: recorded first, and added up when there is much, or to be read."""
+
+import numpy as np
+import pytest
+
+from forwardpass.server.metrics.counters import MethodCounters
+from forwardpass.server.metrics.numbers import MAX_RECORDED
+from forwardpass.server.transport.route import CallType
+
+
+def test_every_call_is_in_the_histogram_of_its_method() -> None:
+    counters = MethodCounters(CallType.UNARY)
+    spent = np.linspace(0.0, 20.0, 3 * MAX_RECORDED + 7)
+    for index, seconds in enumerate(spent.tolist()):
+        counters.ended(seconds, index % 2)
+    assert len(counters._recorded) == 7
+    buckets, total = counters.seconds.cumulative()
+    assert total == pytest.approx(spent.sum())
+    assert buckets[-1] == ("+Inf", len(spent))
+    assert dict(buckets)["10.0"] == (spent <= 10.0).sum()
+    assert counters.handled[0].value + counters.handled[1].value == len(spent)
+    # To read is not to count again.
+    assert counters.seconds.totals() == (len(spent), total)
