@@ -8,13 +8,14 @@ import sys
 
 from forwardpass.server.cli import main
 from forwardpass.server.metrics import counters
-from forwardpass.server.metrics.counters import ModelCounters
+from forwardpass.server.metrics.counters import MethodCounters, ModelCounters
 from forwardpass.server.metrics.numbers import Histogram, Total
 
 COUNTING = {
     Total: ("add",),
     Histogram: ("observe",),
     ModelCounters: ("ran", "answered", "ended"),
+    MethodCounters: ("ended",),
 }
 
 

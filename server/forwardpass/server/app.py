@@ -113,6 +113,7 @@ class Server:
                     self.registry,
                     lambda: bool(self.readiness.of("")),
                     self._is_alive,
+                    lambda: self.readiness.started,
                 )
             self.metrics_port = self._metrics.port
         with naming("host", *([] if settings.host.startswith(SOCKET) else ["port"])):

@@ -323,7 +323,7 @@ def no_collector() -> Iterator[None]:
 def settled(running: Running, expected: Counter[str]) -> Counter[str]:
     """What there is, once it is what is expected; the last look where it does not become that."""
     health: Any = health_pb2_grpc.HealthStub(running.channel)
-    until = time.monotonic() + 2
+    until = time.monotonic() + 20
     while (found := live()) != expected and time.monotonic() < until:
         # A call and its answer are time for the server to end others.
         health.Check(health_pb2.HealthCheckRequest())

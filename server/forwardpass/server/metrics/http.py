@@ -1,4 +1,4 @@
-"""/metrics, /livez and /readyz over HTTP, on a port and threads of their own.
+"""/metrics, /livez, /readyz and /startedz over HTTP, on a port and threads of their own.
 
 Kubernetes' probes and Prometheus come here, so that neither needs gRPC or its certificates.
 """
@@ -46,6 +46,7 @@ class MetricsServer:
         registry: What /metrics renders.
         ready: What /readyz asks.
         alive: What /livez asks.
+        started: What /startedz asks.
 
     Raises:
         OSError: The address cannot be bound.
@@ -58,9 +59,10 @@ class MetricsServer:
         registry: CollectorRegistry,
         ready: Callable[[], bool],
         alive: Callable[[], bool] = lambda: True,
+        started: Callable[[], bool] = lambda: True,
     ) -> None:
         try:
-            self._server = _Server(host, port, pages(registry, ready, alive))
+            self._server = _Server(host, port, pages(registry, ready, alive, started))
         except OSError as error:
             raise refused(address_of(host, port), error) from error
         self._stopper, self._stopped = socket.socketpair()

@@ -17,19 +17,24 @@ _log = structlog.get_logger()
 
 
 def pages(
-    registry: CollectorRegistry, ready: Callable[[], bool], alive: Callable[[], bool]
+    registry: CollectorRegistry,
+    ready: Callable[[], bool],
+    alive: Callable[[], bool],
+    started: Callable[[], bool],
 ) -> WSGIApplication:
-    """Returns the application of /metrics, /livez and /readyz.
+    """Returns the application of /metrics, /livez, /readyz and /startedz.
 
     Args:
         registry: What /metrics renders, in the form that the caller asks for.
         ready: What /readyz asks.
         alive: What /livez asks.
+        started: What /startedz asks.
     """
     found = {
         "/metrics": _metrics(registry),
         "/livez": lambda _: _whether(alive(), "alive"),
         "/readyz": lambda _: _whether(ready(), "ready"),
+        "/startedz": lambda _: _whether(started(), "started"),
     }
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -113,6 +113,7 @@ class Supervisor:
                 registry,
                 lambda: self.ready,
                 lambda: self.alive,
+                lambda: all(worker.state.loaded for worker in self._workers),
             )
 
     def _ask(self, question: str) -> bool:
