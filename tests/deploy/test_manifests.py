@@ -20,7 +20,7 @@ from .sources import BASE, ROOT, Image, Manifests, render
 
 # The first whose nodes know preStop.sleep without being told to, and the newest with a schema.
 OLDEST, NEWEST = "1.30", "1.37"
-PROBE_PATHS = {"startup": "/readyz", "readiness": "/readyz", "liveness": "/livez"}
+PROBE_PATHS = {"startup": "/startedz", "readiness": "/readyz", "liveness": "/livez"}
 POD_MONITOR = {
     "type": "object",
     "additionalProperties": False,

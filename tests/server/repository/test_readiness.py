@@ -49,6 +49,8 @@ def test_t120_a_model_that_fails_at_the_start_keeps_the_server_out_where_all_mus
     # Each model tells for itself.
     assert (check_health(running, "clf"), check_health(running, "emb")) == (SERVING, NOT_SERVING)
     assert ready_models(running) == {"clf": 1, "emb": 0}
+    # All have been tried, so nothing is to be started again.
+    assert get(running, "/startedz")[0] == 200
 
 
 @pytest.mark.parametrize("policy", ["all", "any"])

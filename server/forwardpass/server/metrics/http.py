@@ -52,7 +52,7 @@ class MetricsServer:
         OSError: The address cannot be bound.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # each is one thing
         self,
         host: str,
         port: int,
