@@ -78,7 +78,7 @@ def test_a_query_changes_nothing(port: int) -> None:
 
 def test_what_is_not_there_and_what_cannot_be_done_is_told(port: int) -> None:
     answer, body = ask(port, "/nope")
-    assert (answer.status, body) == (404, b"try /metrics, /livez, /readyz\n")
+    assert (answer.status, body) == (404, b"try /metrics, /livez, /readyz, /startedz\n")
     for method in ("POST", "DELETE", "OPTIONS", "BREW"):
         answer, body = ask(port, "/livez", method)
         assert (answer.status, body) == (405, b"try GET, HEAD\n")
