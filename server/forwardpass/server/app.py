@@ -143,7 +143,11 @@ class Server:
         _log.info("stopped", unfinished=unfinished)
 
     def _load(self) -> None:
-        self._repository.reconcile(settle=False)
+        try:
+            self._repository.reconcile(settle=False)
+        except Exception:  # noqa: BLE001  # the thread has more to do
+            # What was loaded serves, and the rest may be loaded on request.
+            _log.exception("look_failed")
         newest = {name: model.newest_ready for name, model in self._repository.models.items()}
         _log.info(
             "ready" if self.readiness.ready else "not_ready",
