@@ -1,6 +1,7 @@
 """The process that tries a version: what it is given, what it may take, and what it tells."""
 
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -107,6 +108,22 @@ def test_its_environment_has_nothing_that_it_does_not_need(
     assert b"s3cret" not in b"".join(environment)
     assert not [name for name in names if name.startswith("FORWARDPASS")]
     assert {"PATH", "LC_NUMERIC", "ORT_DISABLE_TELEMETRY"} <= names
+
+
+def test_what_native_code_prints_is_no_answer(
+    repository: Publisher, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy = (
+        "import os\n"
+        "from forwardpass.server.loading import trial\n"
+        "trial.Session.run = lambda *_: os.write(1, b'noise\\n')\n"
+        "trial.answer_questions()"
+    )
+    monkeypatch.setattr(
+        "forwardpass.server.loading.sandbox._COMMAND", [sys.executable, "-c", noisy]
+    )
+    files = unparsed(repository("pick", picker()))
+    assert sandbox.check(files) == sandbox.check(files)
 
 
 def test_it_goes_first_where_memory_runs_out(repository: Publisher, sandbox: Sandbox) -> None:

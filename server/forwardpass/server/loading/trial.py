@@ -1,6 +1,7 @@
 """The process of the sandbox: tries versions that it is told, under limits that it sets itself."""
 
 import json
+import os
 import resource
 import sys
 from collections.abc import Mapping
@@ -64,13 +65,16 @@ def answer_questions() -> None:
     with suppress(OSError):
         # Where memory runs out all the same, this process goes, and not the server.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    # What native code prints is no answer.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="ascii")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     budget = Budget()
     for line in sys.stdin:
         question = json.loads(line)
         used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
         _limit(resource.RLIMIT_CPU, int(used) + 1 + question["seconds"])
-        sys.stdout.write(json.dumps(_verdict(question, budget)) + "\n")
-        sys.stdout.flush()
+        answers.write(json.dumps(_verdict(question, budget)) + "\n")
+        answers.flush()
 
 
 def _verdict(question: Mapping[str, Any], budget: Budget) -> dict[str, Any]:
