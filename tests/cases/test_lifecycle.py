@@ -31,9 +31,9 @@ from forwardpass.artefact import (
     MODEL_FILE,
     Golden,
     save_golden,
-    verify_manifest,
     write_manifest,
 )
+from forwardpass.server.loading.sandbox import Sandbox
 from forwardpass.server.repository.model import Model
 from forwardpass.server.repository.version import Version
 from forwardpass.v1.model_service_pb2 import (
@@ -346,7 +346,7 @@ def manifest_outside(folder: Path) -> None:
 
 
 def model_link(folder: Path) -> None:
-    target = folder.parent / "target.onnx"
+    target = folder.parents[2] / "target.onnx"
     (folder / MODEL_FILE).rename(target)
     (folder / MODEL_FILE).symlink_to(target)
 
@@ -375,7 +375,7 @@ DAMAGES: list[tuple[str, Callable[[Path], None], str]] = [
     ("t85", manifest_of_the_future, "schema version 2"),
     ("t85", manifest_no_json, "manifest.json is not valid"),
     ("t85", manifest_outside, "which is not in the folder"),
-    ("t87", model_link, "model.onnx is not a plain file"),
+    ("t87", model_link, "model.onnx is a link that leads out of the repository"),
     ("t87", model_hard_link, "has other hard links"),
     ("t87", model_pipe, "model.onnx is not a plain file"),
 ]
@@ -577,26 +577,40 @@ def test_t87_weights_beside_the_file_are_taken(
 
 
 @pytest.mark.parametrize("name", [MODEL_FILE, "w.bin"])
-def test_t89_a_file_that_changes_after_it_was_verified_is_not_loaded(
+@pytest.mark.parametrize("manifested", [False, True], ids=["plain", "manifest"])
+def test_t89_a_file_that_changes_after_it_was_tried_is_not_loaded(
     repository: Publisher,
     start_server: StartServer,
     monkeypatch: pytest.MonkeyPatch,
+    manifested: bool,
     name: str,
 ) -> None:
     folder = repository("lin", outside(location="w.bin", offset="0", length="48"))
     beside(folder)
-    write_manifest(folder)
+    if manifested:
+        write_manifest(folder)
+    check = Sandbox.check
 
-    def verify_and_replace(verified: Path) -> Any:
-        manifest = verify_manifest(verified)
-        other = verified.parent / "other"
-        data = bytearray((verified / name).read_bytes())
+    def try_and_replace(sandbox: Sandbox, unparsed: Any) -> str:
+        tried = check(sandbox, unparsed)
+        other = folder.parent / "other"
+        data = bytearray((folder / name).read_bytes())
         data[-1] ^= 1
         other.write_bytes(data)
-        other.replace(verified / name)
-        return manifest
+        other.replace(folder / name)
+        return tried
 
-    monkeypatch.setattr("forwardpass.server.loading.files.verify_manifest", verify_and_replace)
-    bad = summaries(start_server())["lin", 1]
+    monkeypatch.setattr(Sandbox, "check", try_and_replace)
+    running = start_server(sandbox=True)
+    bad = summaries(running)["lin", 1]
+    if name == MODEL_FILE:
+        # It was read before it was tried, and what was read is what is loaded.
+        assert bad.state == MODEL_STATE_READY
+        eye = np.eye(4, dtype=np.float32)
+        response = running.inference.Predict(predict("lin", {"x": eye}))
+        assert (from_tensor(response.outputs["y"]) == WEIGHTS).all()
+        return
     assert bad.state == MODEL_STATE_FAILED
-    assert bad.state_reason == f"{name} changed while it was being read"
+    altered, changed = "w.bin has been altered", "its files changed while it was being tried"
+    reason = altered if manifested else changed
+    assert reason in bad.state_reason

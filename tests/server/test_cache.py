@@ -27,8 +27,9 @@ from forwardpass.server.loading import cache, sandbox
 from forwardpass.server.loading.batch_curve import CurvePoint
 from forwardpass.server.loading.cache import VerificationCache, open_cache
 from forwardpass.server.loading.config import ModelConfig
-from forwardpass.server.loading.files import Source, read_source
+from forwardpass.server.loading.files import RepositoryFiles
 from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.loading.source import Source, read_source
 from forwardpass.server.process import cpu
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.settings import Settings
@@ -349,7 +350,8 @@ def test_a_version_that_fails_its_golden_check_is_not_kept(
     with opened(repository, kept) as loading:
         store = loading._options.cache
         assert store is not None
-        store.keep(read_source(folder, manifest_required=True), ModelConfig(), CURVE)
+        files = RepositoryFiles(repository.root)
+        store.keep(read_source(files, folder, manifest_required=True), ModelConfig(), CURVE)
     crashing_sandbox()
     assert "golden check" in reason_of_failure(repository, kept)
 
@@ -446,13 +448,35 @@ def test_a_check_finds_everything_out_again_for_the_next_start(
     assert is_known(repository, kept)
 
 
+def source_of(number: int) -> Source:
+    """Another source for each number."""
+    digest = number.to_bytes(32)
+    return Source(b"", {}, digest.hex(), None, "", digest, frozenset(), has_control_flow=False)
+
+
+def test_a_repository_of_many_versions_finds_them_all_again(kept: Path) -> None:
+    store, config = VerificationCache(kept, {}), ModelConfig()
+    sources = [source_of(number) for number in range(300)]
+    store.expect(len(sources))
+    for source in sources:
+        store.keep(source, config, CURVE)
+    # At the next start one of them is new, and is kept before the others are looked for.
+    store = VerificationCache(kept, {})
+    store.expect(len(sources) + 1)
+    store.keep(source_of(300), config, CURVE)
+    assert [store.find(source, config) for source in sources] == [CURVE] * 300
+    # Where there are few, their number is bounded.
+    store = VerificationCache(kept, {})
+    store.expect(1)
+    store.keep(source_of(301), config, CURVE)
+    assert len(list(kept.iterdir())) == 256
+
+
 def test_the_least_used_entries_go(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_MAX_ENTRIES", 3)
     store, config = VerificationCache(kept, {}), ModelConfig()
-    sources = [
-        Source(b"", {}, f"{number:064}", None, frozenset(), has_control_flow=False)
-        for number in range(4)
-    ]
+    store.expect(0)
+    sources = [source_of(number) for number in range(4)]
     (kept / "notes.txt").write_text("of somebody else")
     for source in sources[:3]:
         store.keep(source, config, CURVE)

@@ -14,8 +14,8 @@ from onnx import TensorProto
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, TinyModel, echo, embedder, picker, stepper
 
 from forwardpass.server.errors import InvalidInput, RunError
-from forwardpass.server.loading.load import LoadOptions
 from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.loading.options import LoadOptions
 from forwardpass.server.loading.padding import padded
 from forwardpass.server.onnx.providers import CPU, Provider
 from forwardpass.server.onnx.session import Session, SessionError

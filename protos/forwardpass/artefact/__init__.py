@@ -9,11 +9,21 @@ MODELS/<name>/<version>/
 
 from forwardpass.artefact.card import CARD_KEY, CardError, card_from_json, card_to_json
 from forwardpass.artefact.digest import array_digest, file_digest, space_id
-from forwardpass.artefact.golden import GOLDEN_FILE, Golden, load_golden, save_golden
+from forwardpass.artefact.golden import (
+    GOLDEN_FILE,
+    MAX_GOLDEN_BYTES,
+    Golden,
+    load_golden,
+    parse_golden,
+    save_golden,
+)
 from forwardpass.artefact.manifest import (
     MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
     Manifest,
     ManifestError,
+    compare_names,
+    parse_manifest,
     read_manifest,
     verify_manifest,
     write_manifest,
@@ -28,6 +38,8 @@ __all__ = [
     "CARD_KEY",
     "GOLDEN_FILE",
     "MANIFEST_FILE",
+    "MAX_GOLDEN_BYTES",
+    "MAX_MANIFEST_BYTES",
     "MODEL_FILE",
     "CardError",
     "External",
@@ -39,11 +51,14 @@ __all__ = [
     "array_digest",
     "card_from_json",
     "card_to_json",
+    "compare_names",
     "draw_latents",
     "draw_uniforms",
     "file_digest",
     "load_golden",
     "max_absolute_error",
+    "parse_golden",
+    "parse_manifest",
     "read_graph",
     "read_manifest",
     "save_golden",

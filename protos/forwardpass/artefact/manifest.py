@@ -6,7 +6,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,7 @@ from forwardpass.artefact.digest import file_digest
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION = 1
-_MAX_BYTES = 1 << 20
+MAX_MANIFEST_BYTES = 1 << 20
 
 
 class ManifestError(ValueError):
@@ -67,28 +67,56 @@ def read_manifest(folder: Path) -> Manifest:
         ManifestError: The manifest is not valid, or of a later schema than this version knows.
     """
     path = folder / MANIFEST_FILE
-    if path.stat().st_size > _MAX_BYTES:
-        raise ManifestError(f"{MANIFEST_FILE} is larger than {_MAX_BYTES} bytes")
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"{MANIFEST_FILE} is larger than {MAX_MANIFEST_BYTES} bytes")
+    return parse_manifest(path.read_bytes())
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Returns what a manifest of these bytes says.
+
+    Raises:
+        ManifestError: As for `read_manifest`.
+    """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        version = document["schema_version"]
-        if version != SCHEMA_VERSION:
-            raise ManifestError(
-                f"{MANIFEST_FILE} has schema version {version}; "
-                f"this version of forwardpass reads {SCHEMA_VERSION}"
-            )
+        document = json.loads(data.decode())
+        _check_version(document["schema_version"])
         files = {
             str(name): FileEntry(int(entry["size"]), str(entry["sha256"]))
             for name, entry in document["files"].items()
         }
         created = str(document["created"])
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ManifestError:
+        raise
+    except RecursionError:
+        raise ManifestError(f"{MANIFEST_FILE} is not valid: it is nested too deep") from None
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ManifestError(f"{MANIFEST_FILE} is not valid: {error!r}") from None
     for name in files:
         path_in_folder = PurePosixPath(name)
-        if path_in_folder.is_absolute() or ".." in path_in_folder.parts:
+        if path_in_folder.is_absolute() or ".." in path_in_folder.parts or "\0" in name:
             raise ManifestError(f"{MANIFEST_FILE} names {name!r}, which is not in the folder")
     return Manifest(created, files)
+
+
+def _check_version(version: object) -> None:
+    if version != SCHEMA_VERSION:
+        raise ManifestError(
+            f"{MANIFEST_FILE} has schema version {version}; "
+            f"this version of forwardpass reads {SCHEMA_VERSION}"
+        )
+
+
+def compare_names(manifest: Manifest, found: set[str]) -> None:
+    """Compares the names of a folder's files, without the manifest, with those that it lists.
+
+    Raises:
+        ManifestError: A file is missing or extra.
+    """
+    if missing := manifest.files.keys() - found:
+        raise ManifestError(f"{_some(missing)} missing: the copy is not complete")
+    if extra := found - manifest.files.keys():
+        raise ManifestError(f"{_some(extra)} not in {MANIFEST_FILE}")
 
 
 def verify_manifest(folder: Path) -> Manifest:
@@ -106,10 +134,7 @@ def verify_manifest(folder: Path) -> Manifest:
             raise ManifestError(f"{name} is not a plain file")
         if path.is_file() and name != MANIFEST_FILE:
             found.add(name)
-    if missing := manifest.files.keys() - found:
-        raise ManifestError(f"{_some(missing)} missing: the copy is not complete")
-    if extra := found - manifest.files.keys():
-        raise ManifestError(f"{_some(extra)} not in {MANIFEST_FILE}")
+    compare_names(manifest, found)
     for name, entry in manifest.files.items():
         status = (folder / name).stat()
         if status.st_nlink != 1:
@@ -121,7 +146,7 @@ def verify_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _some(names: set[str]) -> str:
+def _some(names: Collection[str]) -> str:
     listed = ", ".join(sorted(names)[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{listed}{more} {'is' if len(names) == 1 else 'are'}"

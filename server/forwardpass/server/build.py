@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from forwardpass.server.loading.cache import open_cache
-from forwardpass.server.loading.load import LoadOptions
+from forwardpass.server.loading.options import LoadOptions
 from forwardpass.server.loading.sandbox import Limits, Sandbox
 from forwardpass.server.metrics.counters import MethodCounters
 from forwardpass.server.onnx.providers import CudaOptions, choose
@@ -147,6 +147,7 @@ def open_repository(
             providers=providers,
             tick=tick,
             cache=open_cache(settings.cache_dir, setup, anew=anew),
+            follow_links=settings.follow_links,
         ),
     )
 

@@ -159,6 +159,11 @@ class Settings(BaseSettings):
     watch: bool = Field(
         default=False, description="Look for new versions and models while serving."
     )
+    follow_links: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="Folders outside of the repository where links in it may end, by commas; "
+        "links that end in the repository are followed anyway.",
+    )
     sandbox: bool = Field(
         default=True, description="Try each graph in a process of its own before loading it."
     )
@@ -234,6 +239,19 @@ class Settings(BaseSettings):
         if not path.startswith("/"):
             raise ValueError("the path of a socket is absolute: unix:/run/forwardpass.sock")
         return f"unix:/{path.lstrip('/')}"
+
+    @field_validator("follow_links", mode="before")
+    @classmethod
+    def _split_folders(cls, given: object) -> object:
+        """Takes "/cache,/data", and lists of such."""
+        texts = [given] if isinstance(given, str | Path) else given
+        if not isinstance(texts, list | tuple):
+            return given
+        folders = [Path(part.strip()) for text in texts for part in str(text).split(",")]
+        for folder in folders:
+            if not folder.is_absolute():
+                raise ValueError(f"{quote(str(folder))} is not an absolute path")
+        return tuple(folders)
 
     @field_validator("providers", mode="before")
     @classmethod

@@ -21,22 +21,23 @@ from typing import Any, Literal
 import numpy as np
 import structlog
 
-from forwardpass.artefact import array_digest
 from forwardpass.server.loading.batch_curve import CurvePoint
 from forwardpass.server.loading.config import ModelConfig
-from forwardpass.server.loading.files import Source
+from forwardpass.server.loading.source import Source, Unparsed
 from forwardpass.server.onnx.session import ONNXRUNTIME_VERSION
 from forwardpass.server.process.cores import available_cores
 from forwardpass.server.process.cpu import processor
 from forwardpass.server.process.release import release
 
 # Changes with what an entry holds, and with how the sandbox tries or the curve is measured.
-_FORMAT = 1
+_FORMAT = 2
 _MAX_BYTES = 1 << 16
 # The least recently used entries beyond this number are evicted: those of old versions.
 _MAX_ENTRIES = 256
+# A repository of many versions keeps so many entries for each: other servers share the folder.
+_ENTRIES_OF_VERSION = 4
 # Entries, and what was left by a server that was killed as it wrote one.
-_OURS = re.compile(r"[0-9a-f]{64}\.json|\.[0-9a-f]{64}-\w+")
+_OURS = re.compile(r"[0-9a-f]{32}-[0-9a-f]{64}\.json|\.[0-9a-f]{32}-[0-9a-f]{64}-\w+")
 _log = structlog.get_logger()
 
 
@@ -66,13 +67,28 @@ class VerificationCache:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_ours(folder.stat())
-            self.empty = not any(_OURS.fullmatch(path.name) for path in folder.iterdir())
+            ours = [path.name for path in folder.iterdir() if _OURS.fullmatch(path.name)]
+            self.empty = not ours
             self._setup = {**_surroundings(), **setup}
         except OSError as error:
             raise CacheError(error.strerror or str(error)) from None
         self._folder = folder
         self._anew = anew
         self._warned = False
+        self._tried = {name.partition("-")[0] for name in ours}
+        self._room = _MAX_ENTRIES
+
+    def expect(self, versions: int) -> None:
+        """Makes room for what loading so many versions finds out."""
+        self._room = max(_MAX_ENTRIES, _ENTRIES_OF_VERSION * versions)
+
+    def has_tried(self, unparsed: Unparsed) -> bool:
+        """Whether the sandbox survived these files, perhaps with other files of weights.
+
+        So they may be parsed, which is what it takes to find out what `find` depends on.
+        """
+        tried = self._name(unparsed.model_digest, unparsed.golden_digest)
+        return not self._anew and tried in self._tried
 
     def find(self, source: Source, config: ModelConfig) -> list[CurvePoint] | None:
         """Returns the curve of a version that the sandbox survived; None where there is none.
@@ -84,7 +100,7 @@ class VerificationCache:
         if self._anew:
             return None
         key = self._key(source, config)
-        path = self._path(key)
+        path = self._path(source, key)
         try:
             curve = _parse(_read(path), key)
         except FileNotFoundError:
@@ -108,7 +124,9 @@ class VerificationCache:
         key = self._key(source, config)
         points = [[point.rows, point.seconds] for point in curve]
         try:
-            _write(self._path(key), json.dumps({"facts": json.loads(key), "curve": points}))
+            path = self._path(source, key)
+            _write(path, json.dumps({"facts": json.loads(key), "curve": points}))
+            self._tried.add(path.name.partition("-")[0])
             self._drop_oldest()
         except OSError as error:
             if not self._warned:
@@ -117,17 +135,22 @@ class VerificationCache:
 
     def _key(self, source: Source, config: ModelConfig) -> str:
         """Returns everything that the results depend on, as JSON."""
-        golden = [] if source.golden is None else [source.golden.inputs, source.golden.outputs]
         facts = {
             "model": source.digest,
-            "golden": [[[n, array_digest([a])] for n, a in arrays.items()] for arrays in golden],
+            "golden": source.golden_digest,
             "max_batch_size": config.max_batch_size,
             "dynamic_batching": config.dynamic_batching,
         }
         return json.dumps({**self._setup, **facts}, sort_keys=True)
 
-    def _path(self, key: str) -> Path:
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    def _path(self, source: Source, key: str) -> Path:
+        name = self._name(source.model_digest, source.golden_digest)
+        return self._folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+    def _name(self, model_digest: bytes, golden_digest: str) -> str:
+        """Returns how the names of all entries begin that are about these two files."""
+        files = json.dumps([self._setup, model_digest.hex(), golden_digest], sort_keys=True)
+        return hashlib.sha256(files.encode()).hexdigest()[:32]
 
     def _drop_oldest(self) -> None:
         ages = []
@@ -136,7 +159,7 @@ class VerificationCache:
             with suppress(FileNotFoundError):
                 if _OURS.fullmatch(path.name):
                     ages.append((path.lstat().st_mtime_ns, path))
-        for _, path in sorted(ages, reverse=True)[_MAX_ENTRIES:]:
+        for _, path in sorted(ages, reverse=True)[self._room :]:
             path.unlink(missing_ok=True)
 
 

@@ -7,7 +7,7 @@ model is refused.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import structlog
@@ -15,12 +15,17 @@ from google.protobuf import text_format
 
 from forwardpass.artefact import MODEL_FILE
 from forwardpass.server.errors import quote
+from forwardpass.server.loading.files import FileError, NamedFile, RepositoryFiles
 from forwardpass.server.onnx.signature import Signature, TensorSpec
 from forwardpass.wire.dtypes import ELEMENT_TYPES
 from forwardpass.wire.open_inference import message_class
 
 CONFIG_FILE = "config.pbtxt"
 _MAX_BYTES = 1 << 20
+_MAX_LABEL_BYTES = 16 << 20
+# How deep messages may lie in one another; Triton's own lie 5 deep.
+_MAX_DEPTH = 32
+_MAX_WARMUPS = 1000
 # Top-level fields of Triton's whose loss would change what a model answers.
 _DECISIVE = {
     *("ensemble_scheduling", "sequence_batching", "batch_input", "batch_output"),
@@ -45,7 +50,7 @@ class Warmup:
 
     rows: int
     count: int
-    inputs: Mapping[str, tuple[tuple[int, ...], str | Path]]
+    inputs: Mapping[str, tuple[tuple[int, ...], str | NamedFile]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ class ModelConfig:
     default_priority: int = 0
     instances: int = 1
     versions: tuple[str, int | tuple[int, ...]] = ("latest", 1)
-    label_files: Mapping[str, Path] | None = None
+    label_files: Mapping[str, NamedFile] | None = None
     inputs: Sequence[tuple[str, str, tuple[int, ...]]] = ()
     outputs: Sequence[tuple[str, str, tuple[int, ...]]] = ()
     warmups: Sequence[Warmup] = ()
@@ -86,24 +91,31 @@ class ModelConfig:
         return max(0, self.default_priority - 1)
 
 
-def read_config(folder: Path) -> ModelConfig:
+def read_config(files: RepositoryFiles, folder: Path) -> ModelConfig:
     """Returns the configuration in a model's folder; the defaults where there is none.
 
     Args:
+        files: Opens it, and the files that it names.
         folder: MODELS/<name>.
 
     Raises:
         ConfigError: It cannot be read, or not be honoured.
     """
-    path = folder / CONFIG_FILE
-    if not path.is_file():
+    try:
+        data = files.read(folder / CONFIG_FILE, _MAX_BYTES)
+    except FileNotFoundError:
         return ModelConfig()
-    if path.stat().st_size > _MAX_BYTES:
-        raise ConfigError(f"{CONFIG_FILE} is larger than {_MAX_BYTES} bytes")
-    text = path.read_text(encoding="utf-8", errors="replace")
+    except FileError as error:
+        raise ConfigError(str(error)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {CONFIG_FILE}: {error.strerror}") from None
+    text = data.decode(errors="replace")
     message: Any = message_class("ModelConfig")()
     known = set(message.DESCRIPTOR.fields_by_name)
-    unknown = [name for name in _top_level_fields(text) if name not in known]
+    try:
+        unknown = [name for name in _top_level_fields(text) if name not in known]
+    except text_format.ParseError as error:
+        raise ConfigError(f"{CONFIG_FILE}: {error}") from None
     if decisive := sorted(set(unknown) & _DECISIVE):
         raise ConfigError(f"{CONFIG_FILE}: {decisive[0]} would change answers and is not supported")
     for name in sorted(set(unknown)):
@@ -113,7 +125,20 @@ def read_config(folder: Path) -> ModelConfig:
     except text_format.ParseError as error:
         raise ConfigError(f"{CONFIG_FILE}: {error}") from None
     _refuse(folder, message)
-    return _honour(folder, message)
+    return _honour(files, folder, message)
+
+
+def read_labels(file: NamedFile, files: RepositoryFiles) -> Sequence[str]:
+    """Returns the name of each class, a line each.
+
+    Raises:
+        ConfigError: The file is no text.
+        FileError: The file must not be read.
+    """
+    try:
+        return files.read(file.path, _MAX_LABEL_BYTES).decode().splitlines()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{CONFIG_FILE}: {file.path.name} is not UTF-8") from None
 
 
 def check_tensors(config: ModelConfig, signature: Signature) -> None:
@@ -172,7 +197,7 @@ def _refuse(folder: Path, message: Any) -> None:
             raise ConfigError(f"{CONFIG_FILE}: {why}")
 
 
-def _honour(folder: Path, message: Any) -> ModelConfig:
+def _honour(files: RepositoryFiles, folder: Path, message: Any) -> ModelConfig:
     batching = message.dynamic_batching
     policy = batching.default_queue_policy
     states_tensors = message.input or message.output
@@ -187,13 +212,13 @@ def _honour(folder: Path, message: Any) -> ModelConfig:
         instances=_instances(message),
         versions=_versions(message),
         label_files={
-            output.name: _inside(folder, output.label_filename)
+            output.name: _inside(files, folder, output.label_filename)
             for output in message.output
             if output.label_filename
         },
         inputs=[_tensor(tensor) for tensor in message.input],
         outputs=[_tensor(tensor) for tensor in message.output],
-        warmups=[_warmup(folder, warmup) for warmup in message.model_warmup],
+        warmups=[_warmup(files, folder, warmup) for warmup in message.model_warmup],
     )
 
 
@@ -225,29 +250,33 @@ def _element(data_type: int) -> str:
     return next((t.name for t in ELEMENT_TYPES if t.open_inference == wanted), "nothing")
 
 
-def _warmup(folder: Path, message: Any) -> Warmup:
-    inputs: dict[str, tuple[tuple[int, ...], str | Path]] = {}
+def _warmup(files: RepositoryFiles, folder: Path, message: Any) -> Warmup:
+    inputs: dict[str, tuple[tuple[int, ...], str | NamedFile]] = {}
     for name, given in message.inputs.items():
         choice = given.WhichOneof("input_data_type")
         if choice == "input_data_file":
-            source: str | Path = _inside(folder / "warmup", given.input_data_file)
+            source: str | NamedFile = _inside(files, folder / "warmup", given.input_data_file)
         else:
             source = "random" if choice == "random_data" else "zero"
         inputs[name] = tuple(given.dims), source
+    if message.count > _MAX_WARMUPS:
+        raise ConfigError(
+            f"{CONFIG_FILE}: {message.count} warm-ups; at most {_MAX_WARMUPS} are made"
+        )
     return Warmup(message.batch_size, max(1, message.count), inputs)
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """Returns a file of the folder that a configuration names.
-
-    The configuration is the operator's, but a path out of the repository is a mistake or worse.
-    """
-    path = folder / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or path.is_symlink():
+def _inside(files: RepositoryFiles, folder: Path, name: str) -> NamedFile:
+    """Returns a file of the folder that a configuration names."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise ConfigError(f"{CONFIG_FILE}: {quote(name)} is not a file of the model's folder")
-    if not path.is_file():
-        raise ConfigError(f"{CONFIG_FILE}: there is no file {quote(name)}")
-    return path
+    try:
+        return NamedFile(folder / path, files.stamp(folder / path))
+    except FileError as error:
+        raise ConfigError(f"{CONFIG_FILE}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{CONFIG_FILE}: no file {quote(name)}: {error.strerror}") from None
 
 
 def _top_level_fields(text: str) -> Iterator[str]:
@@ -260,5 +289,7 @@ def _top_level_fields(text: str) -> Iterator[str]:
         if depth == 0 and word in (":", "{", "<") and previous.isidentifier():
             yield previous
         depth += (word in "{<[") - (word in "}>]")
+        if depth > _MAX_DEPTH:
+            raise ConfigError(f"{CONFIG_FILE}: it is nested more than {_MAX_DEPTH} deep")
         previous = word
         words.NextToken()

@@ -5,17 +5,20 @@ and all others zero, which is in the range of every index; extents that may be a
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from forwardpass.artefact import Golden
 from forwardpass.server.loading.config import CONFIG_FILE, ConfigError, Warmup
+from forwardpass.server.loading.files import NamedFile, RepositoryFiles
 from forwardpass.server.onnx.signature import Signature
 from forwardpass.wire import Array
 from forwardpass.wire.dtypes import STRING
 
+# The most bytes of an input that a configuration asks for.
+_MAX_WARMUP_BYTES = 256 << 20
 # Makes inputs of any number of rows.
 Example = Callable[[int], Mapping[str, Array]]
 
@@ -51,8 +54,15 @@ def probe_inputs(signature: Signature, golden: Golden | None) -> Mapping[str, Ar
     }
 
 
-def warmup_inputs(signature: Signature, warmup: Warmup) -> Mapping[str, Array]:
+def warmup_inputs(
+    signature: Signature, warmup: Warmup, files: RepositoryFiles
+) -> Mapping[str, Array]:
     """Returns the inputs that a configuration's warm-up asks for.
+
+    Args:
+        signature: The model's.
+        warmup: What it asks for.
+        files: Opens the files that it names.
 
     Raises:
         ConfigError: They do not fit the model.
@@ -64,8 +74,14 @@ def warmup_inputs(signature: Signature, warmup: Warmup) -> Mapping[str, Array]:
         if spec is None:
             raise ConfigError(f"{CONFIG_FILE}: the warm-up names {name!r}, which is no input")
         shape = (warmup.rows, *extents) if warmup.rows else extents
-        if isinstance(source, Path):
-            inputs[name] = _read(source, spec.type.dtype, shape)
+        size = spec.type.dtype.itemsize * prod(shape)
+        if min(shape, default=1) < 0 or size > _MAX_WARMUP_BYTES:
+            raise ConfigError(
+                f"{CONFIG_FILE}: the warm-up asks for {name!r} of shape {list(shape)}; at most "
+                f"{_MAX_WARMUP_BYTES} bytes are made"
+            )
+        if isinstance(source, NamedFile):
+            inputs[name] = _read(files, source, spec.type.dtype, shape)
         else:
             inputs[name] = _array(spec.type.dtype, shape, random if source == "random" else None)
     try:
@@ -86,10 +102,12 @@ def _array(
     return random.random(shape, np.float32).astype(dtype)
 
 
-def _read(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    data = file.read_bytes()
-    if dtype == STRING.dtype or len(data) != dtype.itemsize * int(np.prod(shape)):
-        raise ConfigError(f"{CONFIG_FILE}: {file.name} has not the bytes of {list(shape)}")
+def _read(
+    files: RepositoryFiles, file: NamedFile, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> Array:
+    data = files.read(file.path, _MAX_WARMUP_BYTES)
+    if dtype == STRING.dtype or len(data) != dtype.itemsize * prod(shape):
+        raise ConfigError(f"{CONFIG_FILE}: {file.path.name} has not the bytes of {list(shape)}")
     return np.frombuffer(data, dtype).reshape(shape)
 
 

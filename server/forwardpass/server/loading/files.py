@@ -1,150 +1,209 @@
-"""The files of a version, read once: what was verified is what is loaded."""
+"""Opens what lies in a model repository, whoever has put it there, and nothing else.
 
-import hashlib
+A repository is written by others than the server: by a sync, an upload, a trainer of another team.
+So a name in it may be a pipe, a device, or a link to a file that callers must not see.
+"""
+
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
 
-from forwardpass.artefact import (
-    GOLDEN_FILE,
-    MANIFEST_FILE,
-    MODEL_FILE,
-    External,
-    Golden,
-    Manifest,
-    load_golden,
-    read_graph,
-    verify_manifest,
-)
+# The most files of a version that are looked at.
+_MAX_FILES = 10_000
+_CHUNK = 1 << 20
+# Kubernetes mounts a volume as links to files of such a folder, and swaps it: it is no part of it.
+_MOUNTED = ".."
 
 
-class SourceError(ValueError):
-    """A folder whose files cannot be a version; the message says why."""
+class FileError(ValueError):
+    """A file that is not read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """What a version is made of.
+class NamedFile:
+    """A file that a configuration names, as it was when the configuration was read.
 
     Attributes:
-        model: The bytes of the ONNX file.
-        weights: The bytes of each file of weights outside of it, by the name that it uses.
-        digest: SHA-256 of the ONNX file and, where there are any, of its files of weights.
-        golden: Golden inputs and outputs; None where there are none.
-        unranked: The inputs of which the graph states no number of axes.
-        has_control_flow: Whether how long a run takes depends on its values.
+        path: Where it lies.
+        stamp: Another one after each change of the file.
     """
 
-    model: bytes
-    weights: Mapping[str, bytes]
-    digest: str
-    golden: Golden | None
-    unranked: frozenset[str]
-    has_control_flow: bool
+    path: Path
+    stamp: tuple[int, ...]
 
 
-def read_source(folder: Path, *, manifest_required: bool) -> Source:
-    """Returns the files of a version.
+@dataclass(frozen=True, slots=True)
+class RepositoryFiles:
+    """The files of a repository.
 
-    Raises:
-        SourceError: A file is missing, or the manifest is where it is required.
-        ManifestError: The files are not what the manifest says.
-        GraphError: The graph must not be loaded.
-        OSError: A file cannot be read.
+    Links are followed where they end in the repository, or in a folder that the operator names.
+
+    Attributes:
+        root: The repository's folder; where it is itself a link, it counts where that leads now.
+        follow_links: Other folders where links may end.
     """
-    manifest = None
-    if (folder / MANIFEST_FILE).is_file():
-        manifest = verify_manifest(folder)
-    elif manifest_required:
-        raise SourceError(
-            f"it has no {MANIFEST_FILE}, which its siblings have: "
-            "it is still being copied, or was not published by the trainer"
-        )
-    model, digest = _read(folder, MODEL_FILE, manifest)
-    graph = read_graph(model)
-    files = {
-        name: _read(folder, name, manifest)
-        for name in sorted({one.location for one in graph.external})
-    }
-    weights = {name: data for name, (data, _) in files.items()}
-    for one in graph.external:
-        _check_span(one, len(weights[one.location]))
-    golden = None
-    if (folder / GOLDEN_FILE).is_file():
+
+    root: Path
+    follow_links: Sequence[Path] = ()
+
+    def read(self, path: Path, most: int) -> bytes:
+        """Returns what is in a file.
+
+        Args:
+            path: A file of the repository.
+            most: The most bytes that it may have.
+
+        Raises:
+            FileError: It is no plain file of the repository, or has more bytes.
+            OSError: It is not there, or cannot be read.
+        """
+        with self._opened(path) as descriptor:
+            size = os.fstat(descriptor).st_size
+            if size > most:
+                raise FileError(f"{path.name} has {size} bytes; at most {most} are read")
+            with open(descriptor, "rb", closefd=False) as file:  # it has no path
+                data = file.read(size + 1)
+            if len(data) != size:
+                raise FileError(f"{path.name} changed while it was being read")
+            return data
+
+    def digest(self, path: Path, size: int) -> bytes:
+        """Returns the SHA-256 of a file of that many bytes.
+
+        Raises:
+            FileError: It is no plain file of the repository, or has more or fewer bytes.
+            OSError: It is not there, or cannot be read.
+        """
+        digest, rest = sha256(), size
+        with self._opened(path) as descriptor:
+            while chunk := os.read(descriptor, _CHUNK):
+                digest.update(chunk)
+                rest -= len(chunk)
+                if rest < 0:
+                    break
+        if rest:
+            raise FileError(f"{path.name} changed while it was being read")
+        return digest.digest()
+
+    def stamp(self, path: Path) -> tuple[int, ...]:
+        """Returns what changes with each change of a file, or of a link on the way to it.
+
+        Raises:
+            FileError: It is no plain file of the repository.
+            OSError: It is not there, or cannot be looked at.
+        """
+        with self._placed(path) as place:
+            return _stamp(self._check_file(path, place))
+
+    def size(self, path: Path) -> int:
+        """Returns how many bytes a file has.
+
+        Raises:
+            FileError: It is no plain file of the repository.
+            OSError: It is not there, or cannot be looked at.
+        """
+        with self._placed(path) as place:
+            return self._check_file(path, place).st_size
+
+    def has_folder(self, path: Path) -> bool:
+        """Whether there is a folder of that name, which is one of the repository's.
+
+        Raises:
+            OSError: It cannot be looked at.
+        """
         try:
-            golden = load_golden(folder / GOLDEN_FILE)
-        except Exception as error:
-            raise SourceError(f"{GOLDEN_FILE} cannot be read: {error}") from error
-    whole = _whole_digest(digest, {name: digest for name, (_, digest) in files.items()})
-    return Source(model, weights, whole.hex(), golden, graph.unranked, graph.has_control_flow)
+            with self._placed(path) as place:
+                return stat.S_ISDIR(os.fstat(place).st_mode) and self._encloses(place)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def names(self, folder: Path) -> list[str]:
+        """Returns the names of everything in a folder and below that is no folder itself.
+
+        Raises:
+            FileError: There are too many.
+            OSError: A folder cannot be read.
+        """
+        names = [path.relative_to(folder).as_posix() for path in _walk(folder)]
+        if len(names) > _MAX_FILES:
+            raise FileError(f"it has more than {_MAX_FILES} files")
+        return sorted(names)
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[int]:
+        """Gives a descriptor of the very file that was checked."""
+        with self._placed(path) as place:
+            self._check_file(path, place)
+            descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _placed(self, path: Path) -> Iterator[int]:
+        """Gives a descriptor that holds on to what is there, but does not open it."""
+        place = os.open(path, os.O_PATH)
+        try:
+            yield place
+        finally:
+            os.close(place)
+
+    def _check_file(self, path: Path, place: int) -> os.stat_result:
+        status = os.fstat(place)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileError(f"{path.name} is not a plain file")
+        if not self._encloses(place):
+            raise FileError(f"{path.name} is a link that leads out of the repository")
+        if status.st_nlink != 1:
+            raise FileError(f"{path.name} has other hard links, through which it could change")
+        return status
+
+    def _encloses(self, place: int) -> bool:
+        """Whether what a descriptor holds lies in the repository, whatever way led to it."""
+        where = Path(f"/proc/self/fd/{place}").readlink()
+        tops = (self.root, *self.follow_links)
+        return any(where.is_relative_to(os.path.realpath(top)) for top in tops)
 
 
-def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Returns name, size and time of change of every file: equal while nothing changes.
+def fingerprint(folder: Path) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Returns name and stamp of every file: equal while nothing changes.
 
-    Empty where the folder is gone.
+    Empty where the folder is gone or cannot be read.
     """
     entries = []
     try:
-        for path in sorted(folder.rglob("*")):
-            status = path.lstat()
-            if not stat.S_ISDIR(status.st_mode):
-                name = path.relative_to(folder).as_posix()
-                entries.append((name, status.st_size, status.st_mtime_ns))
-    except FileNotFoundError:
+        for path in _walk(folder):
+            # A link that leads nowhere is there all the same.
+            status = path.stat() if path.exists() else path.lstat()
+            entries.append((path.relative_to(folder).as_posix(), _stamp(status)))
+    except OSError:
         return ()
-    return tuple(entries)
+    return tuple(sorted(entries))
 
 
-def _read(folder: Path, name: str, manifest: Manifest | None) -> tuple[bytes, bytes]:
-    """Returns a file's bytes, which are the very ones that are compared, and their SHA-256."""
-    if manifest is not None and name not in manifest.files:
-        raise SourceError(f"{MANIFEST_FILE} lists no {name}")
-    try:
-        descriptor = _open(folder, name)
-    except FileNotFoundError:
-        raise SourceError(f"it has no {name}") from None
-    with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor has no path
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise SourceError(f"{name} is not a plain file of its own")
-        data = file.read()
-    digest = hashlib.sha256(data).digest()
-    if manifest is not None and digest.hex() != manifest.files[name].sha256:
-        raise SourceError(f"{name} changed while it was being read")
-    return data, digest
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yields what is no folder, in a folder and below, up to one more than the most."""
+    return islice(_walk_all(folder), _MAX_FILES + 1)
 
 
-def _open(folder: Path, name: str) -> int:
-    """Returns a descriptor of a file of the folder; no link is followed on the way to it."""
-    *parents, last = PurePosixPath(name).parts
-    inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for parent in parents:
-            outside = inside
-            inside = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=outside)
-            os.close(outside)
-        # Nor may it have other links, which `_read` looks at: it could be changed through them.
-        return os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=inside)
-    finally:
-        os.close(inside)
+def _walk_all(folder: Path) -> Iterator[Path]:
+    folders = [folder]
+    while folders:
+        for path in folders.pop().iterdir():
+            if path.name.startswith(_MOUNTED):
+                continue
+            # A link to a folder is not walked: it may lead back.
+            if path.is_dir() and not path.is_symlink():
+                folders.append(path)
+            else:
+                yield path
 
 
-def _check_span(external: External, size: int) -> None:
-    end = external.offset + (external.length or 0)
-    if end > size:
-        raise SourceError(
-            f"weights end at byte {end} of {external.location}, which has {size} bytes"
-        )
-
-
-def _whole_digest(model: bytes, weights: Mapping[str, bytes]) -> bytes:
-    """Returns the digest of the ONNX file and of its files of weights, by their own digests."""
-    if not weights:
-        return model
-    whole = hashlib.sha256(model)
-    for name, digest in weights.items():
-        whole.update(name.encode() + b"\0" + digest)
-    return whole.digest()
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -4,7 +4,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from forwardpass.artefact import (
@@ -23,23 +22,31 @@ from forwardpass.server.loading.batch_curve import (
     inline_rows,
     measure_curve,
 )
-from forwardpass.server.loading.cache import VerificationCache
 from forwardpass.server.loading.config import (
     CONFIG_FILE,
     ConfigError,
     ModelConfig,
     check_tensors,
+    read_labels,
 )
 from forwardpass.server.loading.examples import example_inputs, probe_inputs, warmup_inputs
-from forwardpass.server.loading.files import Source, SourceError, read_source
+from forwardpass.server.loading.files import FileError, RepositoryFiles
 from forwardpass.server.loading.golden import GoldenError, GoldenResult, replay
 from forwardpass.server.loading.independence import rows_are_independent
 from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.loading.options import LoadOptions
 from forwardpass.server.loading.padding import padded
-from forwardpass.server.loading.sandbox import Sandbox, SandboxError
+from forwardpass.server.loading.sandbox import SandboxError
+from forwardpass.server.loading.source import (
+    Source,
+    SourceError,
+    Unparsed,
+    complete,
+    parse_graph,
+    read_files,
+)
 from forwardpass.server.loading.vocabulary import find_vocabulary
 from forwardpass.server.metrics.counters import ModelCounters
-from forwardpass.server.onnx.providers import CPU_ONLY, Provider
 from forwardpass.server.onnx.session import Session, SessionError
 from forwardpass.server.onnx.signature import (
     Signature,
@@ -51,8 +58,6 @@ from forwardpass.server.scheduling.executor import ThreadExecutor
 from forwardpass.server.scheduling.failure_detector import FailureDetector
 from forwardpass.server.scheduling.inline_executor import InlineExecutor
 from forwardpass.server.scheduling.queue import BatchPolicy
-from forwardpass.server.scheduling.watchdog import Watchdog
-from forwardpass.server.transport.tick import Tick
 from forwardpass.v1 import model_card_pb2, model_service_pb2
 
 State = model_service_pb2.ModelState
@@ -61,6 +66,7 @@ LOAD_ERRORS = (
     SandboxError,
     CardError,
     ConfigError,
+    FileError,
     GoldenError,
     GraphError,
     ManifestError,
@@ -70,33 +76,6 @@ LOAD_ERRORS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
-    """What the server decides for every model.
-
-    Attributes:
-        threads: Threads for one run.
-        cores: Cores that this process may keep busy.
-        max_queued: The most requests that wait for one version.
-        manifest_required: Whether a version without a manifest is refused.
-        sandbox: The process that tries a graph first; None for no such process.
-        providers: What runs the models, in order.
-        tick: Where runs of cheap models are deferred to; None where each call has a thread.
-        watchdog: Ends such runs where they take too long.
-        cache: What earlier loads found out; None for no such memory.
-    """
-
-    threads: int
-    cores: int
-    max_queued: int
-    manifest_required: bool
-    sandbox: Sandbox | None
-    providers: Sequence[Provider] = CPU_ONLY
-    tick: Tick | None = None
-    watchdog: Watchdog = field(default_factory=Watchdog)
-    cache: VerificationCache | None = None
-
-
 def load(
     name: str,
     number: int,
@@ -104,6 +83,7 @@ def load(
     config: ModelConfig,
     counters: ModelCounters,
     *,
+    files: RepositoryFiles,
     options: LoadOptions,
     moved: Callable[["model_service_pb2.ModelState.ValueType"], None],
     judged: Callable[[], None],
@@ -116,6 +96,7 @@ def load(
         folder: Where its files lie.
         config: What the model's config.pbtxt decides.
         counters: What is counted for it.
+        files: Opens its files.
         options: What the server decides.
         moved: Is told each state as it is entered.
         judged: Called when the runs of the loaded version begin to fail, and when that is over.
@@ -126,11 +107,9 @@ def load(
     """
     started = time.perf_counter()
     moved(State.MODEL_STATE_VERIFYING)
-    source = read_source(folder, manifest_required=options.manifest_required)
+    unparsed = read_files(files, folder, manifest_required=options.manifest_required)
     moved(State.MODEL_STATE_LOADING)
-    known = None if options.cache is None else options.cache.find(source, config)
-    if options.sandbox is not None and known is None:
-        options.sandbox.check(folder, source)
+    source, known = _parse(unparsed, config, options)
     session = Session(source.model, source.weights, options.threads, options.providers)
     with ExitStack() as on_failure:
         on_failure.callback(session.close)
@@ -139,7 +118,7 @@ def load(
         moved(State.MODEL_STATE_WARMING)
         golden = _replay(session, source, card, signature)
         for warmup in config.warmups:
-            inputs = warmup_inputs(signature, warmup)
+            inputs = warmup_inputs(signature, warmup, files)
             session.capture(inputs)
             for _ in range(warmup.count):
                 session.run(list(signature.outputs), inputs)
@@ -191,7 +170,7 @@ def load(
         card=card,
         config=config,
         signature=signature,
-        output_labels=_output_labels(card, config, signature),
+        output_labels=_output_labels(card, config, signature, files),
         session=session,
         golden=golden,
         curve=curve,
@@ -201,6 +180,26 @@ def load(
         vocabulary=vocabulary,
         cached=known is not None,
     )
+
+
+def _parse(
+    unparsed: Unparsed, config: ModelConfig, options: LoadOptions
+) -> tuple[Source, list[CurvePoint] | None]:
+    """Returns what the files say, once they were tried, and the curve if it is known.
+
+    What was never tried is not even parsed here before the sandbox has done so.
+    """
+    cache, sandbox = options.cache, options.sandbox
+    tried = None
+    if sandbox is not None and (cache is None or not cache.has_tried(unparsed)):
+        tried = sandbox.check(unparsed)
+    source = complete(unparsed, parse_graph(unparsed))
+    known = None if cache is None else cache.find(source, config)
+    if sandbox is not None and tried is None and known is None:
+        tried = sandbox.check(unparsed)
+    if tried is not None and tried != source.identity:
+        raise SourceError("its files changed while it was being tried")
+    return source, known
 
 
 def _describe(
@@ -293,11 +292,13 @@ def _probe(
 
 
 def _output_labels(
-    card: model_card_pb2.ModelCard | None, config: ModelConfig, signature: Signature
+    card: model_card_pb2.ModelCard | None,
+    config: ModelConfig,
+    signature: Signature,
+    files: RepositoryFiles,
 ) -> Mapping[str, Sequence[str]]:
     labels: dict[str, Sequence[str]] = {
-        name: path.read_text(encoding="utf-8").splitlines()
-        for name, path in (config.label_files or {}).items()
+        name: read_labels(file, files) for name, file in (config.label_files or {}).items()
     }
     if card is not None and card.labels:
         scores = (

@@ -1,34 +1,38 @@
 """Tries a new graph in a process of its own, so that one that kills its process kills no server.
 
-ONNX Runtime is native code that reads what somebody else made. The first load of a version happens
-here, under limits of memory and time; only a graph that survives loading and one run goes on to the
-server's own process. Run as a module, this is that process: it is told a folder a line, and answers
-each with a verdict.
+ONNX Runtime is native code that reads what somebody else made, and parsing what is small may take
+any amount of memory. The first load of a version happens here, under limits of memory and time;
+only what survives parsing, loading and one run goes on to the server's own process.
+`loading/trial.py` is that process: it is told a version a line, and answers each with a verdict.
 """
 
 import json
-import resource
+import os
 import select
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from forwardpass.server.loading.files import Source
+from forwardpass.server.loading.source import SourceError, Unparsed
 
-_COMMAND = [sys.executable, "-m", "forwardpass.server.loading.sandbox"]
-_FINE, _OUT_OF_MEMORY = "fine", "out of memory"
+# Without the folder that the server was started in on its path, as the command itself.
+_COMMAND = [sys.executable, "-P", "-m", "forwardpass.server.loading.trial"]
 _STOPPED = "the server is shutting down; it was not tried to the end"
-# What a Python with ONNX Runtime and an empty graph reserves of its address space.
-_BASE_BYTES = 4 << 30
-# A graph holds its weights, a copy that is optimised, and what it computes.
-_COPIES = 6
+# What a Python with ONNX Runtime needs of the server's environment. The rest stays behind: there
+# may be secrets in it, the management token for one.
+_NEEDED = {
+    *("PATH", "HOME", "TMPDIR", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD"),
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+    *("PYTHONNOUSERSITE", "PYTHONUTF8", "ORT_DISABLE_TELEMETRY", "MALLOC_ARENA_MAX"),
+}
 
 
 class SandboxError(Exception):
-    """A graph that would have killed the server; the message says how."""
+    """A version that would have killed the server; the message says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +80,44 @@ class Sandbox:
         self._end()
         self._lock.release()
 
-    def check(self, folder: Path, source: Source) -> None:
-        """Loads a version's graph and runs it once, in the process.
+    def check(self, unparsed: Unparsed) -> str:
+        """Parses a version's files, loads its graph and runs it once, in the process.
 
-        What merely fails there fails again, with its reason, in the server: only what would have
-        killed the server is told here.
+        A graph that merely cannot be loaded or run there fails again, with its reason, in the
+        server, if it fails on the server's providers too.
 
         Args:
-            folder: The version's folder, already verified.
-            source: What was read from it.
+            unparsed: The files, not looked into yet.
+
+        Returns:
+            The `Source.identity` of what was tried.
 
         Raises:
             SandboxError: The process crashed, took too long or too much memory.
+            SourceError: The files cannot be parsed.
         """
-        size = len(source.model) + sum(map(len, source.weights.values()))
-        most = _BASE_BYTES + _COPIES * size + self._limits.extra_bytes
-        seconds = self._limits.seconds
-        question = {"folder": str(folder), "bytes": most, "seconds": max(1, int(seconds))}
+        question = {
+            "root": str(unparsed.files.root.absolute()),
+            "follow_links": [str(path.absolute()) for path in unparsed.files.follow_links],
+            "folder": str(unparsed.folder),
+            "extra_bytes": self._limits.extra_bytes,
+            "seconds": max(1, int(self._limits.seconds)),
+        }
         with self._lock:
-            verdict = self._ask(json.dumps(question))
-        if verdict == _OUT_OF_MEMORY:
-            raise SandboxError(f"loading it or running it once took more than {most >> 20} MiB")
+            answer = self._ask(json.dumps(question))
+            if "exceeded" in answer:
+                # What it still holds of the graph would be missing for the next one.
+                self._end()
+        if "exceeded" in answer:
+            raise SandboxError(
+                f"loading it or running it once took more than {answer['exceeded'] >> 20} MiB"
+            )
+        if "reason" in answer:
+            raise SourceError(answer["reason"])
+        identity: str = answer["identity"]
+        return identity
 
-    def _ask(self, question: str) -> str:
+    def _ask(self, question: str) -> Mapping[str, Any]:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -112,10 +131,11 @@ class Sandbox:
             raise SandboxError(
                 f"loading it and running it once took more than {self._limits.seconds:g} s"
             )
-        verdict = process.stdout.readline().strip()
-        if not verdict:
+        line = process.stdout.readline()
+        if not line:
             raise self._death(process)
-        return verdict
+        answer: Mapping[str, Any] = json.loads(line)
+        return answer
 
     def _running(self) -> "subprocess.Popen[str]":
         if self._stopped:
@@ -123,6 +143,7 @@ class Sandbox:
         if self._process is None:
             self._process = subprocess.Popen(
                 _COMMAND,
+                env=_environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -148,47 +169,9 @@ class Sandbox:
             self._process = None
 
 
-def answer_questions() -> None:
-    """Tries what it is told, a line each, until there is no more."""
-    from forwardpass.server.loading.examples import example_inputs
-    from forwardpass.server.loading.files import read_source
-    from forwardpass.server.onnx.session import Session
-    from forwardpass.server.onnx.signature import graph_signature
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-    def verdict_on(folder: Path) -> str:
-        try:
-            source = read_source(folder, manifest_required=False)
-            session = Session(source.model, source.weights, threads=1)
-            signature = graph_signature(session.inputs, session.outputs)
-            inputs = example_inputs(signature, source.golden)(1)
-            session.run(list(signature.outputs), inputs)
-        except MemoryError:
-            return _OUT_OF_MEMORY
-        except Exception as error:  # noqa: BLE001  # the server meets it again and says it
-            return _OUT_OF_MEMORY if _is_allocation(error) else _FINE
-        return _FINE
-
-    for line in sys.stdin:
-        question = json.loads(line)
-        resource.setrlimit(resource.RLIMIT_AS, (question["bytes"], resource.RLIM_INFINITY))
-        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        most = int(used) + 1 + question["seconds"]
-        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
-        sys.stdout.write(verdict_on(Path(question["folder"])) + "\n")
-        sys.stdout.flush()
-
-
-def _is_allocation(error: BaseException | None) -> bool:
-    """Whether ONNX Runtime could not get memory; it tells that in words only."""
-    while error is not None:
-        text = str(error).lower()
-        if "bad alloc" in text or "failed to allocate" in text or "bad_alloc" in text:
-            return True
-        error = error.__cause__
-    return False
-
-
-if __name__ == "__main__":
-    answer_questions()
+def _environment() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _NEEDED or name.startswith("LC_")
+    }

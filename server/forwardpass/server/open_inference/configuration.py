@@ -59,7 +59,7 @@ def _describe(loaded: Loaded) -> Any:
         output=[
             {
                 **_tensor(spec, batched=signature.batched),
-                "label_filename": files[spec.name].name if spec.name in files else "",
+                "label_filename": files[spec.name].path.name if spec.name in files else "",
             }
             for spec in signature.outputs.values()
         ],

@@ -10,12 +10,15 @@ from pathlib import Path
 import structlog
 
 from forwardpass.artefact import MANIFEST_FILE
-from forwardpass.server.loading.config import ConfigError, ModelConfig, read_config
-from forwardpass.server.loading.files import fingerprint
-from forwardpass.server.loading.load import LoadOptions
+from forwardpass.server.loading.config import CONFIG_FILE, ConfigError, ModelConfig, read_config
+from forwardpass.server.loading.files import FileError, RepositoryFiles, fingerprint
+from forwardpass.server.loading.options import LoadOptions
 from forwardpass.server.repository.version import Version
 
 LABELS_FILE = "labels.json"
+_MAX_LABELS_BYTES = 1 << 16
+# The number of what stands for a folder that cannot be read, so that it is listed, and why.
+_UNREADABLE = 0
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _log = structlog.get_logger()
@@ -30,15 +33,23 @@ class Model:
 
     Args:
         folder: MODELS/<name>.
+        files: Opens the repository's files.
         options: How versions are loaded.
         changed: Called after each change of a version's state.
     """
 
-    def __init__(self, folder: Path, options: LoadOptions, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        files: RepositoryFiles,
+        options: LoadOptions,
+        changed: Callable[[], None],
+    ) -> None:
         self.name = folder.name
         self.folder = folder
         self.versions: list[Version] = []
         self.labels: Mapping[str, int] = {}
+        self._files = files
         self._options = options
         self._changed = changed
         self._lock = threading.Lock()
@@ -74,17 +85,46 @@ class Model:
         return sorted(label for label, target in self.labels.items() if target == number)
 
     def scan(self) -> None:
-        """Looks for versions; those that are known stay as they are."""
+        """Looks for versions; those that are known stay as they are.
+
+        Whatever is the matter with the folder is this model's affair, and is told as its state.
+        """
+        try:
+            self._scan()
+        except OSError as error:
+            self._refuse(f"cannot read its folder: {error.strerror or error}")
+        except Exception as error:  # noqa: BLE001  # one bad model must not stop the others
+            _log.exception("look_failed", model=self.name)
+            self._refuse(f"unexpected {type(error).__name__}: {error}")
+
+    def _scan(self) -> None:
         known = {version.number: version for version in self.versions}
-        numbers = set(_numbers(self.folder))
+        numbers = set(_numbers(self._files, self.folder))
         kept = [v for number, v in known.items() if number in numbers or v.loaded is not None]
         added = [
-            Version(self.name, number, self.folder / str(number), self._changed)
+            Version(self.name, number, self.folder / str(number), self._files, self._changed)
             for number in numbers - known.keys()
         ]
         # A new list: others may be reading the old one.
         self.versions = sorted([*kept, *added], key=lambda v: v.number, reverse=True)
-        self.labels = _read_labels(self.folder)
+        self.labels = _read_labels(self._files, self.folder)
+
+    def _refuse(self, reason: str) -> None:
+        """Says why there are no versions; those that serve go on."""
+        serving = [version for version in self.versions if version.loaded is not None]
+        if serving:
+            _log.error("look_failed", model=self.name, reason=reason)
+            self.versions = serving
+            return
+        if self.versions and self.versions[0].state_reason == reason:
+            return
+        stand_in = Version(self.name, _UNREADABLE, self.folder, self._files, self._changed)
+        self.versions = [stand_in]
+        stand_in.fail(reason)
+
+    @property
+    def _readable(self) -> bool:
+        return all(version.number != _UNREADABLE for version in self.versions)
 
     def reconcile(self, *, settle: bool) -> bool:
         """Loads what should serve and does not, then releases what should not.
@@ -99,18 +139,18 @@ class Model:
             if self._unloaded:
                 return False
             self.scan()
-            config = self._config()
+            config = self._config() if self._readable else None
             if config is None:
                 return True
             if settle:
-                self._look()
+                self._look(config)
             serving = self._load_wanted(config)
             if serving:
                 self._retire({v.number for v in self.versions} - serving)
-            elif not self.folder.is_dir():
+            elif not _is_there(self._files, self.folder):
                 self._retire({v.number for v in self.versions})
                 self.scan()
-            return bool(self._unsettled) or any(v.failed for v in self.versions)
+            return bool(self._unsettled) or any(v.failed or v.refused for v in self.versions)
 
     def load(self, number: int | None) -> Version | None:
         """Loads a version on request: one by its number beside what serves, or else the newest,
@@ -121,10 +161,10 @@ class Model:
             self.scan()
             newest = self.versions[0] if self.versions else None
             chosen = newest if number is None else self.find(number)
-            config = self._config()
+            config = self._config() if self._readable else None
             if chosen is None or config is None:
                 return chosen
-            if not chosen.ready:
+            if not chosen.ready or chosen.has_changed(config):
                 chosen.load(config, self._load_options())
             if number is None and chosen.ready:
                 self._retire({v.number for v in self.versions} - self._load_wanted(config))
@@ -147,15 +187,23 @@ class Model:
     def _config(self) -> ModelConfig | None:
         """Returns the configuration; where it cannot be honoured, nothing new is loaded."""
         try:
-            return read_config(self.folder)
+            config = read_config(self._files, self.folder)
         except ConfigError as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001  # as in `scan`
+            _log.exception("config_failed", model=self.name)
+            reason = f"{CONFIG_FILE}: unexpected {type(error).__name__}: {error}"
+        else:
             for version in self.versions:
-                if version.worth_loading and not version.ready:
-                    version.fail(str(error), fingerprint(version.folder))
+                version.acquit(config)
+            return config
+        for version in self.versions:
+            if version.worth_loading(None):
+                version.fail(reason, version.stamp(None))
         return None
 
     def _load_options(self) -> LoadOptions:
-        manifested = any((v.folder / MANIFEST_FILE).is_file() for v in self.versions)
+        manifested = any(_has_manifest(version) for version in self.versions)
         required = manifested or self._options.manifest_required
         return replace(self._options, manifest_required=required)
 
@@ -167,25 +215,25 @@ class Model:
         serving: set[int] = set()
         newest = 0
         for version in self.versions:
-            if version.number in self._unsettled or not version.folder.is_dir():
+            if not _is_there(self._files, version.folder):
                 continue
             latest = kind == "latest" and isinstance(which, int) and newest < which
             specific = kind == "specific" and isinstance(which, tuple) and version.number in which
             if not (latest or specific or kind == "all" or version.number in labelled):
                 continue
-            if version.worth_loading:
+            if version.number not in self._unsettled and version.worth_loading(config):
                 version.load(config, options)
             if version.ready:
                 serving.add(version.number)
                 newest += 1
         return serving
 
-    def _look(self) -> None:
+    def _look(self, config: ModelConfig) -> None:
         """Notes the versions without a manifest that have changed since the last look."""
         seen = {
             version.number: fingerprint(version.folder)
             for version in self.versions
-            if version.worth_loading and not (version.folder / MANIFEST_FILE).is_file()
+            if version.worth_loading(config) and not _has_manifest(version)
         }
         self._unsettled = {n for n, files in seen.items() if self._looked.get(n) != files}
         self._looked = seen
@@ -196,33 +244,46 @@ class Model:
                 version.retire()
 
 
-def _numbers(folder: Path) -> list[int]:
-    """Returns the numbered folders; links are not followed, they could lead out."""
+def _has_manifest(version: Version) -> bool:
     try:
-        return [
-            int(path.name)
-            for path in folder.iterdir()
-            if _NUMBER.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
-        ]
+        return (version.folder / MANIFEST_FILE).is_file()
+    except OSError:
+        return False  # Reading it will fail again, and say why.
+
+
+def _numbers(files: RepositoryFiles, folder: Path) -> list[int]:
+    """Returns the numbers of the versions; folders outside of the repository are none."""
+    try:
+        entries = [path for path in folder.iterdir() if _NUMBER.fullmatch(path.name)]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    return [int(path.name) for path in entries if _is_there(files, path)]
 
 
-def _read_labels(folder: Path) -> dict[str, int]:
-    """Returns the labels that the operator has given: {"stable": 3, "canary": 4}."""
-    path = folder / LABELS_FILE
+def _is_there(files: RepositoryFiles, path: Path) -> bool:
     try:
-        labels = json.loads(path.read_text(encoding="utf-8"))
+        return files.has_folder(path)
+    except OSError:
+        return True  # Reading it will fail again, and say why.
+
+
+def _read_labels(files: RepositoryFiles, folder: Path) -> dict[str, int]:
+    """Returns the labels that the operator has given: {"stable": 3, "canary": 4}."""
+    try:
+        labels = json.loads(files.read(folder / LABELS_FILE, _MAX_LABELS_BYTES))
         good = isinstance(labels, dict) and all(
             _LABEL.fullmatch(label) and isinstance(number, int) for label, number in labels.items()
         )
+        reason = f"{LABELS_FILE} is not label: number"
     except FileNotFoundError:
         return {}
+    except RecursionError:
+        good, reason = False, f"{LABELS_FILE} is nested too deep"
+    except FileError as error:
+        good, reason = False, str(error)
     except (OSError, ValueError):
-        good, labels = False, {}
+        good, reason = False, f"{LABELS_FILE} is not label: number"
     if not good:
-        _log.error(
-            "labels_ignored", model=folder.name, reason=f"{LABELS_FILE} is not label: number"
-        )
+        _log.error("labels_ignored", model=folder.name, reason=reason)
         return {}
     return dict(labels)

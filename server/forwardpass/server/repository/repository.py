@@ -10,8 +10,10 @@ from pathlib import Path
 import structlog
 
 from forwardpass.server.errors import CallError, InvalidInput, nearest, quote
-from forwardpass.server.loading.load import LoadOptions, State
+from forwardpass.server.loading.files import RepositoryFiles
+from forwardpass.server.loading.load import State
 from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.loading.options import LoadOptions
 from forwardpass.server.repository.model import Model
 from forwardpass.server.repository.version import Version
 from forwardpass.server.scheduling.admission import RETRY_AFTER
@@ -48,6 +50,7 @@ class Repository:
                 f"{folder} is no folder; give the folder that holds <name>/<version>/model.onnx"
             )
         self._folder = folder
+        self._files = RepositoryFiles(folder, options.follow_links)
         self._options = options
         self._observers: list[Callable[[], None]] = []
         self._passed_over: set[str] = set()
@@ -97,7 +100,11 @@ class Repository:
         self._scan()
 
         def one(model: Model) -> bool:
-            return not self._closing.is_set() and model.reconcile(settle=settle)
+            try:
+                return not self._closing.is_set() and model.reconcile(settle=settle)
+            except Exception:  # noqa: BLE001  # one bad model must not stop the others
+                _log.exception("look_failed", model=model.name)
+                return True
 
         with ThreadPoolExecutor(max(2, self._options.threads), "load") as pool:
             due = any(list(pool.map(one, self._models.values())))
@@ -122,7 +129,7 @@ class Repository:
                 field="model.version",
             )
         self._notify()
-        if not version.ready:
+        if not version.ready or version.refused:
             raise CallError(Reason.MODEL_FAILED, _failed(version), field="model")
         return version
 
@@ -246,23 +253,32 @@ class Repository:
             for path in sorted(self._folder.iterdir()):
                 if self._is_model(path):
                     known = self._models.get(path.name)
-                    models[path.name] = known or Model(path, self._options, self._notify)
+                    models[path.name] = known or Model(
+                        path, self._files, self._options, self._notify
+                    )
             for name, model in self._models.items():
                 if name not in models and model.ready:
                     models[name] = model
             self._models = models
+            if self._options.cache is not None:
+                self._options.cache.expect(sum(len(model.versions) for model in models.values()))
 
     def _is_model(self, path: Path) -> bool:
-        # Links are not followed: they could lead out of the repository.
-        plain = path.is_dir() and not path.is_symlink() and _NAME.fullmatch(path.name)
         try:
-            if plain and any(entry.name.isdecimal() for entry in path.iterdir()):
+            is_named = _NAME.fullmatch(path.name) and self._files.has_folder(path)
+        except OSError:
+            is_named = False
+        try:
+            if is_named and any(entry.name.isdecimal() for entry in path.iterdir()):
                 return True
         except FileNotFoundError:
             return False  # It went while it was looked at.
+        except OSError:
+            return True  # It may be one, and says why it cannot be read.
         if not path.name.startswith(".") and path.name not in self._passed_over:
             self._passed_over.add(path.name)
-            _log.warning("ignored", path=path.name, reason="no folder of numbered versions")
+            reason = "no folder of numbered versions in the repository"
+            _log.warning("ignored", path=path.name, reason=reason)
         return False
 
     def _end_sandbox(self) -> None:

@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
 from forwardpass.server.loading.config import ModelConfig
-from forwardpass.server.loading.files import fingerprint
-from forwardpass.server.loading.load import LOAD_ERRORS, LoadOptions, State, load
+from forwardpass.server.loading.files import RepositoryFiles, fingerprint
+from forwardpass.server.loading.load import LOAD_ERRORS, State, load
 from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.loading.options import LoadOptions
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.v1 import model_service_pb2
 
@@ -18,6 +20,9 @@ from forwardpass.v1 import model_service_pb2
 _FIRST_RETRY = 30.0
 _LAST_RETRY = 600.0
 _FAILING = "runs fail, and so does an input that it answered when it was loaded"
+# Of the files, and what was decided of the configuration.
+Stamp = tuple[tuple[tuple[str, tuple[int, ...]], ...], ModelConfig | None]
+NOTHING: Stamp = ((), None)
 _log = structlog.get_logger()
 
 
@@ -31,10 +36,18 @@ class Version:
         name: The model's name.
         number: The version's number.
         folder: Where its files lie.
+        files: Opens them.
         changed: Called after each change of state.
     """
 
-    def __init__(self, name: str, number: int, folder: Path, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        folder: Path,
+        files: RepositoryFiles,
+        changed: Callable[[], None],
+    ) -> None:
         self.name = name
         self.number = number
         self.folder = folder
@@ -42,10 +55,13 @@ class Version:
         self.state: model_service_pb2.ModelState.ValueType = State.MODEL_STATE_DISCOVERED
         self.state_reason = ""
         self.loaded: Loaded | None = None
+        self._files = files
         self._changed = changed
         self._retry_seconds = _FIRST_RETRY
         self._retry_at = 0.0
-        self._failed_files: object = None
+        # What was last tried and did not pass, and what is loaded.
+        self._failed_stamp: Stamp | None = None
+        self._loaded_stamp: Stamp | None = None
 
     @property
     def ready(self) -> bool:
@@ -64,11 +80,37 @@ class Version:
         return self.ready and loaded is not None and loaded.executor.failure_detector.failing
 
     @property
-    def worth_loading(self) -> bool:
+    def refused(self) -> bool:
+        """Whether its files did not pass when they were last tried; it may be ready by others."""
+        return self._failed_stamp is not None
+
+    def stamp(self, config: ModelConfig | None) -> Stamp:
+        """Returns what changes with whatever a load depends on.
+
+        Args:
+            config: What the model's config.pbtxt decides; None where it cannot be honoured.
+        """
+        # Which versions serve makes no other version of any of them.
+        relevant = None if config is None else replace(config, versions=ModelConfig().versions)
+        return fingerprint(self.folder), relevant
+
+    def has_changed(self, config: ModelConfig | None) -> bool:
+        """Whether what is loaded is not what the files are now."""
+        return self.ready and self.stamp(config) != self._loaded_stamp
+
+    def acquit(self, config: ModelConfig) -> None:
+        """Forgets what did not pass once the files are again those that are loaded."""
+        if self.ready and self.refused and not self.has_changed(config):
+            self._failed_stamp = None
+            self._move(self.state)
+
+    def worth_loading(self, config: ModelConfig | None) -> bool:
         """Whether to try: not while the files that failed are the same, but for now and then."""
-        if not self.failed:
-            return not self.ready
-        return time.monotonic() >= self._retry_at or fingerprint(self.folder) != self._failed_files
+        if self.ready and not self.has_changed(config):
+            return False
+        if self._failed_stamp is None:
+            return True
+        return time.monotonic() >= self._retry_at or self.stamp(config) != self._failed_stamp
 
     def lease(self) -> Loaded | None:
         """Returns what answers calls, to be given back with `Loaded.leases.leave`.
@@ -79,8 +121,11 @@ class Version:
         return loaded if loaded is not None and loaded.leases.enter() else None
 
     def load(self, config: ModelConfig, options: LoadOptions) -> None:
-        """Takes the version from its folder to ready, or to failed with the reason."""
-        files = fingerprint(self.folder)
+        """Takes the version from its folder to ready, or to failed with the reason.
+
+        One that is ready serves meanwhile, and goes on if what its files are now does not pass.
+        """
+        stamp, before = self.stamp(config), self.loaded
         try:
             loaded = load(
                 self.name,
@@ -88,19 +133,21 @@ class Version:
                 self.folder,
                 config,
                 self.counters,
+                files=self._files,
                 options=options,
-                moved=self._move,
+                moved=self._move if before is None else lambda _: None,
                 judged=self._judged,
             )
         except LOAD_ERRORS as error:
-            self.fail(str(error), files)
+            self.fail(str(error), stamp)
         except OSError as error:
-            self.fail(f"cannot read it: {error.strerror or error}", files)
+            self.fail(f"cannot read it: {error.strerror or error}", stamp)
         except Exception as error:  # noqa: BLE001  # one bad model must not stop the others
             _log.exception("load_failed", model=self.name, version=self.number)
-            self.fail(f"unexpected {type(error).__name__}: {error}", files)
+            self.fail(f"unexpected {type(error).__name__}: {error}", stamp)
         else:
             self._retry_seconds = _FIRST_RETRY
+            self._failed_stamp, self._loaded_stamp = None, stamp
             self.loaded = loaded
             self._move(State.MODEL_STATE_READY)
             _log.info(
@@ -110,19 +157,24 @@ class Version:
                 seconds=round(loaded.seconds, 3),
                 cached=loaded.cached,
             )
+            if before is not None:
+                before.close()
 
-    def fail(self, reason: str, files: object = None) -> None:
-        """Says that the version will not serve, and why.
+    def fail(self, reason: str, stamp: Stamp = NOTHING) -> None:
+        """Says that the version will not serve as its files are, and why.
 
         Args:
             reason: Why.
-            files: The fingerprint of the files that failed.
+            stamp: That of the files that failed.
         """
-        self._failed_files = files
+        self._failed_stamp = stamp
         self._retry_at = time.monotonic() + self._retry_seconds
         self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY)
         _log.error("model_failed", model=self.name, version=self.number, reason=reason)
-        self._move(State.MODEL_STATE_FAILED, reason)
+        if self.loaded is None:
+            self._move(State.MODEL_STATE_FAILED, reason)
+        else:
+            self._move(self.state, f"its files have changed, and are not taken up: {reason}")
 
     def retire(self) -> None:
         """Takes no more calls, ends when the last one has its answer, and releases the model."""

@@ -45,23 +45,32 @@ class Watcher:
         # Few servers watch, and those that do not need not wait for it.
         from watchfiles import watch
 
-        # Once at the start: something may have changed before the watch began.
-        due, idle = self._look(), 0
-        for changes in watch(
-            self._folder,
-            watch_filter=lambda _, path: "/.tmp-" not in path,
-            stop_event=self._stop,
-            debounce=_DEBOUNCE_MS,
-            rust_timeout=_SETTLE_MS,
-            yield_on_timeout=True,
-        ):
-            idle += 1
-            if changes or due or idle >= _LOOK_EVERY:
-                due, idle = self._look(), 0
+        while not self._stop.is_set():
+            # Once at the start: something may have changed before the watch began.
+            due, idle = self._look(), 0
+            try:
+                for changes in watch(
+                    self._folder,
+                    watch_filter=lambda _, path: "/.tmp-" not in path,
+                    stop_event=self._stop,
+                    debounce=_DEBOUNCE_MS,
+                    rust_timeout=_SETTLE_MS,
+                    yield_on_timeout=True,
+                    # Folders that this user cannot read are looked at now and then.
+                    ignore_permission_denied=True,
+                ):
+                    idle += 1
+                    if changes or due or idle >= _LOOK_EVERY:
+                        due, idle = self._look(), 0
+            except Exception as error:  # noqa: BLE001  # whatever it is, the next look goes without
+                _log.warning("watch_failed", reason=f"{type(error).__name__}: {error}")
+                self._stop.wait(_LOOK_EVERY * _SETTLE_MS / 1000)
 
     def _look(self) -> bool:
         try:
             return self._reconcile()
         except OSError as error:
             _log.warning("look_failed", reason=error.strerror)
-            return True
+        except Exception:  # noqa: BLE001  # the next look is another try
+            _log.exception("look_failed")
+        return True
