@@ -160,6 +160,17 @@ def test_callers_who_are_turned_away_prolong_the_wait_until_it_is_given_up() -> 
     waiting.result()
 
 
+def test_a_wait_for_quiet_is_given_up_in_time_where_nobody_comes() -> None:
+    admission = Admission(max_calls=2, max_bytes=10)
+    admission.close()
+    waiting = Background(lambda: admission.wait_quiet(DAY, 0.01))
+    try:
+        waiting.result()
+    finally:
+        while waiting.running:
+            refusal(admission)
+
+
 def test_there_is_no_wait_for_quiet_without_time() -> None:
     admission = Admission(max_calls=2, max_bytes=10)
     admission.close()

@@ -97,6 +97,21 @@ def test_a_model_that_fails_itself_is_at_fault(start: Start) -> None:
     assert len(watching()) == 1
 
 
+@pytest.mark.usefixtures("tried_each_time")
+def test_where_no_thread_can_be_had_the_next_failure_tries_again(start: Start) -> None:
+    patient = start(works=False)
+    # More than there are addresses for.
+    before = threading.stack_size(2**60)
+    try:
+        assert patient.detector.failed()
+    finally:
+        threading.stack_size(before)
+    assert not watching()
+    patient.works = True
+    assert not patient.detector.failed()
+    assert not patient.detector.failing
+
+
 def test_it_is_tried_until_it_computes_and_told_once(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

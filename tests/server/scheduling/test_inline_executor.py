@@ -260,6 +260,20 @@ def test_a_full_queue_refuses_until_the_end_of_the_tick(start: Start) -> None:
     assert transport.runs == [[0, 1]]
 
 
+def test_a_tick_makes_one_run_also_where_those_who_have_gone_made_room(start: Start) -> None:
+    transport = start(max_rows=1, max_jobs=2)
+    gone = [job(first=0), job(first=1)]
+    transport.submit(*gone)
+    for one in gone:
+        one.abandon()
+    transport.submit(job(first=2), job(first=3))
+    transport.tick.end()
+    assert transport.runs == [[2]]
+
+    transport.tick.end()
+    assert transport.runs == [[2], [3]]
+
+
 def test_what_an_answer_leads_to_is_run_in_the_next_tick(start: Start) -> None:
     transport = start()
     second = job(first=1)

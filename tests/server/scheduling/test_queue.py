@@ -195,7 +195,8 @@ class AsPlainList(RuleBasedStateMachine):
         assert self.list.count == len(self.waiting)
         assert self.list.rows() == sum(entry.job.rows for entry in self.waiting)
         if self.waiting:
-            assert self.list.oldest() is self.waiting[0].job
+            jobs = [entry.job for entry in self.waiting]
+            assert self.list.oldest() is min(jobs, key=lambda job: job.submitted)
 
     @invariant()
     def what_is_dropped_is_told_once_and_counted(self) -> None:
@@ -430,6 +431,19 @@ def test_a_delay_that_passes_ends_the_wait_for_others() -> None:
     queue.put(one)
 
     assert Background(queue.take).result() == [one]
+
+
+def test_a_job_that_has_waited_its_delay_is_not_made_to_wait_by_one_of_higher_priority() -> None:
+    queue = JobQueue(BatchPolicy(max_rows=3, max_jobs=9, priorities=2, delay=DAY), ModelCounters())
+    old, new = job(priority=1), job(priority=0)
+    old.submitted -= 2 * DAY
+    queue.put(old)
+    queue.put(new)
+    taking = Background(queue.take)
+    try:
+        assert taking.result() == [new, old]
+    finally:
+        queue.close()
 
 
 def test_nobody_waits_for_others_once_the_queue_is_closed() -> None:

@@ -97,9 +97,9 @@ class Admission:
         """
         end = time.monotonic() + timeout
         with self._lock:
-            while time.monotonic() < end:
+            while (left := end - time.monotonic()) > 0:
                 more = partial(self._more_than, self._turned_away)
-                if not self._changed.wait_for(more, quiet):
+                if not self._changed.wait_for(more, min(quiet, left)):
                     return
 
     def _more_than(self, turned_away: int) -> bool:

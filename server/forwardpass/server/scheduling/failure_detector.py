@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 # Seconds between two trials of a model.
 PAUSE = 1.0
@@ -30,6 +31,7 @@ class FailureDetector:
         self._judged = judged
         self._trying = threading.Lock()
         self._tried_at = -PAUSE
+        self._watched = False
         self._closed = threading.Event()
 
     def failed(self) -> bool:
@@ -43,12 +45,10 @@ class FailureDetector:
         # Who comes while another tries takes the verdict as it is.
         if self._probe is not None and self._trying.acquire(blocking=False):
             try:
-                if time.monotonic() - self._tried_at >= PAUSE and not self.failing:
+                if time.monotonic() - self._tried_at >= PAUSE and not self._watched:
                     self._try()
                     if self.failing:
-                        threading.Thread(
-                            target=self._watch, name="failure_detector", daemon=True
-                        ).start()
+                        self._start_watch()
             finally:
                 self._trying.release()
         return self.failing
@@ -57,11 +57,21 @@ class FailureDetector:
         """Judges no more."""
         self._closed.set()
 
+    def _start_watch(self) -> None:
+        watch = threading.Thread(target=self._watch, name="failure_detector", daemon=True)
+        # Where no thread can be had, the next run that fails tries the model again.
+        with suppress(RuntimeError):
+            watch.start()
+            self._watched = True
+
     def _watch(self) -> None:
         """Tries an unhealthy model until it answers."""
-        while self.failing and not self._closed.wait(PAUSE):
+        while not self._closed.wait(PAUSE):
             with self._trying:
                 self._try()
+                if not self.failing:
+                    self._watched = False
+                    return
 
     def _try(self) -> None:
         assert self._probe is not None

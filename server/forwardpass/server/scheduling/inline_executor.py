@@ -58,6 +58,7 @@ class InlineExecutor:
         self._seconds = max(_LEAST_SECONDS, _TIMES * seconds)
         self._most_rows = policy.max_rows
         self._waiting = WaitList(policy, counters)
+        self._deferred = False
         self._counters = counters
         self._executor = executor
         self.failure_detector = executor.failure_detector
@@ -98,20 +99,25 @@ class InlineExecutor:
             self._executor.submit(job)
             return
         self._waiting.put(job)
-        if self._waiting.count == 1:
-            self._tick.defer(self._work)
+        if not self._deferred:
+            self._defer()
 
     def close(self) -> None:
         """Ends the thread, when no call has a lease any more: so there is no job here."""
         self._executor.close()
 
+    def _defer(self) -> None:
+        self._deferred = True
+        self._tick.defer(self._work)
+
     def _work(self) -> None:
         """Makes one run; what is left waits for the tick after the events that are ready now."""
+        self._deferred = False
         jobs, dropped = self._waiting.gather()
         for job, reason in dropped:
             self._waiting.drop(job, reason)
         if self._waiting.count:
-            self._tick.defer(self._work)
+            self._defer()
         if jobs and not (self.is_inline and self._run_here(jobs)):
             self._move(jobs)
 

@@ -72,8 +72,8 @@ class WaitList:
         self.count += 1
 
     def oldest(self) -> Job:
-        """Returns the job at the head of the first priority that has one."""
-        return next(level[0] for level in self._levels if level)
+        """Returns the job that has waited longest, whatever its priority."""
+        return min((level[0] for level in self._levels if level), key=lambda job: job.submitted)
 
     def rows(self) -> int:
         """Returns the rows of all jobs."""
