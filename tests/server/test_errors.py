@@ -167,7 +167,7 @@ INVALID = [
             model=ModelReference(name="pick"), inputs={"index": to_tensor(np.array([4]))}
         ),
         "the model refuses the values",
-        "",
+        "inputs",
     ),
     ("no samples", GenerateRequest(model=GENERATOR, count=0), "may ask for 1 to 1024", "count"),
     (

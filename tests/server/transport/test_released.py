@@ -316,7 +316,10 @@ def running(repository: Publisher, gate: Gate, start_server: StartServer) -> Run
 def no_collector() -> Iterator[None]:
     gc.collect()
     gc.disable()
+    # Late in a long session the heap is large, and each look would go through all of it.
+    gc.freeze()
     yield
+    gc.unfreeze()
     gc.enable()
 
 
