@@ -309,6 +309,14 @@ def test_the_server_needs_neither_torch_nor_onnx(repository: Publisher) -> None:
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
 
 
+def test_the_process_that_tries_graphs_loads_nothing_of_the_servers_log() -> None:
+    # A start with a cold cache waits for it.
+    code = (
+        "import sys\nimport forwardpass.server.loading.trial\nassert 'structlog' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
 def test_no_telemetry_file_appears(repository: Publisher, tmp_path: Path) -> None:
     repository("clf", classifier())
     home = tmp_path / "home"

@@ -29,7 +29,7 @@ from forwardpass.server.loading.config import (
     check_tensors,
     read_labels,
 )
-from forwardpass.server.loading.examples import example_inputs, probe_inputs, warmup_inputs
+from forwardpass.server.loading.examples import example_inputs, probe_inputs
 from forwardpass.server.loading.files import FileError, RepositoryFiles
 from forwardpass.server.loading.golden import GoldenError, GoldenResult, replay
 from forwardpass.server.loading.independence import rows_are_independent
@@ -46,6 +46,7 @@ from forwardpass.server.loading.source import (
     read_files,
 )
 from forwardpass.server.loading.vocabulary import find_vocabulary
+from forwardpass.server.loading.warmup import warmup_inputs
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.onnx.session import Session, SessionError
 from forwardpass.server.onnx.signature import (
