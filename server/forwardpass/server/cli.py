@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from forwardpass.server.process.deadline import STOPPING_SECONDS, exit_within
 from forwardpass.server.process.error_stream import silence_grpc
-from forwardpass.server.process.gc import pause, settle
+from forwardpass.server.process.gc import keep, pause, settle
 from forwardpass.server.process.malloc import share_one_arena
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def serve(settings: "Settings") -> int:
     from forwardpass.server.app import START_ERRORS, Server
     from forwardpass.server.process.scheduling_policy import SchedulingPolicy
 
+    keep()
     policy = SchedulingPolicy()
     return _serve(
         lambda: Server(settings, loaded=settle, changed=policy.adapt),

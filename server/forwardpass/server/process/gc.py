@@ -11,8 +11,15 @@ def pause() -> None:
     gc.disable()
 
 
+def keep() -> None:
+    """Never looks at what is there by now: what has been imported stays, and is most there is."""
+    gc.freeze()
+
+
 def settle() -> None:
     """Looks again, but not at what is there for good, which would hold up calls.
+
+    What failed to load goes first.
 
     What a call leaves needs no collector, so that its rounds are for what is left by chance.
     """

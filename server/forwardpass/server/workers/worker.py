@@ -11,7 +11,7 @@ import structlog
 
 from forwardpass.server.process import log
 from forwardpass.server.process.deadline import STOPPING_SECONDS, exit_within
-from forwardpass.server.process.gc import settle
+from forwardpass.server.process.gc import keep, settle
 from forwardpass.server.process.malloc import share_one_arena
 from forwardpass.server.settings import Settings
 from forwardpass.server.workers.aggregate import read
@@ -34,6 +34,7 @@ def main() -> int:
     )
     from forwardpass.server.app import START_ERRORS
 
+    keep()
     try:
         worker = Worker(settings, pipe)
         worker.start()
