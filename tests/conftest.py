@@ -38,6 +38,14 @@ class Running:
 
 StartServer = Callable[..., Running]
 
+
+@dataclass(eq=False)
+class Guest:
+    """Who takes places at a server's admission, where a test takes them itself."""
+
+    peer: str = "ipv4:192.0.2.1:1"
+
+
 # As the program does. Of what other arenas keep, malloc_trim does not give back all that is free.
 share_one_arena()
 

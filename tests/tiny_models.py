@@ -347,6 +347,17 @@ def busy() -> TinyModel:
     return TinyModel(graph)
 
 
+def endless() -> TinyModel:
+    """Takes a step after another, whatever its input, and will outlast any patience."""
+    tiny = busy()
+    # As many as it is told are not those that it takes.
+    tiny.graph.graph.node[0].input[0] = "many"
+    tiny.graph.graph.initializer.append(
+        helper.make_tensor("many", TensorProto.INT64, [], [1 << 40])
+    )
+    return tiny
+
+
 @dataclass(frozen=True)
 class Publisher:
     """Writes tiny models into a repository as the trainer would."""

@@ -11,6 +11,7 @@ from tiny_models import Publisher, classifier, generator, picker
 from forwardpass.client import Client, InvalidInput, Overloaded
 from forwardpass.server.errors import CallError
 from forwardpass.server.scheduling.admission import Admission
+from forwardpass.server.transport.call import Call
 from forwardpass.v1.inference_service_pb2 import GenerateRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
 
@@ -55,9 +56,9 @@ def test_t100_the_client_comes_again_when_it_is_told_to(
     refused = threading.Semaphore(0)
     enter = Admission.enter
 
-    def enter_and_tell(admission: Admission, size: int) -> None:
+    def enter_and_tell(admission: Admission, call: Call, size: int) -> None:
         try:
-            enter(admission, size)
+            enter(admission, call, size)
         except CallError:
             refused.release()
             raise

@@ -2,17 +2,18 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from conftest import Running, StartServer
+from conftest import Guest, Running, StartServer
 from failures import read_failure
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, embedder
 
 from forwardpass.server.rpc.stream import IN_FLIGHT
+from forwardpass.server.transport.call import Call
 from forwardpass.wire import Reason
 
 from .calls import FEATURES, Calls, emb, infer_request, raw_output
@@ -118,44 +119,54 @@ def test_a_caller_that_is_too_fast_is_held_back(
     admission = alone.server._admission
     entered = threading.Semaphore(0)
     most = 0
-    enter = admission.enter
+    enter = admission.enter_from_stream
 
-    def note(size: int) -> None:
+    def note(call: Call, size: int) -> None:
         nonlocal most
-        enter(size)
+        enter(call, size)
         most = max(most, admission.calls)
         entered.release()
 
-    monkeypatch.setattr(admission, "enter", note)
+    monkeypatch.setattr(admission, "enter_from_stream", note)
     requests = [emb(id=str(n)).SerializeToString() for n in range(50)]
     answers = Calls(alone.channel).stream(requests)
-    for _ in range(1 + IN_FLIGHT):
+    for _ in range(IN_FLIGHT):
         assert entered.acquire(timeout=30)
+    assert admission.streams == 1
     hold.release.set()
     assert len(list(answers)) == 50
-    # The stream itself is a call, too.
-    assert most == 1 + IN_FLIGHT
+    assert most == IN_FLIGHT
     # gRPC's own server tells the caller before it tells us.
     assert admission.wait_idle(30)
     assert admission.bytes == 0
 
 
-def test_each_request_is_admitted_for_itself(
-    repository: Publisher, start_server: StartServer
+def test_a_request_waits_until_there_is_room_for_it(
+    repository: Publisher, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What is refused on a stream would have to be sent again by somebody who holds it."""
     repository("emb", embedder())
-    running = start_server(max_in_flight=2)
-    running.server._admission.enter(1)
-    (answer,) = Calls(running.channel).stream([emb(id="a").SerializeToString()])
-    assert "the most this server takes; try again" in answer.error_message
-    running.server._admission.leave(1)
-    (answer,) = Calls(running.channel).stream([emb(id="a").SerializeToString()])
-    assert not answer.error_message
+    running = start_server(max_in_flight=1)
+    admission, guest = running.server._admission, Guest()
+    asked = threading.Event()
+    may_read = admission.may_read
+
+    def note(stream: Call, again: Callable[[], None]) -> bool:
+        may = may_read(stream, again)
+        asked.set()
+        return may
+
+    monkeypatch.setattr(admission, "may_read", note)
+    admission.enter(guest, 1)
+    answers = Calls(running.channel).stream([emb(id="a").SerializeToString()])
+    assert asked.wait(30)
+    assert admission.calls == 1
+    admission.leave(guest, 1)
+    (answer,) = answers
+    assert answer.infer_response.id == "a"
 
 
-def test_requests_of_a_caller_that_has_gone_are_not_run(
-    hold: Hold, alone: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_of_a_caller_that_has_gone_are_not_run(hold: Hold, alone: Running) -> None:
     hold.hold()
     version = alone.server._repository.models["emb"].versions[0]
     requests = Requests()
@@ -163,21 +174,11 @@ def test_requests_of_a_caller_that_has_gone_are_not_run(
     for n in range(4):
         requests.send(emb(id=str(n)))
     assert hold.busy.wait(30)
-    gone = threading.Event()
     admission = alone.server._admission
-    leave = admission.leave
-
-    def note(size: int) -> None:
-        leave(size)
-        if not size:
-            gone.set()
-
-    monkeypatch.setattr(admission, "leave", note)
     answers.cancel()
-    assert gone.wait(30)
+    assert admission.wait_idle(30)
     hold.release.set()
     requests.close()
-    assert admission.wait_idle(30)
     assert version.loaded is not None
     version.loaded.leases.close()
     assert version.counters.succeeded[0] <= 1

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import Running, StartServer
+from conftest import Guest, Running, StartServer
 from failures import failure_of
 from onnx import TensorProto
 from tiny_models import Publisher, classifier, echo, embedder, generator, picker
@@ -325,13 +325,14 @@ def test_calls_beyond_the_limit_are_refused_and_may_come_again(
     repository("clf", classifier())
     running = start_server(max_in_flight=1)
     admission = running.server._admission
-    admission.enter(1)
+    guest = Guest()
+    admission.enter(guest, 1)
     failure = failure_of(running.inference.Predict, image())
     assert failure.reason is Reason.QUEUE_FULL
     assert failure.retry_after == pytest.approx(0.1)
     # What is no work for a model is answered all the same.
     assert running.models.ListModels(ListModelsRequest()).models
-    admission.leave(1)
+    admission.leave(guest, 1)
     assert running.inference.Predict(image()).outputs
     # gRPC's own server tells the caller before it tells us.
     assert admission.wait_idle(30)

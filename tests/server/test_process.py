@@ -19,8 +19,8 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from onnx import TensorProto, helper
-from tiny_models import Publisher, TinyModel, busy, classifier, echo
+from onnx import TensorProto
+from tiny_models import Publisher, busy, classifier, echo, endless
 
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.inference_service_pb2_grpc import InferenceServiceStub
@@ -362,15 +362,6 @@ def test_t118_a_server_that_leaves_takes_calls_and_says_that_it_goes(repository:
         assert from_tensor(answer.outputs["y"]).tolist() == [1, 1, 1]
         server.signal(signal.SIGTERM)
         assert server.process.wait(60) == 128 + signal.SIGTERM
-
-
-def endless() -> TinyModel:
-    """A graph that takes for ever with any input: it is tried for ever, too."""
-    endless = busy()
-    endless.graph.graph.node[0].input[0] = "many"
-    many = helper.make_tensor("many", TensorProto.INT64, [], [1 << 40])
-    endless.graph.graph.initializer.append(many)
-    return endless
 
 
 @pytest.mark.parametrize("when", ["at the start", "while it serves"])

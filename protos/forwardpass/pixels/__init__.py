@@ -3,7 +3,21 @@
 An image is uint8 of shape (height, width, channels): 1 channel is greyscale, 3 are RGB.
 """
 
-from forwardpass.pixels.decode import MAX_PIXELS, ImageError, decode_image
+from forwardpass.pixels.decode import (
+    MAX_PIXELS,
+    ImageError,
+    decode_image,
+    open_image,
+    to_pixels,
+)
 from forwardpass.pixels.encode import encode_png, image_grid
 
-__all__ = ["MAX_PIXELS", "ImageError", "decode_image", "encode_png", "image_grid"]
+__all__ = [
+    "MAX_PIXELS",
+    "ImageError",
+    "decode_image",
+    "encode_png",
+    "image_grid",
+    "open_image",
+    "to_pixels",
+]

@@ -26,32 +26,61 @@ def decode_image(
 ) -> NDArray[np.uint8]:
     """Returns the image's pixels: uint8 (height, width, channels).
 
-    The image is turned as its EXIF orientation says, laid on white where it is transparent,
-    converted, then resized with Pillow's antialiased bilinear filter. The pixel count is read from
-    the header before anything is decoded.
-
     Args:
         data: A whole JPEG or PNG file.
-        channels: 1 for greyscale (ITU-R 601-2 luma), 3 for RGB.
-        size: (height, width) to resize to; None keeps the image's own.
-        max_pixels: The most pixels the header may claim.
+        channels: As for `to_pixels`.
+        size: As for `to_pixels`.
+        max_pixels: As for `open_image`.
 
     Raises:
         ImageError: Neither JPEG nor PNG, too many pixels, or damaged.
+    """
+    return to_pixels(open_image(data, max_pixels), channels, size)
+
+
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Returns an image of which only the header has been read, which tells its size.
+
+    Args:
+        data: A whole JPEG or PNG file.
+        max_pixels: The most pixels the header may claim.
+
+    Raises:
+        ImageError: Neither JPEG nor PNG, or too many pixels.
     """
     try:
         with warnings.catch_warnings():
             # Our own limit is checked below; Pillow's would only warn.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        _check_pixels(image, max_pixels)
-        image = _flatten(ImageOps.exif_transpose(image)).convert(_MODES[channels])
-    except ImageError:
-        raise
     except UnidentifiedImageError:
         raise ImageError("the bytes are neither a JPEG nor a PNG image") from None
     except Image.DecompressionBombError:
         raise ImageError(f"the image has too many pixels; at most {max_pixels} are read") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageError(f"the image is damaged: {error}") from None
+    _check_pixels(image, max_pixels)
+    return image
+
+
+def to_pixels(
+    image: Image.Image, channels: int, size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """Returns the pixels of an image that was opened: uint8 (height, width, channels).
+
+    The image is turned as its EXIF orientation says, laid on white where it is transparent,
+    converted, then resized with Pillow's antialiased bilinear filter.
+
+    Args:
+        image: As `open_image` gives it.
+        channels: 1 for greyscale (ITU-R 601-2 luma), 3 for RGB.
+        size: (height, width) to resize to; None keeps the image's own.
+
+    Raises:
+        ImageError: It is damaged.
+    """
+    try:
+        image = _flatten(ImageOps.exif_transpose(image)).convert(_MODES[channels])
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"the image is damaged: {error}") from None
     if size is not None and size != (image.height, image.width):

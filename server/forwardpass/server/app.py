@@ -8,7 +8,7 @@ import structlog
 from google.protobuf.internal import api_implementation
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from forwardpass.server.build import build_transports, open_repository
+from forwardpass.server.build import build_admission, build_transports, open_repository
 from forwardpass.server.metrics.collector import ServerCollector
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.metrics.http import MetricsServer
@@ -16,7 +16,6 @@ from forwardpass.server.repository.readiness import Policy, Readiness
 from forwardpass.server.repository.repository import RepositoryError
 from forwardpass.server.repository.watch import Watcher
 from forwardpass.server.routes import INFERENCE, MODELS
-from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.settings import Settings, SettingsError, naming
 from forwardpass.server.transport.address import SOCKET, address_of
 from forwardpass.server.transport.select import tick_of
@@ -71,7 +70,7 @@ class Server:
         self._repository.on_change(
             lambda: changed(one.runs_inline for _, one in self._repository.loaded)
         )
-        self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
+        self._admission = build_admission(settings)
         self.readiness = Readiness(
             self._repository,
             (INFERENCE, MODELS, OPEN_INFERENCE),

@@ -1,21 +1,25 @@
 """From settings to the parts of a server, not yet started: the repository and the transports."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from forwardpass.server.loading.cache import open_cache
 from forwardpass.server.loading.options import LoadOptions
 from forwardpass.server.loading.sandbox import Limits, Sandbox
 from forwardpass.server.metrics.counters import MethodCounters
 from forwardpass.server.onnx.providers import CudaOptions, choose
+from forwardpass.server.onnx.run_memory import limit_run_memory
 from forwardpass.server.onnx.session import check_providers
 from forwardpass.server.process.cores import available_cores
+from forwardpass.server.process.malloc import trim
+from forwardpass.server.process.memory import memory
 from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.routes import Services, methods
 from forwardpass.server.rpc.authorization import Authorization
 from forwardpass.server.rpc.dispatch import Method, routes
 from forwardpass.server.rpc.inputs import InputReader
-from forwardpass.server.scheduling.admission import Admission
+from forwardpass.server.scheduling.admission import Admission, AdmissionLimits
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.transport.address import SOCKET, address_of
 from forwardpass.server.transport.listener import Listener
@@ -24,9 +28,13 @@ from forwardpass.server.transport.select import create_transport
 from forwardpass.server.transport.stock import StockTransport
 from forwardpass.server.transport.tick import Tick
 from forwardpass.server.transport.tls import read_certificates
+from forwardpass.server.transport.transit import Room, Transit
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MANAGEMENT_BYTES = 1 << 20
+# Requests may take this part of the memory, and runs as much; weights, messages under way and the
+# copies that are made of each have the rest.
+_MEMORY_PART = 4
 _MANAGEMENT_CALLS = 16
 
 
@@ -43,6 +51,19 @@ class Transports:
     main: Transport
     management: Transport | None
     counters: dict[str, MethodCounters]
+
+
+def build_admission(settings: Settings) -> Admission:
+    """Returns what bounds the calls in flight."""
+    return Admission(
+        AdmissionLimits(
+            calls=settings.max_in_flight,
+            bytes=settings.max_in_flight_bytes or _part_of_memory(settings),
+            streams=settings.max_streams,
+            watches=settings.max_watches,
+            share=settings.connection_share,
+        )
+    )
 
 
 def build_transports(
@@ -77,8 +98,16 @@ def build_transports(
             "setting 'management_token' is empty, which would let anybody manage: give a token, or "
             "take the setting away, as by unsetting FORWARDPASS_MANAGEMENT_TOKEN"
         )
-    reader = InputReader(settings.reject_nonfinite, settings.max_image_pixels)
-    services = Services(repository, readiness, reader, admission, settings.reflection, manages)
+    reader = InputReader(admission, settings.reject_nonfinite, settings.max_image_pixels)
+    services = Services(
+        repository,
+        readiness,
+        reader,
+        admission,
+        settings.max_message_bytes,
+        settings.reflection,
+        manages,
+    )
     table = methods(services)
     managing = {path: method for path, method in table.items() if method.is_management}
     served = table if is_shared else {path: table[path] for path in table.keys() - managing.keys()}
@@ -89,7 +118,8 @@ def build_transports(
     def gated(some: dict[str, Method]) -> dict[str, Route]:
         return routes(some, counters, admission, authorization)
 
-    main = create_transport(_listener(settings), gated(served), tick, cores(settings))
+    transit = Transit(partial(_room, settings.workers), trim)
+    main = create_transport(_listener(settings), gated(served), tick, transit, cores(settings))
     management = None
     if manages and not is_shared:
         listener = Listener(
@@ -98,7 +128,9 @@ def build_transports(
             max_in_flight=_MANAGEMENT_CALLS,
             certificates=None,
         )
-        management = StockTransport(listener, gated(managing))
+        management = StockTransport(
+            listener, gated(managing), Transit(partial(_room, settings.workers), trim)
+        )
     return Transports(main, management, counters)
 
 
@@ -128,6 +160,7 @@ def open_repository(
             settings.cuda_graph,
         ),
     )
+    limit_run_memory(settings.run_memory_bytes or _part_of_memory(settings))
     check_providers(providers)
     limits = Limits(settings.sandbox_seconds, settings.sandbox_bytes)
     threads = settings.threads or cores(settings)
@@ -155,6 +188,17 @@ def open_repository(
 def cores(settings: Settings) -> int:
     """Returns how many cores a worker may keep busy."""
     return max(1, available_cores() // settings.workers)
+
+
+def _room(workers: int) -> Room:
+    """Returns a worker's share of the memory."""
+    found = memory()
+    return Room(found.limit // workers, found.available // workers)
+
+
+def _part_of_memory(settings: Settings) -> int:
+    """Returns what requests, and what runs, may take of a worker's memory."""
+    return _room(settings.workers).limit // _MEMORY_PART
 
 
 def _is_local(settings: Settings) -> bool:

@@ -43,6 +43,13 @@ class InvalidInput(CallError):
         super().__init__(Reason.INVALID_INPUT, message, field=field, facts=facts)
 
 
+class RunTooLarge(CallError):
+    """A run took more memory than runs may have; asked for again, it will again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.QUEUE_FULL, message, field="inputs")
+
+
 class RunError(RuntimeError):
     """ONNX Runtime failed in a run; the message is its own sentence.
 
@@ -52,6 +59,10 @@ class RunError(RuntimeError):
     def blame_values(self) -> InvalidInput:
         """Returns what the caller is told where the values are at fault."""
         return InvalidInput(f"the model refuses the values: {self}", field="inputs")
+
+
+class Abandoned(Exception):
+    """Work was given up because the call that it was for has ended; nobody is told."""
 
 
 def quote(text: str) -> str:

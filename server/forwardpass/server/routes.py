@@ -17,7 +17,7 @@ from forwardpass.server.open_inference.statistics import Statistics
 from forwardpass.server.open_inference.stream import InferStreams
 from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.repository.repository import Repository
-from forwardpass.server.rpc.dispatch import Method, answers, fact, management, stream, work
+from forwardpass.server.rpc.dispatch import Method, Takes, answers, fact, management, stream, work
 from forwardpass.server.rpc.health import Health
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.reflection import METHODS as REFLECTION_METHODS
@@ -39,7 +39,8 @@ class Services:
         repository: The models.
         readiness: What is ready.
         reader: Makes arrays of requests.
-        admission: Admits each request of a ModelStreamInfer.
+        admission: Admits each request of a stream.
+        max_message_bytes: The longest message.
         reflects: Whether server reflection is answered.
         manages: Whether callers may have models loaded and unloaded.
     """
@@ -48,6 +49,7 @@ class Services:
     readiness: Readiness
     reader: InputReader
     admission: Admission
+    max_message_bytes: int
     reflects: bool
     manages: bool
 
@@ -55,14 +57,14 @@ class Services:
 def methods(services: Services) -> dict[str, Method]:
     """Returns the table of methods, by path.
 
-    `work` runs a model and is admitted first, with one answer; `answers` has many, `stream` many
-    messages each way. `fact` tells what is known. `management` changes what is served.
+    `work` runs a model, with one answer; `answers` has many, `stream` many messages each way.
+    `fact` tells what is known. `management` changes what is served.
     """
     repository, reader = services.repository, services.reader
     readiness = services.readiness
     predict, embed = Predict(repository, reader), Embed(repository, reader)
-    generate = Generate(repository, reader)
-    streams = Streams(predict, embed, repository, reader, readiness)
+    generate = Generate(repository, reader, services.max_message_bytes)
+    streams = Streams(predict, embed, repository, reader, readiness, services.admission)
     models, health = Models(repository), Health(readiness)
     infer = Infer(repository, reader)
     infer_streams = InferStreams(infer, services.admission, readiness)
@@ -73,17 +75,17 @@ def methods(services: Services) -> dict[str, Method]:
         f"/{INFERENCE}/Predict": work(predict.predict, predict.templates),
         f"/{INFERENCE}/Embed": work(embed.embed, embed.templates),
         f"/{INFERENCE}/Generate": work(generate.generate),
-        f"/{INFERENCE}/PredictStream": stream(streams.predict, is_work=True),
-        f"/{INFERENCE}/EmbedStream": stream(streams.embed, is_work=True),
-        f"/{INFERENCE}/GenerateStream": answers(generate.generate_stream, is_work=True),
+        f"/{INFERENCE}/PredictStream": stream(streams.predict),
+        f"/{INFERENCE}/EmbedStream": stream(streams.embed),
+        f"/{INFERENCE}/GenerateStream": answers(generate.generate_stream, takes=Takes.CALL),
         f"/{MODELS}/ListModels": fact(models.list_models),
         f"/{MODELS}/GetModel": fact(models.get_model),
         f"/{MODELS}/LoadModel": management(models.load_model),
         f"/{MODELS}/UnloadModel": management(models.unload_model),
         f"/{HEALTH}/Check": fact(health.check),
-        f"/{HEALTH}/Watch": answers(health.watch),
+        f"/{HEALTH}/Watch": answers(health.watch, takes=Takes.WATCH),
         f"/{OPEN_INFERENCE}/ModelInfer": work(infer.infer, infer.templates),
-        f"/{OPEN_INFERENCE}/ModelStreamInfer": stream(infer_streams.infer, is_work=True),
+        f"/{OPEN_INFERENCE}/ModelStreamInfer": stream(infer_streams.infer),
         f"/{OPEN_INFERENCE}/ServerLive": fact(metadata.server_live),
         f"/{OPEN_INFERENCE}/ServerReady": fact(metadata.server_ready),
         f"/{OPEN_INFERENCE}/ServerMetadata": fact(metadata.server_metadata),

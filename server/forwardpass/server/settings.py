@@ -76,7 +76,19 @@ class Settings(BaseSettings):
         256, ge=1, le=4096, description="The most calls at a time; more are refused at once."
     )
     max_in_flight_bytes: int = Field(
-        512 << 20, ge=1 << 10, description="The most bytes of requests at a time."
+        0,
+        ge=0,
+        description="The most bytes of requests at a time, and of what they become; 0 takes a "
+        "quarter of the memory of the container or the machine.",
+    )
+    max_streams: int = Field(256, ge=1, description="The most streams of requests at a time.")
+    max_watches: int = Field(1000, ge=1, description="The most calls that watch health.")
+    connection_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Of the second half of each of these, the part that one connection may have "
+        "while others want some.",
     )
     max_queued: int = Field(
         1024, ge=1, description="The most requests that wait for one version of a model."
@@ -96,6 +108,12 @@ class Settings(BaseSettings):
         ge=0,
         le=_MAX_SECONDS,
         description="How long its calls may then take to end, streams among them.",
+    )
+    run_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="The most memory of runs of models on the CPU, without weights; 0 takes a "
+        "quarter of that of the container or the machine.",
     )
     max_image_pixels: int = Field(
         32_000_000, ge=1, description="The most pixels of an encoded image."

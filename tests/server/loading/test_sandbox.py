@@ -1,6 +1,9 @@
 """The process that tries a version: what it is given, what it may take, and what it tells."""
 
+import os
 import resource
+import select
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 from confined import RAISE_LIMITS, check
 from onnx import TensorProto, helper
-from tiny_models import Publisher, TinyModel, classifier, model, picker
+from tiny_models import Publisher, TinyModel, classifier, endless, model, picker
 
 from forwardpass.artefact import GOLDEN_FILE, MODEL_FILE, write_manifest
 from forwardpass.server.loading.files import RepositoryFiles
@@ -18,6 +21,8 @@ from forwardpass.server.loading.sandbox import Limits, Sandbox, SandboxError
 from forwardpass.server.loading.source import SourceError, Unparsed, read_files, read_source
 
 MIB = 1 << 20
+# Of processor time: what the sandbox's process takes to start, many times over.
+BUSY_SECONDS = 3.0
 
 
 @pytest.fixture
@@ -206,3 +211,41 @@ def test_what_cannot_be_parsed_is_told_with_its_reason(
     write_manifest(folder)
     with pytest.raises(SourceError, match="the file is not an ONNX model"):
         sandbox.check(unparsed(folder))
+
+
+def seconds_used(process: int) -> float:
+    """Returns how much processor time a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_it_ends_with_the_server_whatever_it_is_at(tmp_path: Path) -> None:
+    folder = Publisher(tmp_path)("endless", endless())
+    program = (
+        "import pathlib, sys\n"
+        "from forwardpass.server.loading.files import RepositoryFiles\n"
+        "from forwardpass.server.loading.sandbox import Limits, Sandbox\n"
+        "from forwardpass.server.loading.source import read_files\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "files = read_files(RepositoryFiles(folder.parents[1]), folder, manifest_required=False)\n"
+        "sandbox = Sandbox(Limits(100000, 1 << 30))\n"
+        "sandbox.start()\n"
+        "print(sandbox._process.pid, flush=True)\n"
+        "sandbox.check(files)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        process = int(server.stdout.readline())
+        trial = os.pidfd_open(process)
+        try:
+            ended = select.poll()
+            ended.register(trial, select.POLLIN)
+            # By then it has long been in the midst of the graph.
+            while seconds_used(process) < BUSY_SECONDS:
+                assert not ended.poll(100)
+            server.kill()
+            assert ended.poll(60_000)
+        finally:
+            os.close(trial)

@@ -3,7 +3,9 @@
 import json
 import os
 import resource
+import select
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -65,6 +67,7 @@ def answer_questions() -> None:
     with suppress(OSError):
         # Where memory runs out all the same, this process goes, and not the server.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
     # What native code prints is no answer.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="ascii")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -75,6 +78,15 @@ def answer_questions() -> None:
         _limit(resource.RLIMIT_CPU, int(used) + 1 + question["seconds"])
         answers.write(json.dumps(_verdict(question, budget)) + "\n")
         answers.flush()
+
+
+def _end_with_the_server() -> None:
+    """Ends the process once the server has gone, in the midst of a graph that never ends too."""
+    questions = select.poll()
+    # Of a pipe that the other end has left the kernel tells without being asked.
+    questions.register(sys.stdin.fileno(), 0)
+    questions.poll()
+    os._exit(1)
 
 
 def _verdict(question: Mapping[str, Any], budget: Budget) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from forwardpass.server.errors import InvalidInput
 from forwardpass.server.loading.loaded import Loaded
-from forwardpass.server.native.samples import Samples, read_samples
+from forwardpass.server.native.samples import Samples, read_samples, sample_bytes
 from forwardpass.server.native.text import Texts, read_texts
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.rpc.execution import Execution
@@ -35,17 +35,20 @@ class Generate:
     Args:
         repository: The models.
         reader: Makes arrays of requests.
+        max_message_bytes: The longest message.
     """
 
-    def __init__(self, repository: Repository, reader: InputReader) -> None:
+    def __init__(self, repository: Repository, reader: InputReader, max_message_bytes: int) -> None:
         self._repository = repository
         self._reader = reader
+        self._max_message_bytes = max_message_bytes
 
     async def generate(self, call: Call, message: bytes) -> bytes:
         """Answers a GenerateRequest with all samples, or all texts, at once."""
         received = receive(GENERATE, message)
         request = received.head
         with Execution(call, self._repository, request.model, timed=request.timing) as execution:
+            self._check_answer(execution.loaded, request)
             asked = await self._read(call, execution, received, request)
             if isinstance(asked, Texts):
                 return await _reply_texts(call, execution, asked)
@@ -73,6 +76,8 @@ class Generate:
         loaded = execution.loaded
         execution.check_room()
         rows = _chunk_rows(loaded)
+        # They wait for one another, for a thread that encodes them, and for who reads them.
+        self._reader.hold(call, sample_bytes(loaded, request, MAX_COUNT))
 
         def draw() -> Samples | Texts:
             if loaded.vocabulary is not None:
@@ -84,6 +89,18 @@ class Generate:
 
         return call.offload(draw)
 
+    def _check_answer(self, loaded: Loaded, request: GenerateRequest) -> None:
+        """Refuses a request for more samples than one message has room for."""
+        size = sample_bytes(loaded, request, MAX_COUNT)
+        if size > self._max_message_bytes and not request.png:
+            raise InvalidInput(
+                f"the samples take {size} bytes, but a message has at most "
+                f"{self._max_message_bytes}; ask for fewer, or by GenerateStream",
+                field="count",
+                expected=self._max_message_bytes,
+                got=size,
+            )
+
 
 async def _reply_samples(call: Call, execution: Execution, samples: Samples) -> bytes:
     answers = [await run for run in samples.run(execution)]
@@ -91,7 +108,7 @@ async def _reply_samples(call: Call, execution: Execution, samples: Samples) -> 
 
     def encode() -> bytes:
         whole = made[: samples.count]
-        response = execution.complete(_total(answers), lambda: samples.encode(whole))
+        response = execution.complete(_total(answers), lambda: samples.encode(whole, call))
         return response.SerializeToString()
 
     return await call.offload(encode) if samples.as_png else encode()
@@ -103,7 +120,7 @@ async def _stream_samples(call: StreamCall, execution: Execution, samples: Sampl
 
         def encode() -> bytes:
             made = answer.outputs[samples.output.name][: samples.count - start]
-            response = execution.complete(answer, lambda: samples.encode(made))
+            response = execution.complete(answer, lambda: samples.encode(made, call))
             return GenerateStreamResponse(part=response, index=start).SerializeToString()
 
         return await call.offload(encode) if samples.as_png else encode()

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from forwardpass.pixels import encode_png
-from forwardpass.server.errors import InvalidInput
+from forwardpass.server.errors import Abandoned, InvalidInput
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.onnx.signature import TensorSpec
+from forwardpass.server.transport.call import Call
 from forwardpass.v1 import inference_service_pb2, model_card_pb2
 from forwardpass.wire import Array
 
@@ -70,9 +71,22 @@ def classify(
     ]
 
 
-def pictures(images: Array) -> list[bytes]:
-    """Returns a PNG of each image: uint8 (rows, height, width, channels)."""
-    return [encode_png(image) for image in images]
+def pictures(images: Array, call: Call) -> list[bytes]:
+    """Returns a PNG of each image, as long as the caller is there.
+
+    Args:
+        images: uint8 (rows, height, width, channels).
+        call: Who asks.
+
+    Raises:
+        Abandoned: The call has ended.
+    """
+    made = []
+    for image in images:
+        if call.has_ended:
+            raise Abandoned
+        made.append(encode_png(image))
+    return made
 
 
 def normalized(vectors: Array) -> Array:

@@ -82,10 +82,14 @@ class Predict:
             if state is not None:
                 state.keep(loaded.signature, answer.outputs)
             as_png = image_outputs(loaded, outputs) if request.png else []
+            if as_png:
+                # They wait for a thread that encodes them.
+                self._reader.hold(call, sum(answer.outputs[name].nbytes for name in as_png))
 
             def encoded() -> bytes:
                 response = execution.complete(
-                    answer, lambda: _response(loaded, request, answer, outputs, ranked, as_png)
+                    answer,
+                    lambda: _response(call, loaded, request, answer, outputs, ranked, as_png),
                 )
                 return response.SerializeToString()
 
@@ -93,6 +97,7 @@ class Predict:
 
 
 def _response(  # noqa: PLR0917  # each is one thing
+    call: Call,
     loaded: Loaded,
     request: PredictRequest,
     answer: Answer,
@@ -103,6 +108,7 @@ def _response(  # noqa: PLR0917  # each is one thing
     """Returns the outputs asked for.
 
     Args:
+        call: Who asks.
         loaded: The model.
         request: What was asked for.
         answer: What the model gave.
@@ -118,7 +124,7 @@ def _response(  # noqa: PLR0917  # each is one thing
         )
     for name in outputs:
         if name in as_png:
-            response.images.extend(pictures(given[name]))
+            response.images.extend(pictures(given[name], call))
         else:
             response.outputs[name].CopyFrom(to_tensor(given[name]))
     return response

@@ -20,10 +20,13 @@ from forwardpass.server.rpc.execution import Execution
 from forwardpass.server.rpc.inputs import InputReader, check_size
 from forwardpass.server.rpc.receive import Received
 from forwardpass.server.scheduling.job import Answer
+from forwardpass.server.transport.call import Call
 from forwardpass.server.transport.task import Future
 from forwardpass.v1 import model_card_pb2
 from forwardpass.v1.inference_service_pb2 import GenerateRequest, GenerateResponse
 from forwardpass.wire import Array, Reason, to_tensor
+
+_LATENT = model_card_pb2.TENSOR_ROLE_LATENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,11 @@ class Samples:
         outputs = (self.output.name,)
         return [execution.run(chunk, self.rows, outputs, alone=True) for chunk in self.chunks]
 
-    def encode(self, samples: Array) -> GenerateResponse:
-        """Returns samples as a message."""
+    def encode(self, samples: Array, call: Call) -> GenerateResponse:
+        """Returns samples as a message, for a call that is there."""
         response = GenerateResponse(seed=self.seed)
         if self.as_png:
-            response.images.extend(pictures(samples))
+            response.images.extend(pictures(samples, call))
         else:
             response.samples.CopyFrom(to_tensor(samples))
         return response
@@ -103,6 +106,20 @@ def read_samples(  # noqa: PLR0917  # each is one thing
     return Samples(_chunks(inputs, count, rows), rows, output, count, seed, request.png)
 
 
+def sample_bytes(loaded: Loaded, request: GenerateRequest, most: int) -> int:
+    """Returns how many bytes the samples of a request take; 0 where that is not known before.
+
+    Args:
+        loaded: The model.
+        request: The request, not checked yet.
+        most: The most samples of a request.
+    """
+    if loaded.vocabulary is not None or loaded.signature.input_of(_LATENT) is None:
+        return 0
+    count = request.latents.shape[0] if request.latents.shape else request.count or 1
+    return min(max(count, 1), most) * _sample_output(loaded).row_bytes
+
+
 def _given_latents(
     reader: InputReader, received: Received[Any], request: GenerateRequest, spec: TensorSpec
 ) -> NDArray[np.float32]:
@@ -124,7 +141,7 @@ def _given_latents(
 
 
 def _latent_input(loaded: Loaded) -> TensorSpec:
-    spec = loaded.signature.input_of(model_card_pb2.TENSOR_ROLE_LATENT)
+    spec = loaded.signature.input_of(_LATENT)
     if spec is None:
         raise CallError(
             Reason.TASK_UNSUPPORTED,

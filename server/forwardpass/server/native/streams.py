@@ -15,6 +15,7 @@ from forwardpass.server.rpc.receive import Received, receive
 from forwardpass.server.rpc.request_templates import RequestTemplates
 from forwardpass.server.rpc.schema import EMBED_STREAM, PREDICT_STREAM, Schema
 from forwardpass.server.rpc.stream import Stream, StreamedCall
+from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.v1.inference_service_pb2 import EmbedStreamRequest, PredictStreamRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
@@ -31,32 +32,42 @@ class Streams:
         repository: Tells which models have states.
         reader: Knows what is refused.
         readiness: Tells when to end streams.
+        admission: Makes room for each request.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # each is one thing
         self,
         predict: Predict,
         embed: Embed,
         repository: Repository,
         reader: InputReader,
         readiness: Readiness,
+        admission: Admission,
     ) -> None:
         self._predict = predict
         self._embed = embed
         self._repository = repository
         self._readiness = readiness
+        self._admission = admission
         self._predictions = RequestTemplates(repository, reader)
         self._embeddings = RequestTemplates(repository, reader)
 
     def predict(self, call: StreamCall) -> Coroutine[Any, Any, None]:
         """Answers a stream of PredictStreamRequest."""
         return PredictStream(
-            call, self._readiness, self._predictions, self._predict, self._repository
+            call,
+            self._readiness,
+            self._admission,
+            self._predictions,
+            self._predict,
+            self._repository,
         ).answer()
 
     def embed(self, call: StreamCall) -> Coroutine[Any, Any, None]:
         """Answers a stream of EmbedStreamRequest."""
-        return EmbedStream(call, self._readiness, self._embeddings, self._embed).answer()
+        return EmbedStream(
+            call, self._readiness, self._admission, self._embeddings, self._embed
+        ).answer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +93,11 @@ class _NativeStream(Stream[bytes | _Parsed[Request]], Generic[Request]):
         self,
         call: StreamCall,
         readiness: Readiness,
+        admission: Admission,
         schema: Schema[Request],
         templates: RequestTemplates,
     ) -> None:
-        super().__init__(call, readiness)
+        super().__init__(call, readiness, admission)
         self._schema: Schema[Request] = schema
         self._templates = templates
         self._model = ModelReference()
@@ -138,15 +150,16 @@ class _NativeStream(Stream[bytes | _Parsed[Request]], Generic[Request]):
 class PredictStream(_NativeStream[PredictStreamRequest]):
     """Requests of a PredictStream, with the state of a step model between them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # each is one thing
         self,
         call: StreamCall,
         readiness: Readiness,
+        admission: Admission,
         templates: RequestTemplates,
         predict: Predict,
         repository: Repository,
     ) -> None:
-        super().__init__(call, readiness, PREDICT_STREAM, templates)
+        super().__init__(call, readiness, admission, PREDICT_STREAM, templates)
         self._predict = predict
         self._repository = repository
         self._state = ModelState()
@@ -181,9 +194,14 @@ class EmbedStream(_NativeStream[EmbedStreamRequest]):
     """Requests of an EmbedStream."""
 
     def __init__(
-        self, call: StreamCall, readiness: Readiness, templates: RequestTemplates, embed: Embed
+        self,
+        call: StreamCall,
+        readiness: Readiness,
+        admission: Admission,
+        templates: RequestTemplates,
+        embed: Embed,
     ) -> None:
-        super().__init__(call, readiness, EMBED_STREAM, templates)
+        super().__init__(call, readiness, admission, EMBED_STREAM, templates)
         self._embed = embed
 
     def answer_one(

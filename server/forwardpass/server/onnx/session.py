@@ -1,7 +1,6 @@
-"""A loaded graph. The only module that knows ONNX Runtime."""
+"""A loaded graph. With `run_memory`, the only module that knows ONNX Runtime."""
 
 import ctypes
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from forwardpass.server.errors import RunError
 from forwardpass.server.onnx.cuda_graph import BoundRun, Shapes, shapes_of
@@ -21,13 +22,14 @@ from forwardpass.server.onnx.providers import (
     check_installed,
     check_taken,
 )
+from forwardpass.server.onnx.run_memory import (
+    ENTRIES,
+    SHRINK,
+    bytes_asked_for,
+    check_outputs,
+    too_much_for_a_step,
+)
 from forwardpass.wire import Array
-
-# ONNX Runtime 1.29 and later send telemetry unless told not to before the import.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 ONNXRUNTIME_VERSION: str = ort.__version__
 _BFLOAT16, _BFLOAT16_TENSOR = 16, "tensor(bfloat16)"  # onnx.TensorProto.BFLOAT16
@@ -95,6 +97,8 @@ class Session:
         options.log_severity_level = _QUIET
         # Spinning threads burn the cores that other models and the transport need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in ENTRIES.items():
+            options.add_session_config_entry(key, value)
         if all(provider.name != CPU for provider in providers):
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         if weights:
@@ -131,6 +135,8 @@ class Session:
                 f"it takes text and gives {min(self._bfloat16_out)!r} as bfloat16, which ONNX "
                 "Runtime's Python interface cannot do together: cast the output to float32"
             )
+        # Others, whose size the inputs' shapes do not tell, are looked at before they are copied.
+        self._by_value = self._bfloat16_out | self._unforeseen()
         if self._bound is not None:
             self._check_capturable()
 
@@ -224,19 +230,46 @@ class Session:
         self, outputs: Sequence[str], inputs: Mapping[str, Array], options: Any
     ) -> list[Array]:
         try:
-            if self._bound is not None:
-                return _CAPTURING.submit(self._run_bound, outputs, inputs, options).result()
-            if not self._bfloat16_out.isdisjoint(outputs):
-                return self._run_to_bfloat16(outputs, inputs, options)
-            feeds = _with_bfloat16(inputs) if self._bfloat16_in else dict(inputs)
-            values: list[Array] = self._session.run(list(outputs), feeds, options)
+            return self._try(outputs, inputs, options)
         except ort_errors.InvalidArgument as error:
             raise RunError(_sentence(error)).blame_values() from error
         except _RUN_ERRORS as error:
-            raise RunError(_sentence(error)) from error
+            if bytes_asked_for(error) is None:
+                raise RunError(_sentence(error)) from error
+        return self._run_in_an_empty_arena(outputs, inputs)
+
+    def _run_in_an_empty_arena(
+        self, outputs: Sequence[str], inputs: Mapping[str, Array]
+    ) -> list[Array]:
+        """Runs once more what the arena had no room for.
+
+        What earlier runs have left there is in pieces of their sizes.
+        """
+        options = _quiet_options()
+        options.add_run_config_entry(*SHRINK)
+        for last in (False, True):
+            try:
+                return self._try(outputs, inputs, options)
+            except _RUN_ERRORS as error:
+                asked = bytes_asked_for(error)
+                if asked is None:
+                    raise RunError(_sentence(error)) from error
+                if last:
+                    raise too_much_for_a_step(asked) from error
+        raise AssertionError
+
+    def _try(
+        self, outputs: Sequence[str], inputs: Mapping[str, Array], options: Any
+    ) -> list[Array]:
+        if self._bound is not None:
+            return _CAPTURING.submit(self._run_bound, outputs, inputs, options).result()
+        if not self._by_value.isdisjoint(outputs):
+            return self._run_by_values(outputs, inputs, options)
+        feeds = _with_bfloat16(inputs) if self._bfloat16_in else dict(inputs)
+        values: list[Array] = self._session.run(list(outputs), feeds, options)
         return values
 
-    def _run_to_bfloat16(
+    def _run_by_values(
         self, outputs: Sequence[str], inputs: Mapping[str, Array], options: Any
     ) -> list[Array]:
         feeds = {
@@ -246,6 +279,7 @@ class Session:
             for name, value in _with_bfloat16(inputs).items()
         }
         values = self._session.run_with_ort_values(list(outputs), feeds, options)
+        check_outputs(sum(_size(value) for value in values))
         return [_from_ort_value(value) for value in values]
 
     def _run_bound(
@@ -273,6 +307,18 @@ class Session:
         options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH)
         values: list[Array] = self._session.run(list(outputs), dict(inputs), options)
         return values
+
+    def _unforeseen(self) -> set[str]:
+        """Returns the outputs whose size depends on values, as far as the graph tells."""
+        if any(node.type == _STRING_TENSOR for node in self.inputs):
+            return set()
+        known = {extent for node in self.inputs for extent in node.shape or ()}
+        return {
+            node.name
+            for node in self.outputs
+            if node.type.startswith("tensor(")
+            and not all(isinstance(extent, int) or extent in known for extent in node.shape or [""])
+        }
 
     def _capture(self, inputs: Mapping[str, Array]) -> None:
         assert self._bound is not None
@@ -340,6 +386,11 @@ def _bfloat16_value(array: Array) -> Any:
     # A scalar's copy has an axis, unless it is told otherwise.
     bits = np.ascontiguousarray(array).view(np.uint16).reshape(array.shape)
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16)
+
+
+def _size(value: Any) -> int:
+    """Returns the bytes of a tensor's elements; 0 for strings, which lie elsewhere."""
+    return 0 if value.data_type() == _STRING_TENSOR else value.tensor_size_in_bytes()
 
 
 def _from_ort_value(value: Any) -> Array:

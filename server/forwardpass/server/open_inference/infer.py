@@ -38,7 +38,7 @@ class Infer:
         model = reference(head.model_name, head.model_version)
         with Execution(call, self._repository, model) as execution:
             execution.check_room()
-            plan, classes, inputs = compare(received, execution.loaded, self._reader)
+            plan, classes, inputs = compare(call, received, execution.loaded, self._reader)
             alike = None if classes else partial(encode_alike, plan)
             self.templates.remember(received, model, inputs, plan, alike, execution.epoch)
             answer = await execution.run(

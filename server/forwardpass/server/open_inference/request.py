@@ -10,11 +10,12 @@ from forwardpass.server.open_inference.tensors import read_inputs
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.receive import Received
 from forwardpass.server.rpc.request_templates import Plan
+from forwardpass.server.transport.call import Call
 from forwardpass.wire import Array
 
 
 def compare(
-    received: Received[Any], loaded: Loaded, reader: InputReader
+    call: Call, received: Received[Any], loaded: Loaded, reader: InputReader
 ) -> tuple[Plan, dict[str, int], dict[str, Array]]:
     """Returns what the request asks of the model, and an array for each input.
 
@@ -22,11 +23,11 @@ def compare(
 
     Raises:
         InvalidInput: It does not fit the model, or contradicts itself.
-        CallError: It asks for what is not done here.
+        CallError: It asks for what is not done here, or there is no room for it.
     """
     head = received.head
     priority, timeout = _schedule(head.parameters, loaded)
-    inputs = read_inputs(received, reader)
+    inputs = read_inputs(call, received, reader)
     rows = loaded.signature.check(inputs)
     wanted = head.outputs
     outputs = loaded.signature.select_outputs([output.name for output in wanted])

@@ -24,7 +24,7 @@ class InferStreams:
 
     Args:
         infer: Answers each request of a stream.
-        admission: Admits each request of a stream like a call.
+        admission: Makes room for each request.
         readiness: Tells when streams have to end.
     """
 
@@ -35,7 +35,7 @@ class InferStreams:
 
     def infer(self, call: StreamCall) -> Coroutine[Any, Any, None]:
         """Answers each ModelInferRequest of a stream."""
-        return _InferStream(call, self._readiness, self._infer, self._admission).answer()
+        return _InferStream(call, self._readiness, self._admission, self._infer).answer()
 
 
 class _InferCall(StreamedCall):
@@ -64,21 +64,17 @@ class _InferStream(Stream[bytes]):
     """Requests of a ModelStreamInfer."""
 
     def __init__(
-        self, call: StreamCall, readiness: Readiness, infer: Infer, admission: Admission
+        self, call: StreamCall, readiness: Readiness, admission: Admission, infer: Infer
     ) -> None:
-        super().__init__(call, readiness)
+        super().__init__(call, readiness, admission)
         self._infer = infer
-        self._admission = admission
 
     def parse(self, message: bytes) -> bytes:
-        """See `Stream.parse`: that comes after the request is admitted."""
+        """See `Stream.parse`: the handler does so."""
         return message
 
     def begin(self, call: StreamedCall, request: bytes) -> None:
         """See `Stream.begin`."""
-        call.size = len(request)
-        self._admission.enter(call.size)
-        call.on_end(lambda call, _: self._admission.leave(call.size))
         if not self._infer.templates.take(call, request):
             call.drive(self._infer.infer(call, request))
 

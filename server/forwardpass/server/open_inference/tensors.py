@@ -9,6 +9,7 @@ from forwardpass.server.errors import InvalidInput, nearest, quote
 from forwardpass.server.open_inference import parameters
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.receive import Received, Span
+from forwardpass.server.transport.call import Call
 from forwardpass.v1.tensor_pb2 import DATA_TYPE_STRING, Tensor
 from forwardpass.wire import MAX_RANK, Array, ElementType, to_tensor
 from forwardpass.wire.dtypes import ELEMENT_TYPES, STRING
@@ -33,16 +34,18 @@ _CONTENTS = {
 _SHOWN_AXES = 8
 
 
-def read_inputs(received: Received[Any], reader: InputReader) -> dict[str, Array]:
+def read_inputs(call: Call, received: Received[Any], reader: InputReader) -> dict[str, Array]:
     """Returns an array for each input; strings as `str`.
 
     Args:
+        call: Who asks.
         received: The ModelInferRequest, at whose bytes the arrays go on looking.
         reader: Knows what the server refuses.
 
     Raises:
         InvalidInput: An input that contradicts itself or comes twice, or contents that are both
             raw and typed, or not as many as inputs.
+        CallError: QUEUE_FULL: there is no room for what its strings become.
     """
     tensors, raw = received.head.inputs, received.head.raw_input_contents
     if raw and len(raw) != len(tensors):
@@ -59,6 +62,8 @@ def read_inputs(received: Received[Any], reader: InputReader) -> dict[str, Array
             raise InvalidInput(f"input {quote(name)} is given twice", field="inputs")
         if tensor.parameters:
             parameters.check(tensor.parameters, f"inputs.{quote(name)}.parameters")
+        if tensor.datatype == STRING.open_inference:
+            reader.hold_strings(call, tensor.shape)
         try:
             arrays[name] = (
                 _raw(tensor, received.message, received.span(raw[index]), reader)

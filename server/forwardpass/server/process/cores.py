@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
-MEMBERSHIP = Path("/proc/self/cgroup")
+from forwardpass.server.process.cgroups import CGROUPS, MEMBERSHIP, folders
 
 
 def available_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
@@ -22,28 +21,8 @@ def available_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> i
         membership: The file that tells which of them this process is in.
     """
     cores = len(os.sched_getaffinity(0))
-    quotas = [quota for folder in _folders(cgroups, membership) for quota in _quotas(folder)]
+    quotas = [quota for folder in folders("cpu", cgroups, membership) for quota in _quotas(folder)]
     return max(1, min(cores, *map(int, quotas))) if quotas else cores
-
-
-def _folders(cgroups: Path, membership: Path) -> Iterator[Path]:
-    """Yields the folders of the cgroups that may limit the CPU: of version 2, and of version 1."""
-    mounts = {cgroups: "/", cgroups / "cpu": "/"}
-    with suppress(OSError, ValueError):
-        for line in membership.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:
-                mounts[cgroups] = path
-            elif "cpu" in controllers.split(","):
-                mounts[cgroups / "cpu"] = path
-    for mount, path in mounts.items():
-        folder = mount / path.lstrip("/")
-        # Where the container sees its own cgroup alone, that is the root, whatever its path.
-        if ".." not in folder.parts and folder.is_dir():
-            while folder != mount:
-                yield folder
-                folder = folder.parent
-        yield mount
 
 
 def _quotas(folder: Path) -> Iterator[float]:

@@ -20,3 +20,13 @@ def share_one_arena() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
+
+
+def trim() -> None:
+    """Gives back to the system what is free, which takes some milliseconds for each 10 MiB of it.
+
+    What is freed in pieces stays with the process, which then seems to be short of memory.
+    """
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)

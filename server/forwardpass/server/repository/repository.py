@@ -16,7 +16,7 @@ from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.loading.options import LoadOptions
 from forwardpass.server.repository.model import Model
 from forwardpass.server.repository.version import Version
-from forwardpass.server.scheduling.admission import RETRY_AFTER
+from forwardpass.server.scheduling.places import RETRY_AFTER
 from forwardpass.v1 import model_service_pb2
 from forwardpass.wire import Reason
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -18,7 +19,18 @@ from forwardpass.server.transport.route import CallType, Route
 from forwardpass.server.transport.stream_call import StreamCall
 
 Begin: TypeAlias = Callable[[StreamCall, bytes], None]
+Pass: TypeAlias = Callable[[Call, int], None]
 _log = structlog.get_logger()
+
+
+class Takes(Enum):
+    """What a call of a method takes a place of, before its message is parsed."""
+
+    NOTHING = auto()
+    CALL = auto()
+    # Its requests take the places of calls, each its own.
+    STREAM = auto()
+    WATCH = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +40,14 @@ class Method:
     Attributes:
         call_type: How many messages go each way.
         begin: Begins to answer a call, as `Route.begin`.
-        is_work: Whether it runs models, and so is admitted before its message is parsed.
+        takes: What its calls take a place of.
         is_management: Whether it changes what is served, and so is answered where the operator
             says, to whom the operator says.
     """
 
     call_type: CallType
     begin: Begin
-    is_work: bool = False
+    takes: Takes = Takes.NOTHING
     is_management: bool = False
 
 
@@ -56,7 +68,9 @@ def work(
     """
     if templates is None:
         return Method(
-            CallType.UNARY, lambda call, message: call.drive(handler(call, message)), is_work=True
+            CallType.UNARY,
+            lambda call, message: call.drive(handler(call, message)),
+            takes=Takes.CALL,
         )
     take = templates.take
 
@@ -64,26 +78,26 @@ def work(
         if not take(call, message):
             call.drive(handler(call, message))
 
-    return Method(CallType.UNARY, begin, is_work=True)
+    return Method(CallType.UNARY, begin, takes=Takes.CALL)
 
 
 def answers(
-    handler: Callable[[StreamCall, bytes], Coroutine[Any, Any, None]], *, is_work: bool = False
+    handler: Callable[[StreamCall, bytes], Coroutine[Any, Any, None]], *, takes: Takes
 ) -> Method:
     """Returns a method with many answers to one message."""
     return Method(
         CallType.SERVER_STREAM,
         lambda call, message: call.drive_stream(handler(call, message)),
-        is_work=is_work,
+        takes=takes,
     )
 
 
-def stream(
-    handler: Callable[[StreamCall], Coroutine[Any, Any, None]], *, is_work: bool = False
-) -> Method:
+def stream(handler: Callable[[StreamCall], Coroutine[Any, Any, None]]) -> Method:
     """Returns a method with many messages each way."""
     return Method(
-        CallType.BIDI_STREAM, lambda call, _: call.drive_stream(handler(call)), is_work=is_work
+        CallType.BIDI_STREAM,
+        lambda call, _: call.drive_stream(handler(call)),
+        takes=Takes.STREAM,
     )
 
 
@@ -102,14 +116,18 @@ class Gate:
     Args:
         begin: Begins to answer a call.
         counters: What is counted of its method.
-        admission: Admits its calls; None where all are.
+        places: What lets a call in, given the call and its bytes, and what lets it out again; None
+            where all come in.
     """
 
-    def __init__(self, begin: Begin, counters: MethodCounters, admission: Admission | None) -> None:
+    def __init__(
+        self, begin: Begin, counters: MethodCounters, places: tuple[Pass, Pass] | None
+    ) -> None:
         self._begin = begin
         self._count_start = counters.started.add
         self._count_end = counters.ended
-        self._admission = admission
+        self._let_in: Pass | None = None if places is None else places[0]
+        self._let_out: Pass | None = None if places is None else places[1]
         # What a line says of a call takes longer to find out than the call takes to be refused.
         self._is_logged = _log.is_enabled_for(logging.DEBUG)
 
@@ -122,8 +140,8 @@ class Gate:
         self._count_start()
         call.size = len(message)
         try:
-            if self._admission is not None:
-                self._admission.enter(call.size)
+            if self._let_in is not None:
+                self._let_in(call, call.size)
         except CallError:
             call.on_end(self._count)
             raise
@@ -132,8 +150,8 @@ class Gate:
 
     def _leave(self, call: Call, code: int) -> None:
         self._count(call, code)
-        if self._admission is not None:
-            self._admission.leave(call.size)
+        if self._let_out is not None:
+            self._let_out(call, call.size)
 
     def _count(self, call: Call, code: int) -> None:
         self._count_end(perf_counter() - call.started, code)
@@ -155,13 +173,20 @@ def routes(
         admission: Admits the calls that run models.
         authorization: Tells who may manage; None where whoever reaches the port may.
     """
+    places = {
+        Takes.NOTHING: None,
+        Takes.CALL: (admission.enter, admission.leave),
+        Takes.STREAM: (admission.enter_stream, admission.leave_stream),
+        Takes.WATCH: (admission.enter_watch, admission.leave_watch),
+    }
     found = {}
     for path, method in methods.items():
-        admits = admission if method.is_work else None
         begin = method.begin
         if method.is_management and authorization is not None:
             begin = authorization.required(begin)
-        found[path] = Route(method.call_type, Gate(begin, counters[path], admits).enter)
+        found[path] = Route(
+            method.call_type, Gate(begin, counters[path], places[method.takes]).enter
+        )
     return found
 
 

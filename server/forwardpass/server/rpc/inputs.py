@@ -2,21 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from forwardpass.pixels import ImageError, decode_image
-from forwardpass.server.errors import InvalidInput, quote
+from forwardpass.pixels import ImageError, open_image, to_pixels
+from forwardpass.server.errors import Abandoned, InvalidInput, quote
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.onnx.signature import TensorSpec
 from forwardpass.server.rpc.receive import MAX_BYTES, Received
+from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.transport.call import Call
 from forwardpass.v1 import model_card_pb2, tensor_pb2
 from forwardpass.v1.inference_service_pb2 import EmbedRequest, PredictRequest
 from forwardpass.wire import Array, TensorError, from_tensor
 
 _STRING = np.dtype(object)
+# What a short string takes in Python, with its place in an array.
+_STRING_BYTES = 64
+# What strings become is counted beyond this many bytes.
+_SMALL_BYTES = 1 << 16
+# Images of a request may have as many pixels together as so many of the largest.
+_LARGE_IMAGES = 8
 Request: TypeAlias = PredictRequest | EmbedRequest
 
 
@@ -25,10 +34,12 @@ class InputReader:
     """Makes the arrays of a request.
 
     Attributes:
+        admission: Counts what a request becomes.
         reject_nonfinite: Whether NaN and infinities are refused.
         max_pixels: The most pixels that an encoded image may have.
     """
 
+    admission: Admission
     reject_nonfinite: bool
     max_pixels: int
 
@@ -49,16 +60,21 @@ class InputReader:
             InvalidInput: More elements than the model takes, a tensor that contradicts itself, an
                 image that cannot be read, an input given twice, or images or texts for a model
                 that takes none.
+            CallError: QUEUE_FULL: there is no room for what it becomes.
         """
         check_size(loaded, received)
-        arrays = {
-            name: self.tensor(name, tensor, received.content(tensor.content))
-            for name, tensor in request.inputs.items()
-        }
+        arrays = {}
+        for name, tensor in request.inputs.items():
+            if tensor.data_type == tensor_pb2.DATA_TYPE_STRING:
+                self.hold_strings(call, tensor.shape)
+            arrays[name] = self.tensor(name, tensor, received.content(tensor.content))
         if images := request.images:
-            spec, array = await call.offload(lambda: self._images(loaded, images))
+            spec, form = _image_input(loaded, len(images))
+            self.hold(call, len(images) * form.height * form.width * form.channels)
+            array = await call.offload(partial(self._decode, call, images, form))
             _put(arrays, spec, array, "images")
         if request.texts:
+            self.hold_strings(call, (len(request.texts),))
             spec, array = _texts(loaded, request.texts)
             _put(arrays, spec, array, "texts")
         return arrays
@@ -90,21 +106,60 @@ class InputReader:
             )
         return array
 
-    def _images(self, loaded: Loaded, images: Sequence[bytes]) -> tuple[TensorSpec, Array]:
-        spec = loaded.signature.input_of(model_card_pb2.TENSOR_ROLE_IMAGE)
-        if spec is None or loaded.card is None:
-            raise InvalidInput("the model takes no images; send tensors", field="images")
-        _check_count(loaded, len(images), "images")
-        form = loaded.card.image
+    def hold(self, call: Call, size: int) -> None:
+        """Counts bytes that a request becomes, until its call ends; on the call's own thread.
+
+        Raises:
+            CallError: QUEUE_FULL: there is no room for them.
+            InvalidInput: There never is.
+        """
+        self.admission.hold(call, size)
+        call.size += size
+
+    def hold_strings(self, call: Call, shape: Sequence[int]) -> None:
+        """Counts what strings become in Python, which is far more than what they are sent as."""
+        # Whatever a shape claims before it is looked at, each takes a byte of the message.
+        size = min(abs(prod(shape)), call.size) * _STRING_BYTES
+        if size > _SMALL_BYTES:
+            self.hold(call, size)
+
+    def _decode(
+        self, call: Call, images: Sequence[bytes], form: model_card_pb2.ImageInput
+    ) -> Array:
+        """Decodes images, until their caller has gone."""
         pixels = np.empty((len(images), form.height, form.width, form.channels), np.uint8)
+        most = left = _LARGE_IMAGES * self.max_pixels
         for row, data in enumerate(images):
+            if call.has_ended:
+                raise Abandoned
             try:
-                pixels[row] = decode_image(
-                    data, form.channels, (form.height, form.width), max_pixels=self.max_pixels
-                )
+                image = open_image(data, self.max_pixels)
+                left -= image.width * image.height
+                if left < 0:
+                    raise InvalidInput(
+                        f"images[0] to images[{row}] have more than {most} pixels together, but a "
+                        "request may have no more; send fewer images, or smaller ones",
+                        field="images",
+                        expected=most,
+                        got=most - left,
+                    )
+                pixels[row] = to_pixels(image, form.channels, (form.height, form.width))
             except ImageError as error:
                 raise InvalidInput(f"images[{row}]: {error}", field=f"images[{row}]") from None
-        return spec, pixels
+        return pixels
+
+
+def _image_input(loaded: Loaded, count: int) -> tuple[TensorSpec, model_card_pb2.ImageInput]:
+    """Returns the input that images are for, and their form.
+
+    Raises:
+        InvalidInput: The model takes no images, or not as many.
+    """
+    spec = loaded.signature.input_of(model_card_pb2.TENSOR_ROLE_IMAGE)
+    if spec is None or loaded.card is None:
+        raise InvalidInput("the model takes no images; send tensors", field="images")
+    _check_count(loaded, count, "images")
+    return spec, loaded.card.image
 
 
 def check_size(loaded: Loaded, received: Received[Any], most: int | None = None) -> None:

@@ -1,19 +1,21 @@
 """Many requests on one stream, answered in order, and a request of it as a call of its own.
 
 Up to `IN_FLIGHT` requests of a stream are held at a time. The next one is read when the answer to
-one of them has been written, so a caller that sends faster than the models run, or that does not
-read, is held back.
+one of them has been written, and there is room for it among those of all callers, so a caller that
+sends faster than the models run, or that does not read, is held back.
 """
 
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Generic, TypeVar
 
 from forwardpass.server.errors import CallError
 from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.rpc.schema import STREAM_ERROR, STREAM_RESPONSE
-from forwardpass.server.scheduling.admission import RETRY_AFTER
+from forwardpass.server.scheduling.admission import Admission
+from forwardpass.server.scheduling.places import RETRY_AFTER
 from forwardpass.server.transport.call import Call, Ts
 from forwardpass.server.transport.stream_call import StreamCall, Window
 from forwardpass.server.transport.task import Signal
@@ -54,6 +56,11 @@ class StreamedCall(Call):
     def peer(self) -> str:
         """See `Call.peer`."""
         return self._stream.peer
+
+    @property
+    def has_ended(self) -> bool:
+        """See `Call.has_ended`."""
+        return self.code is not None or self._stream.has_ended
 
     @property
     def request_id(self) -> str:
@@ -104,12 +111,14 @@ class Stream(ABC, Generic[Item]):
     Args:
         call: The stream.
         readiness: Tells when the server drains.
+        admission: Makes room for each request.
     """
 
-    def __init__(self, call: StreamCall, readiness: Readiness) -> None:
+    def __init__(self, call: StreamCall, readiness: Readiness, admission: Admission) -> None:
         self._call = call
         self._readiness = readiness
-        self._window = Window(call, IN_FLIGHT)
+        self._admission = admission
+        self._window = Window(call, IN_FLIGHT, partial(admission.may_read, call))
         # Those that have no answer yet, or one that others must precede, in order.
         self._begun: deque[StreamedCall] = deque()
         self._emptied = Signal(call)
@@ -166,6 +175,9 @@ class Stream(ABC, Generic[Item]):
             The request, not begun, where it must wait for the answers to those before it.
         """
         call = self.new_call(message)
+        call.size = len(message)
+        self._admission.enter_from_stream(call, call.size)
+        call.on_end(self._leave)
         try:
             request = self.parse(message)
             if self._begun and self.must_be_alone(request):
@@ -180,6 +192,9 @@ class Stream(ABC, Generic[Item]):
     def _begin(self, call: StreamedCall, request: Item) -> None:
         self._begun.append(call)
         call.guard(self.begin, call, request)
+
+    def _leave(self, call: Call, _: int) -> None:
+        self._admission.leave(call, call.size)
 
     def _flush(self) -> None:
         """Writes the answers that are next in order."""

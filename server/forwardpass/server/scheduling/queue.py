@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from forwardpass.server.errors import CallError
 from forwardpass.server.metrics.counters import ModelCounters
-from forwardpass.server.scheduling.admission import RETRY_AFTER
 from forwardpass.server.scheduling.job import Job
+from forwardpass.server.scheduling.places import RETRY_AFTER
 from forwardpass.wire import Reason
 
 

@@ -26,6 +26,10 @@ from forwardpass.server.transport.task import Future, Task
 from forwardpass.wire import Failure, Reason
 
 REQUEST_ID_KEY = "x-request-id"
+# What a unary call is told that came without its message.
+NO_MESSAGE = Failure(
+    Reason.INTERNAL, "the call ended without a message; a unary call sends exactly one"
+)
 _REQUEST_ID_LENGTH = 64
 _OK = 0
 _log = structlog.get_logger()
@@ -102,6 +106,11 @@ class Call(ABC):
             step: What to run.
             waits: Whether it waits for something rather than computes.
         """
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nobody waits any more, so that work for it can be given up; from any thread."""
+        return self.code is not None
 
     @property
     def request_id(self) -> str:

@@ -89,6 +89,9 @@ class Listener:
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
             ("grpc.max_concurrent_streams", MAX_STREAMS),
+            # What core takes in of a call before it is asked for its message stays one window of
+            # 64 KiB; with probing, core makes it longer where a connection is fast.
+            ("grpc.http2.bdp_probe", 0),
             ("grpc.max_allowed_incoming_connections", self.max_connections),
             # New servers behind a load balancer get their share, and stalled calls come to an end.
             ("grpc.max_connection_age_ms", _milliseconds(self.connection_seconds)),

@@ -8,6 +8,7 @@ from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.route import Routes, Transport
 from forwardpass.server.transport.stock import StockTransport
 from forwardpass.server.transport.tick import Tick
+from forwardpass.server.transport.transit import Transit
 
 Name = Literal["auto", "completion_queue", "stock"]
 _log = structlog.get_logger()
@@ -42,7 +43,7 @@ def tick_of(name: Name) -> Tick | None:
 
 
 def create_transport(
-    listener: Listener, routes: Routes, tick: Tick | None, helpers: int
+    listener: Listener, routes: Routes, tick: Tick | None, transit: Transit, helpers: int
 ) -> Transport:
     """Returns the transport that a tick belongs to; the stock one where there is none.
 
@@ -50,10 +51,11 @@ def create_transport(
         listener: Where to listen, and the limits.
         routes: What answers each method.
         tick: As `tick_of` gives it.
+        transit: What is on its way.
         helpers: Threads for steps that take long, where calls have none of their own.
     """
     if tick is None:
-        return StockTransport(listener, routes)
+        return StockTransport(listener, routes, transit)
     from forwardpass.server.transport.completion_queue.transport import CompletionQueueTransport
 
-    return CompletionQueueTransport(listener, routes, tick, helpers)
+    return CompletionQueueTransport(listener, routes, tick, transit, helpers)

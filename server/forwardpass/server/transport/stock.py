@@ -6,15 +6,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import grpc
+import structlog
 
-from forwardpass.server.transport.call import Ts
+from forwardpass.server.transport.call import NO_MESSAGE, Ts
 from forwardpass.server.transport.listener import MAX_STREAMS, Listener
 from forwardpass.server.transport.route import CallType, Route, Routes, Transport
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.trailers import trailing_metadata
+from forwardpass.server.transport.transit import Transfer, Transit
 from forwardpass.wire import CODES, Failure, Reason
 
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
@@ -22,18 +26,27 @@ _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grp
 _SPARE_THREADS = 32
 _OK = 0
 _Step = Callable[[], None]
+_log = structlog.get_logger()
 
 
 class StockTransport(Transport):
-    """grpc.server with handlers that take and give bytes."""
+    """grpc.server with handlers that take and give bytes.
 
-    def __init__(self, listener: Listener, routes: Routes) -> None:
+    Args:
+        listener: Where to listen, and the limits.
+        routes: What answers each method.
+        transit: What is on its way.
+    """
+
+    def __init__(self, listener: Listener, routes: Routes, transit: Transit) -> None:
         self._listener = listener
+        self._transit = _SharedTransit(transit)
         # A call takes a thread before it is admitted, and holds it if its message never comes.
         threads = max(listener.max_in_flight, MAX_STREAMS) + _SPARE_THREADS
+        shared = _Shared(self._transit, listener.max_message_bytes)
         self._server = grpc.server(
             ThreadPoolExecutor(threads, "call"),
-            handlers=[_Handlers(routes)],
+            handlers=[_Handlers(routes, shared)],
             options=listener.channel_arguments(),
         )
 
@@ -50,6 +63,7 @@ class StockTransport(Transport):
     def stop(self, grace: float) -> None:
         """See `Transport.stop`."""
         self._server.stop(grace).wait()
+        self._transit.close()
 
     def _add_port(self, address: str) -> int:
         certificates = self._listener.certificates
@@ -64,11 +78,72 @@ class StockTransport(Transport):
         return self._server.add_secure_port(address, credentials)
 
 
+class _SharedTransit:
+    """What is on its way, for many threads, and a thread of its own that looks after it.
+
+    Args:
+        transit: What it is.
+    """
+
+    def __init__(self, transit: Transit) -> None:
+        self._transit = transit
+        self._changed = threading.Condition()
+        self._is_asleep = self._is_closed = False
+        self._thread = threading.Thread(target=self._watch, name="transit", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def carrying(self, transfer: Transfer, size: int) -> Iterator[None]:
+        """Counts a message as under way, inside."""
+        with self._changed:
+            self._transit.begin(transfer, size, time.perf_counter())
+            if self._is_asleep:
+                self._changed.notify()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._transit.end(transfer)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        with self._changed:
+            while not self._is_closed:
+                seconds = None
+                try:
+                    seconds = self._transit.look()
+                except Exception:  # noqa: BLE001  # logged with its traceback
+                    _log.exception("transit_failed")
+                self._is_asleep = seconds is None
+                self._changed.wait(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the calls of a transport share.
+
+    Attributes:
+        transit: What is on its way.
+        max_message_bytes: The longest message.
+    """
+
+    transit: _SharedTransit
+    max_message_bytes: int
+
+
 class _Handlers(grpc.GenericRpcHandler):
     """Finds the route of a method; grpcio answers UNIMPLEMENTED where there is none."""
 
-    def __init__(self, routes: Routes) -> None:
-        self._handlers = {method: _handler(method, route) for method, route in routes.items()}
+    def __init__(self, routes: Routes, shared: _Shared) -> None:
+        self._handlers = {
+            method: _handler(method, route, shared) for method, route in routes.items()
+        }
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
@@ -76,39 +151,55 @@ class _Handlers(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
 
-def _handler(method: str, route: Route) -> "grpc.RpcMethodHandler[bytes, bytes]":
-    def unary(message: bytes, context: grpc.ServicerContext) -> bytes:
-        return next(StockCall(method, context).messages(route, message), b"")
+def _handler(method: str, route: Route, shared: _Shared) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    """Returns the handler of a method.
 
-    def server_stream(message: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        return StockCall(method, context).messages(route, message)
+    To grpcio all of them stream. It then takes in no message before it is asked for one, which is
+    what a message is counted from; callers see no difference.
+    """
 
-    def bidi_stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        return StockCall(method, context, messages).messages(route, b"")
+    def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        return StockCall(method, context, messages, shared).answers(route)
 
-    if route.call_type is CallType.UNARY:
-        return grpc.unary_unary_rpc_method_handler(unary)
-    if route.call_type is CallType.SERVER_STREAM:
-        return grpc.unary_stream_rpc_method_handler(server_stream)
-    return grpc.stream_stream_rpc_method_handler(bidi_stream)
+    return grpc.stream_stream_rpc_method_handler(answer)
+
+
+class _Transfer:
+    """A message of a call on its way, in or out."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: "StockCall") -> None:
+        self._call = call
+
+    @property
+    def peer(self) -> str:
+        """See `Transfer.peer`."""
+        return self._call.peer
+
+    def evict(self) -> None:
+        """See `Transfer.evict`."""
+        self._call.cut()
 
 
 class StockCall(StreamCall):
-    """A call with a thread of its own, which runs in `messages`.
+    """A call with a thread of its own, which runs in `answers`.
 
     Args:
         method: The path.
         context: gRPC's view of the call.
-        messages: The caller's messages; None where it sends one, which has been received.
+        messages: The caller's messages, each taken in when it is asked for.
+        shared: What it has in common with others.
     """
 
-    __slots__ = ("_context", "_failure", "_outgoing", "_reader", "_steps")
+    __slots__ = ("_context", "_failure", "_messages", "_outgoing", "_reader", "_shared", "_steps")
 
     def __init__(
         self,
         method: str,
         context: grpc.ServicerContext,
-        messages: Iterator[bytes] | None = None,
+        messages: Iterator[bytes],
+        shared: _Shared,
     ) -> None:
         remaining = context.time_remaining()
         super().__init__(
@@ -117,11 +208,13 @@ class StockCall(StreamCall):
             None if remaining is None or remaining > 1e9 else time.monotonic() + remaining,
         )
         self._context = context
+        self._messages = messages
+        self._shared = shared
         # None once the call has ended: what is still resumed then holds on to nothing.
         self._steps: queue.SimpleQueue[_Step] | None = queue.SimpleQueue()
         self._outgoing: deque[bytes] = deque()
         self._failure: Failure | None = None
-        self._reader = None if messages is None else _Reader(self, messages)
+        self._reader: _Reader | None = None
         if not context.add_callback(lambda: self.resume(self._leave)):
             self.resume(self._leave)
 
@@ -136,6 +229,11 @@ class StockCall(StreamCall):
         """See `Call.peer`."""
         peer: str = self._context.peer()
         return peer
+
+    @property
+    def has_ended(self) -> bool:
+        """See `Call.has_ended`: the call's own thread may be busy, and not know yet."""
+        return self.code is not None or not self._context.is_active()
 
     def reply(self, message: bytes) -> None:
         """See `Call.reply`."""
@@ -173,21 +271,40 @@ class StockCall(StreamCall):
         """See `Call.submit`."""
         step()
 
-    def messages(self, route: Route, message: bytes) -> Iterator[bytes]:
+    def receive(self) -> bytes | None:
+        """Waits for the caller's next message; None after its last.
+
+        Raises:
+            grpc.RpcError: The caller has gone.
+        """
+        shared = self._shared
+        with shared.transit.carrying(_Transfer(self), shared.max_message_bytes):
+            return next(self._messages, None)
+
+    def cut(self) -> None:
+        """Ends the call, as there is no room for its messages; from any thread.
+
+        grpcio has no other status for that than CANCELLED.
+        """
+        self._context.cancel()
+
+    def answers(self, route: Route) -> Iterator[bytes]:
         """Answers the call on the thread that iterates; yields what is sent, ends as the call does.
 
         Args:
             route: What answers.
-            message: The caller's one message; empty where it streams.
         """
         steps = self._steps
         assert steps is not None
+        outgoing, transit = self._outgoing, self._shared.transit
+        sending = _Transfer(self)
         try:
-            self.guard(route.begin, self, message)
+            self._begin_by(route)
             while True:
                 # What was written before a step is sent before it runs.
-                while self._outgoing:
-                    yield self._outgoing.popleft()
+                while outgoing:
+                    with transit.carrying(sending, sum(map(len, outgoing))):
+                        yield outgoing.popleft()
                 if self.code is not None:
                     break
                 self.guard(steps.get())
@@ -201,6 +318,23 @@ class StockCall(StreamCall):
             self._context.set_trailing_metadata(trailing_metadata(self._failure))
             self._context.abort(_STATUS_CODES[self._failure.code], self._failure.message)
 
+    def _begin_by(self, route: Route) -> None:
+        """Begins to answer when the one message is there, or at once where the caller streams."""
+        message: bytes | None = b""
+        if route.call_type is CallType.BIDI_STREAM:
+            self._reader = _Reader(self)
+        else:
+            try:
+                message = self.receive()
+            except grpc.RpcError as error:
+                # As in `_Reader`.
+                error.__traceback__ = None
+                return
+        if message is None:
+            self.fail(NO_MESSAGE)
+        else:
+            self.guard(route.begin, self, message)
+
     def _leave(self) -> None:
         """Ends the call because gRPC is done with it: its caller has gone, or has its answer."""
         expired = self.deadline is not None and time.monotonic() >= self.deadline
@@ -212,12 +346,10 @@ class _Reader:
 
     Args:
         call: Is given the messages.
-        messages: Them; it waits for the next.
     """
 
-    def __init__(self, call: StockCall, messages: Iterator[bytes]) -> None:
+    def __init__(self, call: StockCall) -> None:
         self._call: StockCall | None = call
-        self._messages = messages
         self._permits = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._read, name="stream-reader", daemon=True)
         self._thread.start()
@@ -241,15 +373,15 @@ class _Reader:
         What it returns from holds no message while it waits for the next.
         """
         self._permits.acquire()
+        call = self._call
+        if call is None:
+            return False
         try:
-            message = next(self._messages, None)
+            message = call.receive()
         except grpc.RpcError as error:
             # The caller has gone, of which gRPC tells the call. It also keeps the error, in a cycle
             # of its own, which need not hold our frames.
             error.__traceback__ = None
-            return False
-        call = self._call
-        if call is None:
             return False
         call.resume(call.deliver, message)
         return message is not None

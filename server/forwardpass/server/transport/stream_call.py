@@ -131,13 +131,18 @@ class Window:
     Args:
         call: Who sends them.
         size: How many messages are held at most. Each is held until `release`.
+        may_ask: Whether there is room elsewhere for one more. It is given what to call, on any
+            thread, once it is worth asking again where there is none.
     """
 
-    __slots__ = ("_call", "_is_full", "_room")
+    __slots__ = ("_call", "_is_full", "_may_ask", "_room")
 
-    def __init__(self, call: StreamCall, size: int) -> None:
+    def __init__(
+        self, call: StreamCall, size: int, may_ask: Callable[[Callable[[], None]], bool]
+    ) -> None:
         self._call = call
         self._room = size
+        self._may_ask = may_ask
         # Whether the handler waits for a message that has not been asked for.
         self._is_full = False
 
@@ -153,11 +158,18 @@ class Window:
     def release(self) -> None:
         """Makes room for one more message."""
         self._room += 1
-        if self._is_full and self._call.code is None and not self._call.is_half_closed:
-            self._ask()
+        if self._is_full:
+            self._ask_if_open()
 
     def _ask(self) -> None:
         self._is_full = not self._room
-        if self._room:
+        if self._room and self._may_ask(self._ask_again):
             self._room -= 1
             self._call.read()
+
+    def _ask_again(self) -> None:
+        self._call.resume(self._ask_if_open)
+
+    def _ask_if_open(self) -> None:
+        if self._call.code is None and not self._call.is_half_closed:
+            self._ask()

@@ -9,7 +9,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any, TypeAlias
 
-from forwardpass.server.transport.call import Ts
+from forwardpass.server.transport.call import NO_MESSAGE, Ts
 from forwardpass.server.transport.completion_queue.core import (
     CLOSE,
     INITIAL_METADATA,
@@ -23,6 +23,7 @@ from forwardpass.server.transport.completion_queue.core import (
 from forwardpass.server.transport.route import CallType, Route
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.trailers import trailing_metadata
+from forwardpass.server.transport.transit import NO_ROOM, Transit
 from forwardpass.wire import CODES, Failure, Reason
 
 # Deadlines beyond this, in seconds since 1970, mean that there is none.
@@ -39,12 +40,16 @@ class CallContext:
     Attributes:
         computing: Runs steps that compute for long.
         waiting: Runs steps that wait.
+        transit: What is on its way.
+        max_message_bytes: The longest message.
         thread: The transport's thread.
         unwatched: Calls whose handler waits, and whose caller's leaving nobody would notice.
     """
 
     computing: Executor
     waiting: Executor
+    transit: Transit
+    max_message_bytes: int
     thread: int = 0
     unwatched: list["QueueCall"] = field(default_factory=list)
 
@@ -61,6 +66,7 @@ class QueueCall(StreamCall):
         "_is_writing",
         "_outbox",
         "_route",
+        "_sending",
         "_status",
     )
 
@@ -76,6 +82,7 @@ class QueueCall(StreamCall):
         self._is_writing = False
         # Made for the first message of several: calls with one answer never need it.
         self._outbox: deque[_Item] | None = None
+        self._sending: _Sending | None = None
         self._status: Any = None
 
     @property
@@ -92,6 +99,7 @@ class QueueCall(StreamCall):
     def begin(self) -> None:
         """Begins to answer when the one message is there, or at once where the caller streams."""
         if self._route.call_type is not CallType.BIDI_STREAM:
+            self._context.transit.begin(self, self._context.max_message_bytes, self.started)
             self._core.start_server_batch((receive_message(),), self._on_message)
             return
         self.watch()
@@ -108,11 +116,12 @@ class QueueCall(StreamCall):
         # First, so that who has the answer finds it counted.
         if self._end(_OK):
             answer = send_message(message)
+            self._context.transit.begin(self, len(message), time.perf_counter())
             self._core.start_server_batch(
                 (INITIAL_METADATA, answer, STATUS_OK)
                 if self._is_watched
                 else (INITIAL_METADATA, answer, STATUS_OK, CLOSE),
-                _done,
+                self._on_replied,
             )
 
     def write(self, message: bytes, written: Callable[[], None] | None = None) -> None:
@@ -126,6 +135,8 @@ class QueueCall(StreamCall):
                 outbox.append(written)
             if not self._is_writing:
                 self._advance()
+            elif self._sending is not None:
+                self._context.transit.grow(self._sending, len(message))
 
     def finish(self) -> None:
         """See `StreamCall.finish`."""
@@ -138,6 +149,8 @@ class QueueCall(StreamCall):
 
     def read(self) -> None:
         """See `StreamCall.read`."""
+        context = self._context
+        context.transit.begin(self, context.max_message_bytes, time.perf_counter())
         self._core.start_server_batch((receive_message(),), self._on_part)
 
     def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
@@ -152,6 +165,21 @@ class QueueCall(StreamCall):
     def submit(self, step: Callable[[], None], *, waits: bool) -> None:
         """See `Call.submit`."""
         (self._context.waiting if waits else self._context.computing).submit(step)
+
+    def evict(self) -> None:
+        """Ends the call, as there is no room for its message."""
+        if self.code is None and not self._is_writing:
+            self.fail(NO_ROOM)
+        else:
+            self.cut()
+
+    def cut(self) -> None:
+        """Ends the call without waiting until what it has to send has been taken."""
+        if self._outbox:
+            self._outbox.clear()
+        self._status = None
+        self._end(NO_ROOM.code)
+        self._core.cancel(NO_ROOM.code, NO_ROOM.message)
 
     def _run(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         if self.code is None:
@@ -169,26 +197,23 @@ class QueueCall(StreamCall):
 
     def _on_message(self, event: Event) -> None:
         """Takes the one message."""
+        self._context.transit.end(self)
         message = event.batch_operations[0].message()
+        if self.code is not None:
+            return
         if message is None:
             # It has sent none, or it has gone before; of the latter an event tells, which comes
             # before that of a step that is posted now.
             self.watch()
-            self._post(partial(self._run, self._refuse_nothing))
+            self._post(partial(self._run, self.fail, NO_MESSAGE))
             return
         self._enter(message)
         if self.code is None:
             self._context.unwatched.append(self)
 
-    def _refuse_nothing(self) -> None:
-        self.fail(
-            Failure(
-                Reason.INTERNAL, "the call ended without a message; a unary call sends exactly one"
-            )
-        )
-
     def _on_part(self, event: Event) -> None:
         """Takes a message of a stream."""
+        self._context.transit.end(self)
         message = event.batch_operations[0].message()
         if message is None:
             # The caller has sent its last, or has gone; of the latter an event tells that may still
@@ -205,8 +230,13 @@ class QueueCall(StreamCall):
             expired = self.deadline is not None and time.monotonic() >= self.deadline
             self._end(CODES[Reason.DEADLINE_EXCEEDED if expired else Reason.CANCELLED])
 
+    def _on_replied(self, _: Event) -> None:
+        self._context.transit.end(self)
+
     def _on_written(self, event: Event) -> None:
         self._is_writing = False
+        assert self._sending is not None
+        self._context.transit.end(self._sending)
         if not event.success and self._outbox:
             self._outbox.clear()
         self._advance()
@@ -230,13 +260,21 @@ class QueueCall(StreamCall):
         while outbox and not self._is_writing:
             item = outbox.popleft()
             if isinstance(item, bytes):
-                self._is_writing = True
-                self._start((send_message(item),), self._on_written)
+                self._send(item)
             else:
                 item()
         if self._status is not None and not outbox and not self._is_writing:
             status, self._status = self._status, None
             self._start((status,) if self._is_watched else (status, CLOSE), _done)
+
+    def _send(self, message: bytes) -> None:
+        self._is_writing = True
+        if self._sending is None:
+            self._sending = _Sending(self)
+        waiting = sum(len(item) for item in self._outbox or () if isinstance(item, bytes))
+        transit = self._context.transit
+        transit.begin(self._sending, len(message) + waiting, time.perf_counter())
+        self._start((send_message(message),), self._on_written)
 
     def _start(self, operations: tuple[Any, ...], tag: Callable[[Event], None]) -> None:
         if not self._has_begun:
@@ -247,6 +285,24 @@ class QueueCall(StreamCall):
     def _post(self, step: Callable[[], None]) -> None:
         """Has the step done on the transport's thread, from any thread."""
         self._core.start_server_batch((), lambda _: step())
+
+
+class _Sending:
+    """What a stream has to send, which is on its way beside what it is sent."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: QueueCall) -> None:
+        self._call = call
+
+    @property
+    def peer(self) -> str:
+        """See `Transfer.peer`."""
+        return self._call.peer
+
+    def evict(self) -> None:
+        """See `Transfer.evict`."""
+        self._call.cut()
 
 
 def _done(event: Event) -> None:

@@ -13,8 +13,10 @@ from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.route import CallType, Route
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.tick import Tick
+from forwardpass.server.transport.transit import Room, Transit
 
 _PATIENCE = 5.0
+_PLENTY = Room(1 << 40, 1 << 40)
 _MESSAGE = b"\x00\x01forwardpass"
 
 
@@ -31,7 +33,8 @@ def check_contract() -> None:
     address = f"unix-abstract:forwardpass-{os.getpid()}-{threading.get_ident()}"
     try:
         listener = Listener(address, 1 << 20, 1, None)
-        transport = CompletionQueueTransport(listener, _ROUTES, Tick(), helpers=1)
+        transit = Transit(lambda: _PLENTY, lambda: None)
+        transport = CompletionQueueTransport(listener, _ROUTES, Tick(), transit, helpers=1)
         transport.start()
         try:
             with grpc.insecure_channel(address) as channel:

@@ -14,6 +14,7 @@ from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.route import CallType, Route, Routes, Transport
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.tick import Tick
+from forwardpass.server.transport.transit import Transit
 from forwardpass.wire import Failure, Reason
 
 # Calls that core may hand us before we ask for more.
@@ -37,16 +38,21 @@ class CompletionQueueTransport(Transport):
         listener: Where to listen, and the limits.
         routes: What answers each method.
         tick: Runs what is deferred until everything that is ready has been taken in.
+        transit: What is on its way.
         helpers: How many threads the pool has.
     """
 
-    def __init__(self, listener: Listener, routes: Routes, tick: Tick, helpers: int) -> None:
+    def __init__(
+        self, listener: Listener, routes: Routes, tick: Tick, transit: Transit, helpers: int
+    ) -> None:
         self._listener = listener
         self._routes = {method.encode(): (method, route) for method, route in routes.items()}
         self._tick = tick
         self._context = CallContext(
             ThreadPoolExecutor(helpers, "computing"),
             ThreadPoolExecutor(_WAITING_STEPS, "waiting"),
+            transit,
+            listener.max_message_bytes,
         )
         self._thread = threading.Thread(target=self._serve, name="transport", daemon=True)
         self._server: Any = None
@@ -103,8 +109,9 @@ class CompletionQueueTransport(Transport):
             if tick.steps:
                 event = poll(_PAST)
             else:
+                seconds = self._look()
                 self._is_idle = True
-                event = poll()
+                event = poll() if seconds is None else poll(time.time() + seconds)
                 self._is_idle = False
             self._asked_at = None
             try:
@@ -129,6 +136,14 @@ class CompletionQueueTransport(Transport):
             for call in context.unwatched:
                 call.watch()
             context.unwatched.clear()
+
+    def _look(self) -> float | None:
+        """Ends messages that there is no room for; returns how soon to look again."""
+        try:
+            return self._context.transit.look()
+        except Exception:  # noqa: BLE001  # logged with its traceback
+            _log.exception("transit_failed")
+            return _HANG_SECONDS
 
     def _ask(self) -> None:
         try:
