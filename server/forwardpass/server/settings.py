@@ -21,6 +21,8 @@ PREFIX = "FORWARDPASS_"
 # Ten days; gRPC core counts milliseconds in 31 bits.
 _MAX_SECONDS = 864_000.0
 _PROVIDERS = ("cpu", "cuda")
+# What no message shows, and no other process is told.
+SECRETS = frozenset({"management_token"})
 
 
 class SettingsError(ValueError):
@@ -186,6 +188,11 @@ class Settings(BaseSettings):
     )
     management_token: SecretStr | None = Field(
         None, description="What management calls must carry. Better set by the environment."
+    )
+    management_token_file: Path | None = Field(
+        None,
+        description="A file of tokens, any of which is enough: one a line, at most two. It is read "
+        "again when it changes.",
     )
     drain_delay_seconds: float = Field(
         0.0,

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from forwardpass.server.settings import PREFIX, Settings
+from forwardpass.server.settings import PREFIX, SECRETS, Settings
 from forwardpass.server.workers.aggregate import Aggregate
 from forwardpass.server.workers.pipe import Pipe
 
@@ -209,6 +209,6 @@ def _start(index: int, settings: Settings) -> tuple["subprocess.Popen[bytes]", P
             _COMMAND, stdin=theirs.fileno(), env=environment, process_group=0
         )
     pipe = Pipe(ours)
-    told = settings.model_dump(mode="json", exclude={"management_token"})
+    told = settings.model_dump(mode="json", exclude=set(SECRETS))
     pipe.send({"number": index, "settings": told})
     return process, pipe
