@@ -194,5 +194,6 @@ def _listener(settings: Settings) -> Listener:
         max_connections=settings.max_connections,
         connection_seconds=settings.connection_seconds,
         grace_seconds=settings.connection_grace_seconds,
+        idle_seconds=settings.connection_idle_seconds,
         compress=settings.compress_answers,
     )

@@ -99,6 +99,12 @@ class Settings(BaseSettings):
         le=_MAX_SECONDS,
         description="How long its calls may then take to end, streams among them.",
     )
+    connection_idle_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=_MAX_SECONDS,
+        description="How long a connection may have no call, before its place is another's.",
+    )
     max_image_pixels: int = Field(
         32_000_000, ge=1, description="The most pixels of an encoded image."
     )
