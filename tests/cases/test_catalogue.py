@@ -17,6 +17,7 @@ REQUIRED = {
     111,  # idle connections
     *(113, 114, 115, 118),  # liveness, and an end that comes
     *range(120, 123),  # readiness, and who is at fault
+    123,  # workers that are started again
 }
 # A number that begins a word: the t16 of uint16 is none.
 NUMBER = re.compile(r"(?<![^\W_])t(\d{2,3})(?!\d)", re.IGNORECASE)
