@@ -14,8 +14,10 @@ REQUIRED = {
     *range(87, 96),  # hostile graphs, drain
     100,  # retries
     *(101, 102),  # what a call that has ended holds
+    111,  # idle connections
     *(113, 114, 115, 118),  # liveness, and an end that comes
     *range(120, 123),  # readiness, and who is at fault
+    123,  # workers that are started again
 }
 # A number that begins a word: the t16 of uint16 is none.
 NUMBER = re.compile(r"(?<![^\W_])t(\d{2,3})(?!\d)", re.IGNORECASE)

@@ -96,8 +96,9 @@ def test_the_overlay_in_the_readme_works(find_tool: FindTool, tmp_path: Path) ->
         "kubernetes_validate", reason="kubernetes-validate is not installed"
     )
     readme = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
-    (overlay,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
-    text = overlay.replace("../base", os.path.relpath(BASE, tmp_path))
+    overlay, management = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    # The second goes on where the patches of the first end.
+    text = (overlay + management).replace("../base", os.path.relpath(BASE, tmp_path))
     (tmp_path / "kustomization.yaml").write_text(text)
     manifests = render(find_tool("kubectl"), tmp_path)
     for document in manifests.documents:
@@ -106,6 +107,8 @@ def test_the_overlay_in_the_readme_works(find_tool: FindTool, tmp_path: Path) ->
     assert not manifests.all("PersistentVolumeClaim")
     assert manifests.container["image"].startswith("registry.example.org/forwardpass@sha256:")
     assert "image" in manifests.pod["volumes"][0]
+    assert manifests.pod["volumes"][-1]["secret"] == {"secretName": "forwardpass-management"}
+    assert manifests.container["volumeMounts"][-1]["mountPath"] == "/run/management"
 
 
 def test_prometheus_operator_takes_the_pod_monitor(manifests: Manifests) -> None:

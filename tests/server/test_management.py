@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -14,12 +15,14 @@ import grpc
 import numpy as np
 import pytest
 from conftest import Running, StartServer
-from failures import failure_of
+from failures import failure_of, read_failure
 from onnx import TensorProto
+from structlog.testing import capture_logs
 from tiny_models import Publisher, classifier, echo
 
 from forwardpass.artefact import MANIFEST_FILE
 from forwardpass.server.app import Server
+from forwardpass.server.rpc import token_file
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.model_service_pb2 import (
@@ -177,16 +180,72 @@ def test_management_takes_the_token_where_there_is_one(
         assert load(request, metadata=(("authorization", "Bearer s3cret"),)).model.digest
 
 
-def test_management_that_others_can_reach_takes_a_token(repository: Publisher) -> None:
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_callers_change_from_one_token_of_the_file_to_the_other(
+    repository: Publisher,
+    start_server: StartServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_shared: bool,
+) -> None:
+    monkeypatch.setattr(token_file, "_LOOK_SECONDS", 0.0)
+    repository("clf", classifier())
+    tokens = tmp_path / "tokens"
+    tokens.write_text("old-token\n")
+    ports: dict[str, Any] = {"management_port": 0}
+    if is_shared:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        ports = {"host": "0.0.0.0", "port": port, "management_port": port}
+    running = start_server(**ports, management_token_file=tokens)
+    request = LoadModelRequest(model=ModelReference(name="clf"))
+    with (
+        capture_logs() as lines,
+        grpc.insecure_channel(f"127.0.0.1:{running.server.management_port}") as channel,
+    ):
+        load = ModelServiceStub(channel).LoadModel
+
+        def taken() -> list[str]:
+            """Returns the tokens that are taken, of all that have been or will be."""
+            found = []
+            for token in ("old-token", "new-token", "old-toke", "new-tokens"):
+                metadata = (("authorization", f"Bearer {token}"),)
+                try:
+                    load(request, metadata=metadata, timeout=60)
+                except grpc.RpcError as error:
+                    assert read_failure(error).reason is Reason.UNAUTHENTICATED  # noqa: PT017  # of any
+                else:
+                    found.append(token)
+            assert failure_of(load, request).reason is Reason.UNAUTHENTICATED
+            return found
+
+        assert taken() == ["old-token"]
+        tokens.write_text("old-token\nnew-token\n")
+        assert taken() == ["old-token", "new-token"]
+        tokens.write_text("new-token\n")
+        assert taken() == ["new-token"]
+        # As a Secret that has been deleted leaves it.
+        tokens.unlink()
+        assert taken() == ["new-token"]
+    assert [line["event"] for line in lines].count("management_tokens_kept") == 1
+    assert "-token" not in str(lines)
+
+
+def test_management_that_others_can_reach_takes_a_token(
+    repository: Publisher, tmp_path: Path
+) -> None:
     settings: dict[str, Any] = {
         "models": repository.root,
         "host": "0.0.0.0",
         "port": 1,
         "management_port": 1,
     }
-    with pytest.raises(SettingsError, match="take a management_token"):
+    with pytest.raises(SettingsError, match="take a management_token, or a management_token_file"):
         Server(Settings(**settings))
     Server(Settings(**settings, management_token="x"))
+    tokens = tmp_path / "tokens"
+    tokens.write_text("a-token-of-the-file")
+    Server(Settings(**settings, management_token_file=tokens))
 
 
 @pytest.mark.parametrize("token", ["", " \n"])
@@ -204,6 +263,18 @@ def test_an_empty_token_opens_no_port(
     """It is what a secret that is not set comes to be."""
     settings = Settings(models=repository.root, **where, management_token=token)
     with pytest.raises(SettingsError, match=r"'management_token' is empty, .*: give a token, or"):
+        Server(settings)
+
+
+def test_a_file_without_tokens_opens_no_port(repository: Publisher, tmp_path: Path) -> None:
+    settings = Settings(
+        models=repository.root, management_port=0, management_token_file=tmp_path / "tokens"
+    )
+    reason = f"setting 'management_token_file': cannot read {tmp_path}/tokens: No such file"
+    with pytest.raises(SettingsError, match=reason):
+        Server(settings)
+    (tmp_path / "tokens").touch()
+    with pytest.raises(SettingsError, match=f"{tmp_path}/tokens is empty"):
         Server(settings)
 
 

@@ -232,10 +232,12 @@ def test_a_start_that_cannot_succeed_says_why_in_one_line(
     tls = [f"--tls-{name}={text}" for name in ("certificate", "key")]
     managed = [str(repository.root), "--port", "0", "--metrics-port", "0", "--management-port", "0"]
     empty = run(*managed, FORWARDPASS_MANAGEMENT_TOKEN="")
+    no_file = run(*managed, "--management-token-file", str(tmp_path / "tokens"))
     cases = [
         (run(str(tmp_path / "nowhere")), 1, "is no folder; give the folder that holds"),
         (run(str(repository.root), *tls), 1, f"setting 'tls_certificate': {text} is no PEM"),
         (empty, 1, "setting 'management_token' is empty"),
+        (no_file, 1, f"setting 'management_token_file': cannot read {tmp_path / 'tokens'}: No"),
         (run("models", "--port", "x"), 2, "setting 'port'"),
         (run(str(repository.root), "--tls-key", "k.pem"), 1, "TLS takes both"),
     ]

@@ -100,6 +100,34 @@ def test_what_is_no_address_is_refused(
         load(["models"])
 
 
+def test_a_token_is_given_once() -> None:
+    given = ["models", "--management-token", "s3cret", "--management-token-file", "tokens"]
+    with pytest.raises(SettingsError, match="'management_token_file' do not go together") as caught:
+        load(given)
+    assert "s3cret" not in str(caught.value)
+    assert load([given[0], *given[3:]]).management_token_file == Path("tokens")
+
+
+def test_no_message_shows_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mistyped in (["--management-tokn", "5318008"], ["--management-tokn=5318008"]):
+        with pytest.raises(SystemExit):
+            load(["models", *mistyped])
+    file = tmp_path / "settings.toml"
+    file.write_text("management_token = 5318008\n")
+    with pytest.raises(SettingsError, match="setting 'management_token': ") as caught:
+        load(["models", "--config", str(file)])
+    assert "5318008" not in str(caught.value)
+    monkeypatch.setenv("FORWARDPASS_MANAGEMENT_TOKEN", "5318008")
+    assert "5318008" not in repr(load(["models"]))
+    with pytest.raises(SystemExit):
+        load(["--help"])
+    printed = capsys.readouterr()
+    assert "(did you mean '--management-token'?)" in printed.err
+    assert "5318008" not in printed.err + printed.out
+
+
 def test_a_file_of_settings_that_is_no_text_is_told(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_bytes(b"\xff\xfe")

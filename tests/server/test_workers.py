@@ -4,18 +4,20 @@ import os
 import select
 import signal
 import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from onnx import TensorProto
 from prometheus_client.parser import text_string_to_metric_families
-from server.test_process import ServerProcess, run, serving, steps, wait_until_in_flight
+from server.test_process import ServerProcess, endless, run, serving, steps, wait_until_in_flight
 from tiny_models import Publisher, busy, echo
 
 from forwardpass.server import build
@@ -97,9 +99,16 @@ def call_over_many_connections(server: ServerProcess) -> None:
 
 def workers_of(server: ServerProcess) -> list[int]:
     """Returns the process ids of the workers."""
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
-    threads = children.parents[1].glob("*/children")
-    return sorted(int(pid) for path in threads for pid in path.read_text("ascii").split())
+    return children_of(server.pid)
+
+
+def children_of(pid: int) -> list[int]:
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        # It may have ended since.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, thread.read_text("ascii").split())
+    return sorted(found)
 
 
 @contextmanager
@@ -188,6 +197,102 @@ def test_a_killed_worker_is_started_again_and_what_it_counted_stays(real: Path) 
         assert server.finish() == 0
 
 
+def warm_up(repository: Publisher, steps: int, count: int) -> None:
+    """Publishes the busy model, which then takes so many steps so often before it is ready."""
+    repository("busy", busy())
+    folder = repository.root / "busy"
+    (folder / "warmup").mkdir()
+    (folder / "warmup" / "steps").write_bytes(np.int64(steps).tobytes())
+    source = 'data_type: TYPE_INT64 dims: [] input_data_file: "steps"'
+    inputs = f'inputs {{ key: "steps" value {{ {source} }} }}'
+    config = f'model_warmup {{ name: "w" count: {count} {inputs} }}'
+    (folder / "config.pbtxt").write_text(config)
+
+
+def kill_a_worker(server: ServerProcess) -> int:
+    """Kills a worker, and returns its number once it has ended."""
+    victim = workers_of(server)[0]
+    with ends_of([victim]) as ends:
+        os.kill(victim, signal.SIGKILL)
+        wait_for_ends(ends)
+    number: int = server.wait_for("worker_ended")["number"]
+    return number
+
+
+def test_t123_no_connection_goes_to_a_worker_that_has_not_loaded(
+    repository: Publisher, transport: str
+) -> None:
+    warm_up(repository, steps=5_000, count=10)
+    outcomes: list[str] = []
+    enough = threading.Event()
+
+    def call() -> None:
+        while not enough.is_set():
+            with connections(server, 1) as stubs:
+                try:
+                    stubs[0].Predict(steps(1), timeout=60)
+                    outcomes.append("OK")
+                except grpc.RpcError as error:
+                    outcomes.append(f"{error.code().name}: {error.details()}")
+
+    flags = ("--workers", "2", "--no-sandbox", "--transport", transport, "--log-level", "debug")
+    with serving(repository.root, *flags) as server:
+        server.wait_for("ready")
+        number = kill_a_worker(server)
+        caller = threading.Thread(target=call)
+        caller.start()
+        try:
+            server.wait_for("listening", worker=number)
+            server.wait_for("call", worker=number)
+        finally:
+            enough.set()
+            caller.join(60)
+        assert set(outcomes) == {"OK"}
+        assert get(server, "/livez")[0] == 200
+
+
+def test_a_worker_that_is_started_again_listens_although_no_model_loads(
+    repository: Publisher,
+) -> None:
+    folder = repository("real", echo(TensorProto.FLOAT, ["n"]))
+    with serving(repository.root, "--workers", "2") as server:
+        server.wait_for("ready")
+        (folder / "model.onnx").write_bytes(b"no graph")
+        number = kill_a_worker(server)
+        server.wait_for("not_ready", worker=number)
+        server.wait_for("listening", worker=number)
+        assert get(server, "/readyz") == (503, "not ready\n")
+        assert get(server, "/livez") == (200, "alive\n")
+        # The other one answers, as it has the model.
+        codes: set[grpc.StatusCode | None] = set()
+        with connections(server, CONNECTIONS) as stubs:
+            request = PredictRequest(
+                model=ModelReference(name="real"), inputs={"x": to_tensor(np.ones(1, np.float32))}
+            )
+            for stub in stubs:
+                call: Any = stub.Predict.future(request, timeout=60)
+                codes.add(call.code())
+        assert codes == {grpc.StatusCode.OK, grpc.StatusCode.FAILED_PRECONDITION}
+        server.signal(signal.SIGTERM)
+        assert server.finish() == 0
+
+
+def test_sigterm_ends_a_worker_that_loads_before_it_listens(repository: Publisher) -> None:
+    repository("real", echo(TensorProto.FLOAT, ["n"]))
+    flags = ("--workers", "2", "--sandbox-seconds", "100000", "--drain-seconds", "0")
+    with serving(repository.root, *flags) as server:
+        server.wait_for("ready")
+        repository("endless", endless())
+        kill_a_worker(server)
+        # It tries the graph in a process of its own.
+        while not any(children_of(pid) for pid in workers_of(server)):
+            pass
+        assert get(server, "/livez") == (200, "alive\n")
+        server.signal(signal.SIGTERM)
+        # Who does not end in time is cut off, and that is no 0.
+        assert server.finish() == 0
+
+
 def test_a_worker_that_keeps_ending_is_told_by_the_probes_and_the_others_answer(
     real: Path,
 ) -> None:
@@ -204,8 +309,10 @@ def test_a_worker_that_keeps_ending_is_told_by_the_probes_and_the_others_answer(
         assert get(server, "/readyz") == (503, "not ready\n")
         call_over_many_connections(server)
         away.rename(real)
-        server.wait_for("ready", worker=number)
-        assert get(server, "/readyz") == (200, "ready\n")
+        server.wait_for("listening", worker=number)
+        # It tells the supervisor at the same time as the log.
+        while get(server, "/readyz") != (200, "ready\n"):
+            pass
 
 
 def test_a_worker_that_hangs_is_told_by_livez_and_its_counts_stay(real: Path) -> None:

@@ -102,32 +102,24 @@ class Server:
         Raises:
             OSError: A port cannot be bound.
         """
-        settings = self._settings
         self._repository.prepare()
-        if settings.workers == 1:
-            with naming("metrics_host", "metrics_port"):
-                self._metrics = MetricsServer(
-                    settings.metrics_host,
-                    settings.metrics_port,
-                    self.registry,
-                    lambda: bool(self.readiness.of("")),
-                    self._is_alive,
-                    lambda: self.readiness.started,
-                )
-            self.metrics_port = self._metrics.port
-        with naming("host", *([] if settings.host.startswith(SOCKET) else ["port"])):
-            self.port = self.management_port = self._transport.start()
-        self.address = address_of(settings.host, self.port)
-        if self._management is not None:
-            with naming("management_port"):
-                self.management_port = self._management.start()
-        where = {"address": self.address}
-        if self._metrics is not None:
-            where["metrics"] = address_of(settings.metrics_host, self.metrics_port)
-        _log.info("listening", **where)
+        self._bind()
         self._loader.start()
-        if settings.watch:
-            self._watcher = Watcher(self._repository.folder, self._look_again)
+        self._watch()
+
+    def load(self) -> None:
+        """Loads the models in the background with no port bound: `listen` is to follow."""
+        self._repository.prepare()
+        self._loader.start()
+
+    def listen(self) -> None:
+        """Binds its ports, once the models have been loaded after `load`.
+
+        Raises:
+            OSError: A port cannot be bound.
+        """
+        self._bind()
+        self._watch()
 
     def wait_loaded(self) -> None:
         """Returns when every model is ready or has failed."""
@@ -160,6 +152,34 @@ class Server:
         if self._metrics is not None:
             self._metrics.stop()
         _log.info("stopped", unfinished=unfinished)
+
+    def _bind(self) -> None:
+        settings = self._settings
+        if settings.workers == 1:
+            with naming("metrics_host", "metrics_port"):
+                self._metrics = MetricsServer(
+                    settings.metrics_host,
+                    settings.metrics_port,
+                    self.registry,
+                    lambda: bool(self.readiness.of("")),
+                    self._is_alive,
+                    lambda: self.readiness.started,
+                )
+            self.metrics_port = self._metrics.port
+        with naming("host", *([] if settings.host.startswith(SOCKET) else ["port"])):
+            self.port = self.management_port = self._transport.start()
+        self.address = address_of(settings.host, self.port)
+        if self._management is not None:
+            with naming("management_port"):
+                self.management_port = self._management.start()
+        where = {"address": self.address}
+        if self._metrics is not None:
+            where["metrics"] = address_of(settings.metrics_host, self.metrics_port)
+        _log.info("listening", **where)
+
+    def _watch(self) -> None:
+        if self._settings.watch:
+            self._watcher = Watcher(self._repository.folder, self._look_again)
 
     def _load(self) -> None:
         try:

@@ -1,5 +1,6 @@
 """From settings to the parts of a server, not yet started: the repository and the transports."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -19,6 +20,7 @@ from forwardpass.server.routes import Services, methods
 from forwardpass.server.rpc.authorization import Authorization
 from forwardpass.server.rpc.dispatch import Method, routes
 from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.token_file import TokenFile, TokenFileError
 from forwardpass.server.scheduling.admission import Admission, AdmissionLimits
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.transport.address import SOCKET, address_of
@@ -87,16 +89,12 @@ def build_transports(
         SettingsError: The settings contradict each other.
     """
     is_shared = settings.management_port == settings.port != 0
-    token = settings.management_token
-    if is_shared and not _is_local(settings) and token is None:
-        raise SettingsError(
-            "management calls on a port that others can reach take a management_token"
-        )
     manages = settings.management_port is not None
-    if manages and token is not None and not token.get_secret_value().strip():
+    tokens = _tokens(settings) if manages else None
+    if is_shared and not _is_local(settings) and tokens is None:
         raise SettingsError(
-            "setting 'management_token' is empty, which would let anybody manage: give a token, or "
-            "take the setting away, as by unsetting FORWARDPASS_MANAGEMENT_TOKEN"
+            "management calls on a port that others can reach take a management_token, or a "
+            "management_token_file"
         )
     reader = InputReader(admission, settings.reject_nonfinite, settings.max_image_pixels)
     services = Services(
@@ -113,7 +111,7 @@ def build_transports(
     served = table if is_shared else {path: table[path] for path in table.keys() - managing.keys()}
     counted = served | managing if manages else served
     counters = {path: MethodCounters(method.call_type) for path, method in counted.items()}
-    authorization = None if token is None else Authorization(token.get_secret_value())
+    authorization = None if tokens is None else Authorization(tokens)
 
     def gated(some: dict[str, Method]) -> dict[str, Route]:
         return routes(some, counters, admission, authorization)
@@ -201,6 +199,28 @@ def _part_of_memory(settings: Settings) -> int:
     return _room(settings.workers).limit // _MEMORY_PART
 
 
+def _tokens(settings: Settings) -> Callable[[], Sequence[bytes]] | None:
+    """Returns what returns the tokens that hold; None where management calls carry none.
+
+    Raises:
+        SettingsError: There is none where one was promised.
+    """
+    if settings.management_token_file is not None:
+        try:
+            return TokenFile(settings.management_token_file).tokens
+        except TokenFileError as error:
+            raise SettingsError(f"setting 'management_token_file': {error}") from None
+    if settings.management_token is None:
+        return None
+    token = settings.management_token.get_secret_value()
+    if not token.strip():
+        raise SettingsError(
+            "setting 'management_token' is empty, which would let anybody manage: give a token, or "
+            "take the setting away, as by unsetting FORWARDPASS_MANAGEMENT_TOKEN"
+        )
+    return lambda: (token.encode(),)
+
+
 def _is_local(settings: Settings) -> bool:
     return settings.host in _LOOPBACK or settings.host.startswith(SOCKET)
 
@@ -218,5 +238,6 @@ def _listener(settings: Settings) -> Listener:
         max_connections=settings.max_connections,
         connection_seconds=settings.connection_seconds,
         grace_seconds=settings.connection_grace_seconds,
+        idle_seconds=settings.connection_idle_seconds,
         compress=settings.compress_answers,
     )

@@ -21,6 +21,8 @@ PREFIX = "FORWARDPASS_"
 # Ten days; gRPC core counts milliseconds in 31 bits.
 _MAX_SECONDS = 864_000.0
 _PROVIDERS = ("cpu", "cuda")
+# What no message shows, and no other process is told.
+SECRETS = frozenset({"management_token"})
 
 
 class SettingsError(ValueError):
@@ -115,6 +117,12 @@ class Settings(BaseSettings):
         description="The most memory of runs of models on the CPU, without weights; 0 takes a "
         "quarter of that of the container or the machine.",
     )
+    connection_idle_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=_MAX_SECONDS,
+        description="How long a connection may have no call, before its place is another's.",
+    )
     max_image_pixels: int = Field(
         32_000_000, ge=1, description="The most pixels of an encoded image."
     )
@@ -204,6 +212,11 @@ class Settings(BaseSettings):
     )
     management_token: SecretStr | None = Field(
         None, description="What management calls must carry. Better set by the environment."
+    )
+    management_token_file: Path | None = Field(
+        None,
+        description="A file of tokens, any of which is enough: one a line, at most two. It is read "
+        "again when it changes.",
     )
     drain_delay_seconds: float = Field(
         0.0,

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliSettingsSource
 
 from forwardpass.server.errors import nearest
-from forwardpass.server.settings import PREFIX, Settings, SettingsError
+from forwardpass.server.settings import PREFIX, SECRETS, Settings, SettingsError
 from forwardpass.server.transport.address import SOCKET
 
 # Variables of the client and the trainer, which share the prefix.
@@ -31,7 +31,9 @@ class _Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ").split()
         if unknown and unknown[0].startswith("--") and message.startswith("unrecognized"):
             known = [option for action in self._actions for option in action.option_strings]
-            message += nearest(unknown[0].split("=")[0], known)
+            # Without what it was given: the flag that was meant may be that of a secret.
+            flag = unknown[0].split("=")[0]
+            message = f"unrecognized argument: {flag}{nearest(flag, known)}"
         self.print_usage(sys.stderr)
         self.exit(2, f"{self.prog}: error: {message}\n")
 
@@ -63,6 +65,7 @@ def load(arguments: Sequence[str]) -> Settings:
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
     _check_cuda(settings)
+    _check_tokens(settings)
     _check_workers(settings)
     return settings
 
@@ -98,6 +101,14 @@ def _check_cuda(settings: Settings) -> None:
         )
 
 
+def _check_tokens(settings: Settings) -> None:
+    if settings.management_token is not None and settings.management_token_file is not None:
+        raise SettingsError(
+            "settings 'management_token' and 'management_token_file' do not go together: take one "
+            "of them; a file may have two tokens"
+        )
+
+
 def _check_workers(settings: Settings) -> None:
     if settings.workers > 1 and settings.management_port is not None:
         raise SettingsError(
@@ -115,5 +126,6 @@ def _check_workers(settings: Settings) -> None:
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"]))
-    given = "" if first["type"] == "missing" else f", got {first['input']!r}"
+    is_shown = first["type"] != "missing" and name not in SECRETS
+    given = f", got {first['input']!r}" if is_shown else ""
     return f"setting {name!r}: {first['msg'].removeprefix('Value error, ')}{given}"

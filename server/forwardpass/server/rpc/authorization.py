@@ -1,7 +1,7 @@
-"""Who may make management calls: whoever has the token."""
+"""Who may make management calls: whoever has a token."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from forwardpass.server.errors import CallError
 from forwardpass.server.transport.stream_call import StreamCall
@@ -14,20 +14,23 @@ class Authorization:
     """Admits the calls that carry `authorization: Bearer TOKEN`.
 
     Args:
-        token: The token. Comparing takes as long for a wrong one as for the right one.
+        tokens: Returns the tokens that hold, any of which is enough. Comparing takes as long for a
+            wrong one as for a right one, and for the first as for the last.
     """
 
-    def __init__(self, token: str) -> None:
-        self._expected = f"Bearer {token}".encode()
+    def __init__(self, tokens: Callable[[], Sequence[bytes]]) -> None:
+        self._tokens = tokens
 
     def required(
         self, begin: Callable[[StreamCall, bytes], None]
     ) -> Callable[[StreamCall, bytes], None]:
-        """Returns what begins to answer a call once it is known to carry the token."""
+        """Returns what begins to answer a call once it is known to carry a token."""
 
         def check(call: StreamCall, message: bytes) -> None:
             given = call.metadata.get(_KEY, "").encode()
-            if not hmac.compare_digest(given, self._expected):
+            # A list, as `any` would stop at the first that is equal.
+            equal = [hmac.compare_digest(given, b"Bearer " + one) for one in self._tokens()]
+            if not any(equal):
                 raise CallError(
                     Reason.UNAUTHENTICATED,
                     "the call takes the management token, as `authorization: Bearer TOKEN`",

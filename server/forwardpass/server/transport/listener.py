@@ -37,6 +37,7 @@ class Listener:
         max_connections: The most connections; more are closed at once.
         connection_seconds: How long a connection takes calls, give or take a tenth.
         grace_seconds: How long its calls may then take to end.
+        idle_seconds: How long it may have no call, by core's clock: up to twice as long.
         compress: Whether to compress answers, as gzip, for callers that say they take that.
     """
 
@@ -48,6 +49,7 @@ class Listener:
     max_connections: int = 1_000
     connection_seconds: float = 300.0
     grace_seconds: float = 30.0
+    idle_seconds: float = 60.0
     compress: bool = False
 
     def bind(self, add_port: Callable[[str], int]) -> int:
@@ -96,7 +98,7 @@ class Listener:
             # New servers behind a load balancer get their share, and stalled calls come to an end.
             ("grpc.max_connection_age_ms", _milliseconds(self.connection_seconds)),
             ("grpc.max_connection_age_grace_ms", _milliseconds(self.grace_seconds)),
-            ("grpc.max_connection_idle_ms", 300_000),
+            ("grpc.max_connection_idle_ms", _milliseconds(self.idle_seconds)),
             # Dead peers are found within 80 s.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),

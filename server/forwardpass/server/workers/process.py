@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from forwardpass.server.settings import PREFIX, Settings
+from forwardpass.server.settings import PREFIX, SECRETS, Settings
 from forwardpass.server.workers.aggregate import Aggregate
 from forwardpass.server.workers.pipe import Pipe
 
@@ -32,11 +32,13 @@ class State:
     """What a worker has told of itself.
 
     Attributes:
+        answering: It answers our questions.
         listening: It answers calls.
         loaded: Every model is ready or has failed.
-        ready: It is ready, as its health service says.
+        ready: It listens and is ready, as its health service says.
     """
 
+    answering: bool = False
     listening: bool = False
     loaded: bool = False
     ready: bool = False
@@ -47,6 +49,7 @@ class WorkerProcess:
 
     Attributes:
         state: What the process that runs has told; as at the start when none runs.
+        has_listened: Whether a process of its has come to listen; those that follow load first.
         refusal: Why the first process did not come to listen, after which no other is started.
         restarts: How often it has been started again.
 
@@ -62,12 +65,12 @@ class WorkerProcess:
     ) -> None:
         self.index = index
         self.state = State()
+        self.has_listened = False
         self.refusal: str | None = None
         self.restarts = 0
         self._settings = settings
         self._aggregate = aggregate
         self._changed = changed
-        self._has_listened = False
         self._stopping = False
         self._started = 0.0
         self._ends = 0
@@ -107,13 +110,13 @@ class WorkerProcess:
         return self._ends >= _LOOP and time.monotonic() - self._started < _LONG
 
     def ask(self, question: str) -> int | None:
-        """Asks, where it listens, and returns the number of the question.
+        """Asks, where it answers, and returns the number of the question.
 
         Args:
             question: "alive", or "counted" for what it has counted, which goes into the aggregate.
         """
         with self._changed:
-            if not self.state.listening or self._pipe is None:
+            if not self.state.answering or self._pipe is None:
                 return self._asked
             if not self._pipe.offer(question):
                 return None
@@ -160,9 +163,11 @@ class WorkerProcess:
 
     def _begin(self) -> tuple["subprocess.Popen[bytes]", Pipe]:
         with self._changed:
-            self.restarts += self._has_listened
+            self.restarts += self.has_listened
             self._started = time.monotonic()
-            self._process, self._pipe = _start(self.index, self._settings)
+            self._process, self._pipe = _start(
+                self.index, self._settings, replaces=self.has_listened
+            )
             if self._stopping:
                 self._process.terminate()
             return self._process, self._pipe
@@ -172,7 +177,7 @@ class WorkerProcess:
             match message:
                 case {"state": state}:
                     self.state = State(**state)
-                    self._has_listened |= self.state.listening
+                    self.has_listened |= self.state.listening
                 case {"refusal": reason}:
                     self._reason = reason
                 case {"counted": families}:
@@ -191,15 +196,17 @@ class WorkerProcess:
             self.state = State()
             self._answered = self._asked
             self._process = self._pipe = None
-            if not self._has_listened:
+            if not self.has_listened:
                 self.refusal = reason or f"worker {self.index} {how} before it listened"
-            is_news = self._has_listened and not self._stopping
+            is_news = self.has_listened and not self._stopping
             self._changed.notify_all()
         if is_news:
             _log.error("worker_ended", number=self.index, how=how, reason=reason)
 
 
-def _start(index: int, settings: Settings) -> tuple["subprocess.Popen[bytes]", Pipe]:
+def _start(
+    index: int, settings: Settings, *, replaces: bool
+) -> tuple["subprocess.Popen[bytes]", Pipe]:
     ours, theirs = socket.socketpair()
     with theirs:
         # Its settings are those that it is sent: a file or a variable may have changed since.
@@ -209,6 +216,6 @@ def _start(index: int, settings: Settings) -> tuple["subprocess.Popen[bytes]", P
             _COMMAND, stdin=theirs.fileno(), env=environment, process_group=0
         )
     pipe = Pipe(ours)
-    told = settings.model_dump(mode="json", exclude={"management_token"})
-    pipe.send({"number": index, "settings": told})
+    told = settings.model_dump(mode="json", exclude=set(SECRETS))
+    pipe.send({"number": index, "settings": told, "replaces": replaces})
     return process, pipe

@@ -45,7 +45,7 @@ class Supervisor:
         self._ports = ExitStack()
 
     def start(self) -> None:
-        """Takes both ports, and returns when every worker listens.
+        """Takes both ports, and returns when every worker listens or has done so.
 
         Raises:
             OSError: A port cannot be had.
@@ -89,7 +89,7 @@ class Supervisor:
 
     @property
     def alive(self) -> bool:
-        """Whether every worker that listens still answers us, and none ends again and again."""
+        """Whether every worker that has answered us still does, and none ends again and again."""
         return self._ask("alive") and not any(worker.loops for worker in self._workers)
 
     @property
@@ -129,7 +129,7 @@ class Supervisor:
             self._changed.wait_for(
                 lambda: (
                     any(worker.refusal is not None for worker in workers)
-                    or all(worker.state.listening for worker in workers)
+                    or all(worker.has_listened for worker in workers)
                 )
             )
         refusals = [worker.refusal for worker in workers if worker.refusal is not None]

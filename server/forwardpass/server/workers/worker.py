@@ -5,7 +5,10 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
+from enum import Enum, auto
+from queue import SimpleQueue
 
 import structlog
 
@@ -21,11 +24,19 @@ from forwardpass.server.workers.process import State
 _log = structlog.get_logger()
 
 
+class _Step(Enum):
+    """What the main thread is to do next."""
+
+    LISTEN = auto()
+    STOP = auto()
+
+
 def main() -> int:
     """Serves as it is told until SIGTERM, then drains; returns the exit code."""
     share_one_arena()
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    # A signal may come while the main thread takes from it, which an Event does not bear.
+    steps: SimpleQueue[_Step] = SimpleQueue()
+    signal.signal(signal.SIGTERM, lambda *_: steps.put(_Step.STOP))
     pipe = Pipe(socket.socket(fileno=sys.stdin.fileno()))
     told = next(pipe.messages())
     settings = Settings(**told["settings"])
@@ -36,12 +47,13 @@ def main() -> int:
 
     keep()
     try:
-        worker = Worker(settings, pipe)
-        worker.start()
+        worker = Worker(settings, pipe, loaded=lambda: steps.put(_Step.LISTEN))
+        worker.start(loads_first=told["replaces"])
+        while steps.get() is _Step.LISTEN:
+            worker.listen()
     except START_ERRORS as error:
         pipe.send({"refusal": str(error)})
         return 1
-    asked.wait()
     exit_within(settings.stop_seconds + STOPPING_SECONDS)
     worker.stop()
     return 0
@@ -53,32 +65,52 @@ class Worker:
     Args:
         settings: What to serve, where, and the limits.
         pipe: To the supervisor.
+        loaded: Called once, when every model is ready or has failed.
 
     Raises:
         Exception: Any of app.START_ERRORS.
     """
 
-    def __init__(self, settings: Settings, pipe: Pipe) -> None:
+    def __init__(self, settings: Settings, pipe: Pipe, loaded: Callable[[], None]) -> None:
         from forwardpass.server.app import Server
         from forwardpass.server.process.scheduling_policy import SchedulingPolicy
 
         self._pipe = pipe
+        self._on_end_of_load = loaded
         self._server = Server(settings, loaded=self._on_loaded, changed=SchedulingPolicy().adapt)
         self._lock = threading.Lock()
         self._told = State()
         self._listening = self._loaded = False
 
-    def start(self) -> None:
-        """Serves, and answers the supervisor.
+    def start(self, *, loads_first: bool) -> None:
+        """Loads the models, answers the supervisor, and serves.
+
+        Args:
+            loads_first: Whether to serve no earlier than `listen` says. The kernel gives every
+                worker that listens its share of the connections, so one that has nothing loaded
+                would fail calls that the others answer.
 
         Raises:
             Exception: Any of app.START_ERRORS.
         """
         threading.Thread(target=self._answer, name="pipe", daemon=True).start()
         self._server.readiness.watch(self._tell)
-        self._server.start()
-        self._listening = True
         self._tell()
+        if loads_first:
+            self._server.load()
+        else:
+            self._server.start()
+            self._note_listening()
+
+    def listen(self) -> None:
+        """Serves from now on, where it does not yet.
+
+        Raises:
+            OSError: The port cannot be bound.
+        """
+        if not self._listening:
+            self._server.listen()
+            self._note_listening()
 
     def stop(self) -> None:
         """Drains and stops."""
@@ -88,12 +120,19 @@ class Worker:
         settle()
         self._loaded = True
         self._tell()
+        self._on_end_of_load()
+
+    def _note_listening(self) -> None:
+        self._listening = True
+        self._tell()
 
     def _tell(self) -> None:
         """Tells what has changed."""
         with self._lock:
-            ready = bool(self._server.readiness.of(""))
-            state = State(self._listening, self._loaded, ready)
+            ready = self._listening and bool(self._server.readiness.of(""))
+            state = State(
+                answering=True, listening=self._listening, loaded=self._loaded, ready=ready
+            )
             if state != self._told:
                 self._told = state
                 self._pipe.send({"state": asdict(state)})
