@@ -58,6 +58,15 @@ TRANSPORTS = ("completion_queue", "stock")
 pytest_plugins = ["training"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fault-seconds",
+        type=float,
+        default=0,
+        help="how long each fault lasts; 0 for a short form",
+    )
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Publisher:
     root = tmp_path / "models"

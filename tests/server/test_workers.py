@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 from prometheus_client.parser import text_string_to_metric_families
-from server.test_process import ServerProcess, endless, run, serving, steps, wait_until_in_flight
-from tiny_models import Publisher, busy, echo
+from server.test_process import ServerProcess, run, serving, steps, wait_until_in_flight
+from tiny_models import Publisher, busy, echo, endless
 
 from forwardpass.server import build
 from forwardpass.server.settings import Settings, SettingsError

@@ -34,9 +34,9 @@ from forwardpass.server.transport.transit import Room, Transit
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MANAGEMENT_BYTES = 1 << 20
-# Requests may take this part of the memory, and runs as much; weights, messages under way and the
-# copies that are made of each have the rest.
-_MEMORY_PART = 4
+# Of the memory, runs may take this part, and requests that: each becomes up to five times as much,
+# with what it is gathered into, its outputs and its answer.
+_RUN_PART, _REQUEST_PART = 4, 16
 _MANAGEMENT_CALLS = 16
 
 
@@ -60,7 +60,7 @@ def build_admission(settings: Settings) -> Admission:
     return Admission(
         AdmissionLimits(
             calls=settings.max_in_flight,
-            bytes=settings.max_in_flight_bytes or _part_of_memory(settings),
+            bytes=settings.max_in_flight_bytes or _memory(settings) // _REQUEST_PART,
             streams=settings.max_streams,
             watches=settings.max_watches,
             share=settings.connection_share,
@@ -116,7 +116,7 @@ def build_transports(
     def gated(some: dict[str, Method]) -> dict[str, Route]:
         return routes(some, counters, admission, authorization)
 
-    transit = Transit(partial(_room, settings.workers), trim)
+    transit = Transit(settings.max_message_bytes, partial(_room, settings.workers), trim)
     main = create_transport(_listener(settings), gated(served), tick, transit, cores(settings))
     management = None
     if manages and not is_shared:
@@ -127,7 +127,9 @@ def build_transports(
             certificates=None,
         )
         management = StockTransport(
-            listener, gated(managing), Transit(partial(_room, settings.workers), trim)
+            listener,
+            gated(managing),
+            Transit(_MANAGEMENT_BYTES, partial(_room, settings.workers), trim),
         )
     return Transports(main, management, counters)
 
@@ -158,7 +160,7 @@ def open_repository(
             settings.cuda_graph,
         ),
     )
-    limit_run_memory(settings.run_memory_bytes or _part_of_memory(settings))
+    limit_run_memory(settings.run_memory_bytes or _memory(settings) // _RUN_PART)
     check_providers(providers)
     limits = Limits(settings.sandbox_seconds, settings.sandbox_bytes)
     threads = settings.threads or cores(settings)
@@ -194,9 +196,9 @@ def _room(workers: int) -> Room:
     return Room(found.limit // workers, found.available // workers)
 
 
-def _part_of_memory(settings: Settings) -> int:
-    """Returns what requests, and what runs, may take of a worker's memory."""
-    return _room(settings.workers).limit // _MEMORY_PART
+def _memory(settings: Settings) -> int:
+    """Returns how much memory a worker may take."""
+    return _room(settings.workers).limit
 
 
 def _tokens(settings: Settings) -> Callable[[], Sequence[bytes]] | None:

@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         description="The most bytes of requests at a time, and of what they become; 0 takes a "
-        "quarter of the memory of the container or the machine.",
+        "sixteenth of the memory of the container or the machine.",
     )
     max_streams: int = Field(256, ge=1, description="The most streams of requests at a time.")
     max_watches: int = Field(1000, ge=1, description="The most calls that watch health.")

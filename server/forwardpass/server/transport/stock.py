@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import grpc
@@ -18,7 +17,7 @@ from forwardpass.server.transport.listener import MAX_STREAMS, Listener
 from forwardpass.server.transport.route import CallType, Route, Routes, Transport
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.trailers import trailing_metadata
-from forwardpass.server.transport.transit import Transfer, Transit
+from forwardpass.server.transport.transit import YOUNG_SECONDS, Transit
 from forwardpass.wire import CODES, Failure, Reason
 
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
@@ -43,10 +42,9 @@ class StockTransport(Transport):
         self._transit = _SharedTransit(transit)
         # A call takes a thread before it is admitted, and holds it if its message never comes.
         threads = max(listener.max_in_flight, MAX_STREAMS) + _SPARE_THREADS
-        shared = _Shared(self._transit, listener.max_message_bytes)
         self._server = grpc.server(
             ThreadPoolExecutor(threads, "call"),
-            handlers=[_Handlers(routes, shared)],
+            handlers=[_Handlers(routes, self._transit)],
             options=listener.channel_arguments(),
         )
 
@@ -93,23 +91,41 @@ class _SharedTransit:
         self._thread.start()
 
     @contextmanager
-    def carrying(self, transfer: Transfer, size: int) -> Iterator[None]:
-        """Counts a message as under way, inside."""
+    def receiving(self, arrival: "_Arrival") -> Iterator[None]:
+        """Waits until a message may be asked for, which is inside."""
         with self._changed:
-            self._transit.begin(transfer, size, time.perf_counter())
-            if self._is_asleep:
-                self._changed.notify()
+            self._transit.receive(arrival, time.perf_counter())
+            self._wake()
+            while not arrival.is_asked_for:
+                self._changed.wait()
         try:
             yield
         finally:
             with self._changed:
-                self._transit.end(transfer)
+                self._transit.received(arrival)
+                self._changed.notify_all()
+
+    @contextmanager
+    def sending(self, transfer: "_Transfer", size: int) -> Iterator[None]:
+        """Counts so many bytes as being sent, inside."""
+        with self._changed:
+            self._transit.send(transfer, size, time.perf_counter())
+            self._wake()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._transit.sent(transfer)
+
+    def _wake(self) -> None:
+        if self._is_asleep:
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Ends the thread."""
         with self._changed:
             self._is_closed = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join()
 
     def _watch(self) -> None:
@@ -117,32 +133,22 @@ class _SharedTransit:
             while not self._is_closed:
                 seconds = None
                 try:
+                    self._transit.age(time.perf_counter() - YOUNG_SECONDS)
                     seconds = self._transit.look()
                 except Exception:  # noqa: BLE001  # logged with its traceback
                     _log.exception("transit_failed")
+                # What was asked for meanwhile waits for this.
+                self._changed.notify_all()
                 self._is_asleep = seconds is None
                 self._changed.wait(seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """What the calls of a transport share.
-
-    Attributes:
-        transit: What is on its way.
-        max_message_bytes: The longest message.
-    """
-
-    transit: _SharedTransit
-    max_message_bytes: int
 
 
 class _Handlers(grpc.GenericRpcHandler):
     """Finds the route of a method; grpcio answers UNIMPLEMENTED where there is none."""
 
-    def __init__(self, routes: Routes, shared: _Shared) -> None:
+    def __init__(self, routes: Routes, transit: _SharedTransit) -> None:
         self._handlers = {
-            method: _handler(method, route, shared) for method, route in routes.items()
+            method: _handler(method, route, transit) for method, route in routes.items()
         }
 
     def service(
@@ -151,7 +157,9 @@ class _Handlers(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
 
-def _handler(method: str, route: Route, shared: _Shared) -> "grpc.RpcMethodHandler[bytes, bytes]":
+def _handler(
+    method: str, route: Route, transit: _SharedTransit
+) -> "grpc.RpcMethodHandler[bytes, bytes]":
     """Returns the handler of a method.
 
     To grpcio all of them stream. It then takes in no message before it is asked for one, which is
@@ -159,7 +167,7 @@ def _handler(method: str, route: Route, shared: _Shared) -> "grpc.RpcMethodHandl
     """
 
     def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        return StockCall(method, context, messages, shared).answers(route)
+        return StockCall(method, context, messages, transit).answers(route)
 
     return grpc.stream_stream_rpc_method_handler(answer)
 
@@ -182,6 +190,30 @@ class _Transfer:
         self._call.cut()
 
 
+class _Arrival(_Transfer):
+    """A message that comes in, and that a thread waits to ask for.
+
+    Attributes:
+        is_asked_for: Whether it may.
+    """
+
+    __slots__ = ("is_asked_for",)
+
+    def __init__(self, call: "StockCall") -> None:
+        super().__init__(call)
+        self.is_asked_for = False
+
+    def ask(self) -> bool:
+        """See `Arrival.ask`: the thread that waits does it."""
+        self.is_asked_for = True
+        return True
+
+    def evict(self) -> None:
+        """See `Transfer.evict`."""
+        self.is_asked_for = True
+        super().evict()
+
+
 class StockCall(StreamCall):
     """A call with a thread of its own, which runs in `answers`.
 
@@ -189,17 +221,17 @@ class StockCall(StreamCall):
         method: The path.
         context: gRPC's view of the call.
         messages: The caller's messages, each taken in when it is asked for.
-        shared: What it has in common with others.
+        transit: What is on its way.
     """
 
-    __slots__ = ("_context", "_failure", "_messages", "_outgoing", "_reader", "_shared", "_steps")
+    __slots__ = ("_context", "_failure", "_messages", "_outgoing", "_reader", "_steps", "_transit")
 
     def __init__(
         self,
         method: str,
         context: grpc.ServicerContext,
         messages: Iterator[bytes],
-        shared: _Shared,
+        transit: _SharedTransit,
     ) -> None:
         remaining = context.time_remaining()
         super().__init__(
@@ -209,7 +241,7 @@ class StockCall(StreamCall):
         )
         self._context = context
         self._messages = messages
-        self._shared = shared
+        self._transit = transit
         # None once the call has ended: what is still resumed then holds on to nothing.
         self._steps: queue.SimpleQueue[_Step] | None = queue.SimpleQueue()
         self._outgoing: deque[bytes] = deque()
@@ -277,8 +309,7 @@ class StockCall(StreamCall):
         Raises:
             grpc.RpcError: The caller has gone.
         """
-        shared = self._shared
-        with shared.transit.carrying(_Transfer(self), shared.max_message_bytes):
+        with self._transit.receiving(_Arrival(self)):
             return next(self._messages, None)
 
     def cut(self) -> None:
@@ -296,14 +327,14 @@ class StockCall(StreamCall):
         """
         steps = self._steps
         assert steps is not None
-        outgoing, transit = self._outgoing, self._shared.transit
+        outgoing, transit = self._outgoing, self._transit
         sending = _Transfer(self)
         try:
             self._begin_by(route)
             while True:
                 # What was written before a step is sent before it runs.
                 while outgoing:
-                    with transit.carrying(sending, sum(map(len, outgoing))):
+                    with transit.sending(sending, sum(map(len, outgoing))):
                         yield outgoing.popleft()
                 if self.code is not None:
                     break

@@ -2,10 +2,11 @@
 
 gRPC core tells how long a message is once all of it is there, and takes an answer as a whole. So
 what a slow caller sends may become as long as the longest message allowed, and what one does not
-read stays. Most messages are on their way for less than a millisecond. Those that take longer are
-counted here, one that comes in by the longest that it may be; and where that is more than the
-memory there is, the longest under way of the connection that holds most is ended. Nobody waits for
-it: what is new is let in at once.
+read stays. A message is asked for as if it were the longest: no more are at a time than there is
+room kept for, the others wait, and hold nothing but what core takes in unasked. Most are there in
+less than a millisecond. One that has not come, or not been taken, in five is slow, and makes room
+for others: it is counted among the slow ones, and where these are more than the memory there is,
+the longest under way of the connection that holds most is ended.
 """
 
 import time
@@ -16,16 +17,18 @@ from typing import Protocol
 
 from forwardpass.wire import Failure, Reason
 
-# A message under way for less is not counted, in seconds: what may arrive meanwhile has room in
-# what is kept free.
+# A message under way for longer is slow, in seconds.
 YOUNG_SECONDS = 0.005
 # What has been under way for less is only ended where memory is short already.
 _PATIENCE_SECONDS = 0.25
 # How soon the memory is looked at again, and how soon what was freed is given back to the system.
 _LOOK_SECONDS, _TRIM_SECONDS = 0.05, 0.5
-# Of the memory there is, this part is kept free of messages under way, and that part they may
-# have whatever else there is.
-_FREE_PART, _OWN_PART = 8, 16
+# Of the memory there is, this part is kept for messages that come in, and as much is the slow ones'
+# whatever else there is. Slow ones leave that part to what is being worked on, and where half of it
+# is gone memory is short.
+_ARRIVING_PART, _SLOW_PART, _FREE_PART = 16, 16, 4
+# The most that wait to be asked for, as far as their connections have more than one.
+_MOST_WAITING = 256
 # What a call is told that is ended.
 NO_ROOM = Failure(
     Reason.QUEUE_FULL,
@@ -44,6 +47,13 @@ class Transfer(Hashable, Protocol):
 
     def evict(self) -> None:
         """Ends the call that the message is of."""
+
+
+class Arrival(Transfer, Protocol):
+    """A message that comes in."""
+
+    def ask(self) -> bool:
+        """Asks for it; False where nobody wants it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,49 +87,103 @@ class Transit:
     """The messages under way. One thread at a time may use it.
 
     Attributes:
-        bytes: Of those that have been under way for long: the most that they may come to.
+        bytes: Of the slow ones: the most that they may come to.
         evicted: How many were ended.
 
     Args:
+        max_message_bytes: The longest message.
         measure: Tells how much memory there is; that may take a millisecond.
         trim: Gives what was freed back to the system, as far as that is not done by itself.
     """
 
-    def __init__(self, measure: Callable[[], Room], trim: Callable[[], None]) -> None:
+    def __init__(
+        self, max_message_bytes: int, measure: Callable[[], Room], trim: Callable[[], None]
+    ) -> None:
+        self._longest = max_message_bytes
         self._measure = measure
         self._trim = trim
-        self._own = measure().limit // _OWN_PART
-        # Each with its length and when it began, by `time.perf_counter`; the oldest first.
-        self._young: dict[Transfer, tuple[int, float]] = {}
+        limit = measure().limit
+        self._most_arriving = max(1, limit // _ARRIVING_PART // max_message_bytes)
+        self._slow_part = limit // _SLOW_PART
+        # By connection; they take turns.
+        self._waiting: dict[str, deque[Arrival]] = {}
+        self._waiting_count = 0
+        # Each with when it began, by `time.perf_counter`, and what leaves with its length; the
+        # oldest first.
+        self._arriving: dict[Arrival, float] = {}
+        self._leaving: dict[Transfer, tuple[float, int]] = {}
         self._slow: dict[Transfer, _Slow] = {}
         self._looked_at = self._trimmed_at = 0.0
         self.bytes = 0
         self.evicted = 0
 
-    def begin(self, transfer: Transfer, size: int, now: float) -> None:
-        """Says that a message is under way.
+    def receive(self, arrival: Arrival, now: float) -> None:
+        """Has a message asked for, once there is room.
 
         Args:
-            transfer: The message.
-            size: Bytes that it has, or may have.
+            arrival: The message.
             now: The time, by `time.perf_counter`.
         """
-        self._young[transfer] = size, now
+        if len(self._arriving) < self._most_arriving:
+            if arrival.ask():
+                self._arriving[arrival] = now
+        else:
+            self._wait(arrival)
 
-    def grow(self, transfer: Transfer, size: int) -> None:
+    def received(self, arrival: Arrival) -> None:
+        """Says that a message is there, or will not come any more."""
+        if self._arriving.pop(arrival, None) is None:
+            self._forget_slow(arrival)
+        if self._waiting:
+            self._ask_for_more(time.perf_counter())
+
+    def send(self, transfer: Transfer, size: int, now: float) -> None:
+        """Says that an answer of `size` bytes is being sent, by `time.perf_counter` from `now`."""
+        self._leaving[transfer] = now, size
+
+    def send_more(self, transfer: Transfer, size: int) -> None:
         """Says that so many bytes more wait to go the same way."""
-        if (young := self._young.get(transfer)) is not None:
-            self._young[transfer] = young[0] + size, young[1]
+        if (known := self._leaving.get(transfer)) is not None:
+            self._leaving[transfer] = known[0], known[1] + size
         elif (slow := self._slow.get(transfer)) is not None:
             slow.size += size
             self.bytes += size
 
-    def end(self, transfer: Transfer) -> None:
-        """Says that it is not any more, whatever has become of it."""
-        if self._young.pop(transfer, None) is None:
-            slow = self._slow.pop(transfer, None)
-            if slow is not None:
-                self.bytes -= slow.size
+    def sent(self, transfer: Transfer) -> None:
+        """Says that an answer has been taken, or never will be."""
+        if self._leaving.pop(transfer, None) is None:
+            self._forget_slow(transfer)
+
+    def may_be_slow(self, now: float) -> Transfer | None:
+        """Returns a message that has been under way for so long that it may be slow, if any."""
+        for arrival, since in self._arriving.items():
+            if now - since >= YOUNG_SECONDS:
+                return arrival
+            break
+        for transfer, (since, _) in self._leaving.items():
+            if now - since >= YOUNG_SECONDS:
+                return transfer
+            break
+        return None
+
+    def age(self, before: float) -> None:
+        """Counts as slow what is not there yet and was asked for, or begun to be sent, earlier.
+
+        Args:
+            before: By `time.perf_counter`. What came until then must have been taken in: a message
+                that waits for us is not slow.
+        """
+        arriving = [one for one, since in self._arriving.items() if since <= before]
+        for arrival in arriving:
+            self._slow[arrival] = _Slow(self._longest, self._arriving.pop(arrival))
+            self.bytes += self._longest
+        leaving = [one for one, (since, _) in self._leaving.items() if since <= before]
+        for transfer in leaving:
+            since, size = self._leaving.pop(transfer)
+            self._slow[transfer] = _Slow(size, since)
+            self.bytes += size
+        if arriving and self._waiting:
+            self._ask_for_more(time.perf_counter())
 
     def look(self) -> float | None:
         """Ends what there is no room for.
@@ -128,24 +192,38 @@ class Transit:
             After how many seconds to look again, if nothing happens until then; None where nothing
             is under way that would have to be looked after.
         """
-        if self._young:
-            self._age(time.perf_counter())
-        if self.bytes > self._own:
+        if self.bytes > self._slow_part:
             self._relieve()
-            return YOUNG_SECONDS if self._young else _LOOK_SECONDS
-        return YOUNG_SECONDS if self._young else None
+        if self._arriving or self._leaving:
+            return YOUNG_SECONDS
+        return _LOOK_SECONDS if self.bytes > self._slow_part else None
 
-    def _age(self, now: float) -> None:
-        """Counts the messages that have been under way for long."""
-        aged = []
-        for transfer, (size, since) in self._young.items():
-            if now - since < YOUNG_SECONDS:
-                break
-            aged.append((transfer, _Slow(size, since)))
-        for transfer, slow in aged:
-            del self._young[transfer]
-            self._slow[transfer] = slow
-            self.bytes += slow.size
+    def _wait(self, arrival: Arrival) -> None:
+        """Has a message wait its turn, unless too many do and its connection has one there."""
+        waiting = self._waiting.setdefault(arrival.peer, deque())
+        if waiting and self._waiting_count >= _MOST_WAITING:
+            self.evicted += 1
+            arrival.evict()
+            return
+        waiting.append(arrival)
+        self._waiting_count += 1
+
+    def _ask_for_more(self, now: float) -> None:
+        while self._waiting and len(self._arriving) < self._most_arriving:
+            peer = next(iter(self._waiting))
+            waiting = self._waiting.pop(peer)
+            arrival = waiting.popleft()
+            self._waiting_count -= 1
+            if waiting:
+                # It is the turn of all others first.
+                self._waiting[peer] = waiting
+            if arrival.ask():
+                self._arriving[arrival] = now
+
+    def _forget_slow(self, transfer: Transfer) -> None:
+        slow = self._slow.pop(transfer, None)
+        if slow is not None:
+            self.bytes -= slow.size
 
     def _relieve(self) -> None:
         """Ends messages until those that are left fit into the memory there is."""
@@ -158,7 +236,7 @@ class Transit:
             self._trim()
             self._trimmed_at = now
             room = self._measure()
-        patience = 0.0 if room.available < kept_free else _PATIENCE_SECONDS
+        patience = 0.0 if room.available < kept_free // 2 else _PATIENCE_SECONDS
         excess = self._excess(room, kept_free)
         connections = _by_connection(self._slow) if excess > 0 else []
         while excess > 0:
@@ -169,13 +247,13 @@ class Transit:
                 break
             heaviest.bytes -= slow.size
             excess -= slow.size
-            self.end(transfer)
+            self._forget_slow(transfer)
             self.evicted += 1
             transfer.evict()
         self._looked_at = time.perf_counter()
 
     def _excess(self, room: Room, kept_free: int) -> int:
-        return self.bytes - max(room.available - kept_free, self._own)
+        return self.bytes - max(room.available - kept_free, self._slow_part)
 
 
 def _by_connection(slow: Mapping[Transfer, _Slow]) -> list["_Connection"]:

@@ -29,6 +29,8 @@ from forwardpass.wire import CODES, Failure, Reason
 # Deadlines beyond this, in seconds since 1970, mean that there is none.
 _NEVER = 1e10
 _OK = 0
+# Bytes of a message after which others that are there wait for the next tick.
+_MUCH = 1 << 18
 # A message to send, or a step to run once those before it have been sent.
 _Item: TypeAlias = bytes | Callable[[], None]
 
@@ -41,16 +43,16 @@ class CallContext:
         computing: Runs steps that compute for long.
         waiting: Runs steps that wait.
         transit: What is on its way.
-        max_message_bytes: The longest message.
         thread: The transport's thread.
+        took_much: Whether a long message was taken in during this tick, which then ends.
         unwatched: Calls whose handler waits, and whose caller's leaving nobody would notice.
     """
 
     computing: Executor
     waiting: Executor
     transit: Transit
-    max_message_bytes: int
     thread: int = 0
+    took_much: bool = False
     unwatched: list["QueueCall"] = field(default_factory=list)
 
 
@@ -99,8 +101,7 @@ class QueueCall(StreamCall):
     def begin(self) -> None:
         """Begins to answer when the one message is there, or at once where the caller streams."""
         if self._route.call_type is not CallType.BIDI_STREAM:
-            self._context.transit.begin(self, self._context.max_message_bytes, self.started)
-            self._core.start_server_batch((receive_message(),), self._on_message)
+            self._context.transit.receive(self, self.started)
             return
         self.watch()
         self._enter(b"")
@@ -116,7 +117,7 @@ class QueueCall(StreamCall):
         # First, so that who has the answer finds it counted.
         if self._end(_OK):
             answer = send_message(message)
-            self._context.transit.begin(self, len(message), time.perf_counter())
+            self._context.transit.send(self, len(message), time.perf_counter())
             self._core.start_server_batch(
                 (INITIAL_METADATA, answer, STATUS_OK)
                 if self._is_watched
@@ -136,7 +137,7 @@ class QueueCall(StreamCall):
             if not self._is_writing:
                 self._advance()
             elif self._sending is not None:
-                self._context.transit.grow(self._sending, len(message))
+                self._context.transit.send_more(self._sending, len(message))
 
     def finish(self) -> None:
         """See `StreamCall.finish`."""
@@ -149,14 +150,21 @@ class QueueCall(StreamCall):
 
     def read(self) -> None:
         """See `StreamCall.read`."""
-        context = self._context
-        context.transit.begin(self, context.max_message_bytes, time.perf_counter())
-        self._core.start_server_batch((receive_message(),), self._on_part)
+        self._context.transit.receive(self, time.perf_counter())
+
+    def ask(self) -> bool:
+        """See `Arrival.ask`."""
+        if self.code is not None:
+            return False
+        streams = self._route.call_type is CallType.BIDI_STREAM
+        taken = self._on_part if streams else self._on_message
+        self._core.start_server_batch((receive_message(),), taken)
+        return True
 
     def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """See `Call.resume`."""
         if get_ident() != self._context.thread:
-            self._post(partial(self.resume, step, *args))
+            self.post(partial(self.resume, step, *args))
         elif self._outbox or self._is_writing:
             self._put(partial(self._run, step, *args))
         else:
@@ -197,7 +205,7 @@ class QueueCall(StreamCall):
 
     def _on_message(self, event: Event) -> None:
         """Takes the one message."""
-        self._context.transit.end(self)
+        self._context.transit.received(self)
         message = event.batch_operations[0].message()
         if self.code is not None:
             return
@@ -205,21 +213,25 @@ class QueueCall(StreamCall):
             # It has sent none, or it has gone before; of the latter an event tells, which comes
             # before that of a step that is posted now.
             self.watch()
-            self._post(partial(self._run, self.fail, NO_MESSAGE))
+            self.post(partial(self._run, self.fail, NO_MESSAGE))
             return
+        if len(message) > _MUCH:
+            self._context.took_much = True
         self._enter(message)
         if self.code is None:
             self._context.unwatched.append(self)
 
     def _on_part(self, event: Event) -> None:
         """Takes a message of a stream."""
-        self._context.transit.end(self)
+        self._context.transit.received(self)
         message = event.batch_operations[0].message()
         if message is None:
             # The caller has sent its last, or has gone; of the latter an event tells that may still
             # stand in the queue.
-            self._post(partial(self._run, self.deliver, None))
+            self.post(partial(self._run, self.deliver, None))
         elif self.code is None:
+            if len(message) > _MUCH:
+                self._context.took_much = True
             self.deliver(message)
 
     def _on_close(self, event: Event) -> None:
@@ -231,12 +243,12 @@ class QueueCall(StreamCall):
             self._end(CODES[Reason.DEADLINE_EXCEEDED if expired else Reason.CANCELLED])
 
     def _on_replied(self, _: Event) -> None:
-        self._context.transit.end(self)
+        self._context.transit.sent(self)
 
     def _on_written(self, event: Event) -> None:
         self._is_writing = False
         assert self._sending is not None
-        self._context.transit.end(self._sending)
+        self._context.transit.sent(self._sending)
         if not event.success and self._outbox:
             self._outbox.clear()
         self._advance()
@@ -273,7 +285,7 @@ class QueueCall(StreamCall):
             self._sending = _Sending(self)
         waiting = sum(len(item) for item in self._outbox or () if isinstance(item, bytes))
         transit = self._context.transit
-        transit.begin(self._sending, len(message) + waiting, time.perf_counter())
+        transit.send(self._sending, len(message) + waiting, time.perf_counter())
         self._start((send_message(message),), self._on_written)
 
     def _start(self, operations: tuple[Any, ...], tag: Callable[[Event], None]) -> None:
@@ -282,7 +294,7 @@ class QueueCall(StreamCall):
             operations = (INITIAL_METADATA, *operations)
         self._core.start_server_batch(operations, tag)
 
-    def _post(self, step: Callable[[], None]) -> None:
+    def post(self, step: Callable[[], None]) -> None:
         """Has the step done on the transport's thread, from any thread."""
         self._core.start_server_batch((), lambda _: step())
 
@@ -303,6 +315,10 @@ class _Sending:
     def evict(self) -> None:
         """See `Transfer.evict`."""
         self._call.cut()
+
+    def post(self, step: Callable[[], None]) -> None:
+        """See `QueueCall.post`."""
+        self._call.post(step)
 
 
 def _done(event: Event) -> None:

@@ -16,6 +16,7 @@ from forwardpass.server.transport.tick import Tick
 from forwardpass.server.transport.transit import Room, Transit
 
 _PATIENCE = 5.0
+_MESSAGE_BYTES = 1 << 20
 _PLENTY = Room(1 << 40, 1 << 40)
 _MESSAGE = b"\x00\x01forwardpass"
 
@@ -32,8 +33,8 @@ def check_contract() -> None:
     """
     address = f"unix-abstract:forwardpass-{os.getpid()}-{threading.get_ident()}"
     try:
-        listener = Listener(address, 1 << 20, 1, None)
-        transit = Transit(lambda: _PLENTY, lambda: None)
+        listener = Listener(address, _MESSAGE_BYTES, 1, None)
+        transit = Transit(_MESSAGE_BYTES, lambda: _PLENTY, lambda: None)
         transport = CompletionQueueTransport(listener, _ROUTES, Tick(), transit, helpers=1)
         transport.start()
         try:

@@ -3,7 +3,8 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import structlog
 
@@ -14,7 +15,7 @@ from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.route import CallType, Route, Routes, Transport
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.tick import Tick
-from forwardpass.server.transport.transit import Transit
+from forwardpass.server.transport.transit import YOUNG_SECONDS, Transit
 from forwardpass.wire import Failure, Reason
 
 # Calls that core may hand us before we ask for more.
@@ -52,7 +53,6 @@ class CompletionQueueTransport(Transport):
             ThreadPoolExecutor(helpers, "computing"),
             ThreadPoolExecutor(_WAITING_STEPS, "waiting"),
             transit,
-            listener.max_message_bytes,
         )
         self._thread = threading.Thread(target=self._serve, name="transport", daemon=True)
         self._server: Any = None
@@ -61,6 +61,8 @@ class CompletionQueueTransport(Transport):
         # Whether the thread waits for events, and since when somebody wants to see it take one.
         self._is_idle = False
         self._asked_at: float | None = None
+        # Whether a step of ours is in the queue that tells what is behind it.
+        self._is_marked = False
 
     def start(self) -> int:
         """See `Transport.start`."""
@@ -100,7 +102,7 @@ class CompletionQueueTransport(Transport):
         self._context.thread = threading.get_ident()
         for _ in range(_OUTSTANDING):
             self._ask()
-        poll, tick, over = self._queue.poll, self._tick, self._over
+        poll, tick, over, context = self._queue.poll, self._tick, self._over, self._context
         taken = 0
         event: Event = None
         while not over.is_set():
@@ -121,7 +123,7 @@ class CompletionQueueTransport(Transport):
                     continue
                 event.tag(event)
                 taken += 1
-                if not tick.steps or taken >= _MOST_EVENTS:
+                if not tick.steps or taken >= _MOST_EVENTS or context.took_much:
                     taken = 0
                     self._end_tick()
             except Exception:  # noqa: BLE001  # logged with its traceback
@@ -130,6 +132,9 @@ class CompletionQueueTransport(Transport):
 
     def _end_tick(self) -> None:
         tick, context = self._tick, self._context
+        if context.took_much:
+            context.took_much = False
+            self._look()
         if tick.steps:
             tick.end()
         if context.unwatched:
@@ -139,11 +144,21 @@ class CompletionQueueTransport(Transport):
 
     def _look(self) -> float | None:
         """Ends messages that there is no room for; returns how soon to look again."""
+        transit = self._context.transit
         try:
-            return self._context.transit.look()
+            now = time.perf_counter()
+            if not self._is_marked and (transfer := transit.may_be_slow(now)) is not None:
+                # It may be there and wait behind others; not when this comes out of the queue.
+                self._is_marked = True
+                cast("QueueCall", transfer).post(partial(self._on_mark, now - YOUNG_SECONDS))
+            return transit.look()
         except Exception:  # noqa: BLE001  # logged with its traceback
             _log.exception("transit_failed")
             return _HANG_SECONDS
+
+    def _on_mark(self, before: float) -> None:
+        self._is_marked = False
+        self._context.transit.age(before)
 
     def _ask(self) -> None:
         try:

@@ -1,0 +1,186 @@
+"""What a caller may send so that there is no memory, no slot or no time left for others.
+
+Each runs in a process of its own, until its time is over.
+"""
+
+import gzip
+import io
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import grpc
+import numpy as np
+from PIL import Image
+
+from forwardpass.v1.inference_service_pb2 import (
+    GenerateRequest,
+    PredictRequest,
+    PredictStreamRequest,
+)
+from forwardpass.v1.inference_service_pb2_grpc import InferenceServiceStub
+from forwardpass.v1.model_service_pb2 import ModelReference
+from forwardpass.wire import to_tensor
+
+from .wire import Hostile, prefixed
+
+SERVICE = "/forwardpass.v1.InferenceService"
+# Of all that an attack sends at a time.
+_TOTAL = 2 << 30
+_HOLD_SECONDS = 2.0
+
+Attack = Callable[[str, int, float], None]
+
+
+def _echo(cap: int) -> PredictRequest:
+    """Returns a request whose message is just under the cap, and so is its answer."""
+    x = np.zeros((cap - 4096) // 4, np.float32)
+    return PredictRequest(model=ModelReference(name="echo"), inputs={"x": to_tensor(x)})
+
+
+def _connections(address: str, count: int, stack: ExitStack, **kwargs: Any) -> list[Hostile]:
+    return [stack.enter_context(Hostile(address, **kwargs)) for _ in range(count)]
+
+
+def samples_unread(address: str, cap: int, end: float) -> None:
+    """Asks for samples as many as a message holds, and reads none."""
+    message = prefixed(
+        GenerateRequest(model=ModelReference(name="gen"), count=1024).SerializeToString()
+    )
+    while time.monotonic() < end:
+        with Hostile(address, window=0) as connection:
+            calls = []
+            for _ in range(_TOTAL // cap):
+                calls.append(connection.call(f"{SERVICE}/Generate"))
+                connection.send(calls[-1], message, last=True)
+            connection.wait_ended(calls, max(0, min(end - time.monotonic(), 20)))
+
+
+def answers_unread(address: str, cap: int, end: float) -> None:
+    """Sends what comes back as it is, and reads none of it."""
+    message = prefixed(_echo(cap).SerializeToString())
+    while time.monotonic() < end:
+        with ExitStack() as stack:
+            for connection in _connections(address, 4, stack, window=0):
+                for _ in range(_TOTAL // cap // 4):
+                    stream = connection.call(f"{SERVICE}/Predict")
+                    connection.send(stream, message, last=True)
+                    if time.monotonic() > end:
+                        return
+
+
+def packed(address: str, cap: int, end: float) -> None:
+    """Sends requests that are small until they are unpacked."""
+    message = prefixed(gzip.compress(_echo(cap).SerializeToString()), compressed=True)
+    while time.monotonic() < end:
+        with ExitStack() as stack:
+            for connection in _connections(address, 4, stack):
+                calls = []
+                for _ in range(_TOTAL // cap // 4):
+                    calls.append(connection.call(f"{SERVICE}/Predict", ("grpc-encoding", "gzip")))
+                    connection.send(calls[-1], message, last=True)
+                connection.wait_ended(calls, _HOLD_SECONDS)
+
+
+def _unfinished(address: str, cap: int, end: float, count: int) -> None:
+    message = prefixed(bytes(cap - 8192), size=cap - 4096)
+    while time.monotonic() < end:
+        with ExitStack() as stack:
+            for connection in _connections(address, count, stack):
+                for _ in range(_TOTAL // cap // count):
+                    connection.send(connection.call(f"{SERVICE}/Predict"), message)
+                    if time.monotonic() > end:
+                        return
+
+
+def unfinished(address: str, cap: int, end: float) -> None:
+    """Sends requests but for their end, all on one connection."""
+    _unfinished(address, cap, end, 1)
+
+
+def unfinished_everywhere(address: str, cap: int, end: float) -> None:
+    """Sends requests but for their end, each on a connection of its own."""
+    _unfinished(address, cap, end, _TOTAL // cap)
+
+
+def streams_full(address: str, cap: int, end: float) -> None:
+    """Sends as much on each of several streams as is taken, and reads no answer."""
+    request = PredictStreamRequest(request=_echo(cap))
+    message = prefixed(request.SerializeToString())
+    while time.monotonic() < end:
+        with ExitStack() as stack:
+            for connection in _connections(address, max(3, _TOTAL // cap // 8), stack, window=0):
+                stream = connection.call(f"{SERVICE}/PredictStream")
+                for _ in range(8):
+                    if not connection.send(stream, message) or time.monotonic() > end:
+                        break
+
+
+def streams_silent(address: str, cap: int, end: float) -> None:
+    """Opens streams, and sends nothing on them."""
+    while time.monotonic() < end:
+        with Hostile(address) as connection:
+            calls = [connection.call(f"{SERVICE}/EmbedStream") for _ in range(256)]
+            connection.wait_ended(calls, min(max(0, end - time.monotonic()), 20))
+
+
+def watches(address: str, cap: int, end: float) -> None:
+    """Opens watches of health, many thousands."""
+    while time.monotonic() < end:
+        with ExitStack() as stack:
+            for connection in _connections(address, 20, stack):
+                for _ in range(1000):
+                    stream = connection.call("/grpc.health.v1.Health/Watch")
+                    connection.send(stream, prefixed(b""), last=True)
+                    if time.monotonic() > end:
+                        return
+
+
+def outputs_by_value(address: str, cap: int, end: float) -> None:
+    """Asks a model for outputs of any size."""
+    with grpc.insecure_channel(address) as channel:
+        predict: Any = InferenceServiceStub(channel).Predict
+        while time.monotonic() < end:
+            for elements in (16 << 20, 40 << 20, 60 << 20, 100 << 20, 1 << 30, 1 << 40):
+                shape = to_tensor(np.array([elements], np.int64))
+                request = PredictRequest(
+                    model=ModelReference(name="maker"), inputs={"shape": shape}
+                )
+                calls = [predict.future(request, timeout=30) for _ in range(4)]
+                for call in calls:
+                    with suppress(grpc.RpcError):
+                        call.result()
+
+
+def pictures(address: str, cap: int, end: float) -> None:
+    """Sends pictures that are small until they are decoded, and goes."""
+    png = io.BytesIO()
+    Image.new("L", (5600, 5600)).save(png, "PNG")
+    request = PredictRequest(model=ModelReference(name="clf"), images=[png.getvalue()] * 200)
+    with grpc.insecure_channel(address, [("grpc.max_send_message_length", -1)]) as channel:
+        predict: Any = InferenceServiceStub(channel).Predict
+        while time.monotonic() < end:
+            calls = [predict.future(request, timeout=3) for _ in range(2)]
+            for call in calls:
+                with suppress(grpc.RpcError):
+                    call.result()
+
+
+ATTACKS: tuple[Attack, ...] = (
+    samples_unread,
+    answers_unread,
+    packed,
+    unfinished,
+    unfinished_everywhere,
+    streams_full,
+    streams_silent,
+    watches,
+    outputs_by_value,
+    pictures,
+)
+
+
+def run(attack: Attack, address: str, cap: int, seconds: float) -> None:
+    """Attacks for some seconds."""
+    attack(address, cap, time.monotonic() + seconds)
