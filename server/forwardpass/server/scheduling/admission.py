@@ -100,7 +100,8 @@ class Admission:
 
     def enter_from_stream(self, call: Guest, size: int) -> None:
         """Takes a request of a stream in, which `may_read` made room for; `leave` must follow."""
-        with self._lock:
+        self._lock.acquire()
+        try:
             calls, held = self._calls, self._bytes
             if calls.taken < calls.free_for_all and held.taken + size <= held.free_for_all:
                 calls.taken += 1
@@ -108,6 +109,8 @@ class Admission:
             else:
                 calls.take(call, force=True)
                 held.take(call, size, force=True)
+        finally:
+            self._lock.release()
 
     def may_read(self, stream: Guest, again: Callable[[], None]) -> bool:
         """Whether there is room for a request of a stream, before it is taken in.
@@ -116,8 +119,12 @@ class Admission:
             stream: The stream.
             again: Called once it is worth asking again, where there is none.
         """
+        calls, held = self._calls, self._bytes
+        # Each is read at once, and near its end it is looked at under the lock.
+        if calls.taken < calls.free_for_all and held.taken < held.free_for_all:
+            return True
         with self._lock:
-            if self._calls.has_room(stream) and self._bytes.has_room(stream):
+            if calls.has_room(stream) and held.has_room(stream):
                 return True
             self._waiting[stream] = again
             return False

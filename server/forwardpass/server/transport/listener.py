@@ -20,6 +20,7 @@ MAX_STREAMS = 1024
 # Of a call's metadata, by gRPC's count, which adds 32 to each pair. With the two limits that core
 # has set apart, it refuses at random what lies between them.
 _METADATA_BYTES = 8_192
+_WINDOW_BYTES = 1 << 18
 _NONE, _GZIP = 0, 1
 
 
@@ -91,9 +92,10 @@ class Listener:
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
             ("grpc.max_concurrent_streams", MAX_STREAMS),
-            # What core takes in of a call before it is asked for its message stays one window of
-            # 64 KiB; with probing, core makes it longer where a connection is fast.
+            # What core takes in of a call before it is asked for. With probing, core would make it
+            # longer where a connection is fast; with core's 64 KiB, streams would wait.
             ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
             ("grpc.max_allowed_incoming_connections", self.max_connections),
             # New servers behind a load balancer get their share, and stalled calls come to an end.
             ("grpc.max_connection_age_ms", _milliseconds(self.connection_seconds)),

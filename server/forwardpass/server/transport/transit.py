@@ -87,7 +87,11 @@ class Transit:
     """The messages under way. One thread at a time may use it.
 
     Attributes:
+        arriving: What comes in, with when it was asked for, by `time.perf_counter`; the oldest
+            first. The slow ones are left out.
+        leaving: What goes out, with when that began, and its length.
         bytes: Of the slow ones: the most that they may come to.
+        most_slow: How many of these bytes there is always room for.
         evicted: How many were ended.
 
     Args:
@@ -104,14 +108,12 @@ class Transit:
         self._trim = trim
         limit = measure().limit
         self._most_arriving = max(1, limit // _ARRIVING_PART // max_message_bytes)
-        self._slow_part = limit // _SLOW_PART
+        self.most_slow = limit // _SLOW_PART
         # By connection; they take turns.
         self._waiting: dict[str, deque[Arrival]] = {}
         self._waiting_count = 0
-        # Each with when it began, by `time.perf_counter`, and what leaves with its length; the
-        # oldest first.
-        self._arriving: dict[Arrival, float] = {}
-        self._leaving: dict[Transfer, tuple[float, int]] = {}
+        self.arriving: dict[Arrival, float] = {}
+        self.leaving: dict[Transfer, tuple[float, int]] = {}
         self._slow: dict[Transfer, _Slow] = {}
         self._looked_at = self._trimmed_at = 0.0
         self.bytes = 0
@@ -124,43 +126,43 @@ class Transit:
             arrival: The message.
             now: The time, by `time.perf_counter`.
         """
-        if len(self._arriving) < self._most_arriving:
+        if len(self.arriving) < self._most_arriving:
             if arrival.ask():
-                self._arriving[arrival] = now
+                self.arriving[arrival] = now
         else:
             self._wait(arrival)
 
     def received(self, arrival: Arrival) -> None:
         """Says that a message is there, or will not come any more."""
-        if self._arriving.pop(arrival, None) is None:
+        if self.arriving.pop(arrival, None) is None:
             self._forget_slow(arrival)
         if self._waiting:
             self._ask_for_more(time.perf_counter())
 
     def send(self, transfer: Transfer, size: int, now: float) -> None:
         """Says that an answer of `size` bytes is being sent, by `time.perf_counter` from `now`."""
-        self._leaving[transfer] = now, size
+        self.leaving[transfer] = now, size
 
     def send_more(self, transfer: Transfer, size: int) -> None:
         """Says that so many bytes more wait to go the same way."""
-        if (known := self._leaving.get(transfer)) is not None:
-            self._leaving[transfer] = known[0], known[1] + size
+        if (known := self.leaving.get(transfer)) is not None:
+            self.leaving[transfer] = known[0], known[1] + size
         elif (slow := self._slow.get(transfer)) is not None:
             slow.size += size
             self.bytes += size
 
     def sent(self, transfer: Transfer) -> None:
         """Says that an answer has been taken, or never will be."""
-        if self._leaving.pop(transfer, None) is None:
+        if self.leaving.pop(transfer, None) is None:
             self._forget_slow(transfer)
 
     def may_be_slow(self, now: float) -> Transfer | None:
         """Returns a message that has been under way for so long that it may be slow, if any."""
-        for arrival, since in self._arriving.items():
+        for arrival, since in self.arriving.items():
             if now - since >= YOUNG_SECONDS:
                 return arrival
             break
-        for transfer, (since, _) in self._leaving.items():
+        for transfer, (since, _) in self.leaving.items():
             if now - since >= YOUNG_SECONDS:
                 return transfer
             break
@@ -173,13 +175,13 @@ class Transit:
             before: By `time.perf_counter`. What came until then must have been taken in: a message
                 that waits for us is not slow.
         """
-        arriving = [one for one, since in self._arriving.items() if since <= before]
+        arriving = [one for one, since in self.arriving.items() if since <= before]
         for arrival in arriving:
-            self._slow[arrival] = _Slow(self._longest, self._arriving.pop(arrival))
+            self._slow[arrival] = _Slow(self._longest, self.arriving.pop(arrival))
             self.bytes += self._longest
-        leaving = [one for one, (since, _) in self._leaving.items() if since <= before]
+        leaving = [one for one, (since, _) in self.leaving.items() if since <= before]
         for transfer in leaving:
-            since, size = self._leaving.pop(transfer)
+            since, size = self.leaving.pop(transfer)
             self._slow[transfer] = _Slow(size, since)
             self.bytes += size
         if arriving and self._waiting:
@@ -188,15 +190,16 @@ class Transit:
     def look(self) -> float | None:
         """Ends what there is no room for.
 
+
         Returns:
             After how many seconds to look again, if nothing happens until then; None where nothing
             is under way that would have to be looked after.
         """
-        if self.bytes > self._slow_part:
+        if self.bytes > self.most_slow:
             self._relieve()
-        if self._arriving or self._leaving:
+        if self.arriving or self.leaving:
             return YOUNG_SECONDS
-        return _LOOK_SECONDS if self.bytes > self._slow_part else None
+        return _LOOK_SECONDS if self.bytes > self.most_slow else None
 
     def _wait(self, arrival: Arrival) -> None:
         """Has a message wait its turn, unless too many do and its connection has one there."""
@@ -209,7 +212,7 @@ class Transit:
         self._waiting_count += 1
 
     def _ask_for_more(self, now: float) -> None:
-        while self._waiting and len(self._arriving) < self._most_arriving:
+        while self._waiting and len(self.arriving) < self._most_arriving:
             peer = next(iter(self._waiting))
             waiting = self._waiting.pop(peer)
             arrival = waiting.popleft()
@@ -218,7 +221,7 @@ class Transit:
                 # It is the turn of all others first.
                 self._waiting[peer] = waiting
             if arrival.ask():
-                self._arriving[arrival] = now
+                self.arriving[arrival] = now
 
     def _forget_slow(self, transfer: Transfer) -> None:
         slow = self._slow.pop(transfer, None)
@@ -253,7 +256,7 @@ class Transit:
         self._looked_at = time.perf_counter()
 
     def _excess(self, room: Room, kept_free: int) -> int:
-        return self.bytes - max(room.available - kept_free, self._slow_part)
+        return self.bytes - max(room.available - kept_free, self.most_slow)
 
 
 def _by_connection(slow: Mapping[Transfer, _Slow]) -> list["_Connection"]:

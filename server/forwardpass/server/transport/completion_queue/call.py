@@ -283,9 +283,10 @@ class QueueCall(StreamCall):
         self._is_writing = True
         if self._sending is None:
             self._sending = _Sending(self)
-        waiting = sum(len(item) for item in self._outbox or () if isinstance(item, bytes))
-        transit = self._context.transit
-        transit.send(self._sending, len(message) + waiting, time.perf_counter())
+        size = len(message)
+        if self._outbox:
+            size += sum(len(item) for item in self._outbox if isinstance(item, bytes))
+        self._context.transit.send(self._sending, size, time.perf_counter())
         self._start((send_message(message),), self._on_written)
 
     def _start(self, operations: tuple[Any, ...], tag: Callable[[Event], None]) -> None:

@@ -103,6 +103,8 @@ class CompletionQueueTransport(Transport):
         for _ in range(_OUTSTANDING):
             self._ask()
         poll, tick, over, context = self._queue.poll, self._tick, self._over, self._context
+        transit, now = context.transit, time.time
+        arriving, leaving, most_slow = transit.arriving, transit.leaving, transit.most_slow
         taken = 0
         event: Event = None
         while not over.is_set():
@@ -111,20 +113,27 @@ class CompletionQueueTransport(Transport):
             if tick.steps:
                 event = poll(_PAST)
             else:
-                seconds = self._look()
                 self._is_idle = True
-                event = poll() if seconds is None else poll(time.time() + seconds)
+                if arriving or leaving or transit.bytes > most_slow:
+                    event = poll(now() + YOUNG_SECONDS)
+                else:
+                    event = poll()
                 self._is_idle = False
             self._asked_at = None
             try:
                 if event.completion_type == TIMEOUT:
                     taken = 0
+                    self._look()
                     self._end_tick()
                     continue
                 event.tag(event)
                 taken += 1
-                if not tick.steps or taken >= _MOST_EVENTS or context.took_much:
+                if taken >= _MOST_EVENTS or context.took_much:
                     taken = 0
+                    context.took_much = False
+                    self._look()
+                    self._end_tick()
+                elif not tick.steps:
                     self._end_tick()
             except Exception:  # noqa: BLE001  # logged with its traceback
                 # One call must not take the others with it.
@@ -132,9 +141,6 @@ class CompletionQueueTransport(Transport):
 
     def _end_tick(self) -> None:
         tick, context = self._tick, self._context
-        if context.took_much:
-            context.took_much = False
-            self._look()
         if tick.steps:
             tick.end()
         if context.unwatched:
@@ -142,19 +148,14 @@ class CompletionQueueTransport(Transport):
                 call.watch()
             context.unwatched.clear()
 
-    def _look(self) -> float | None:
-        """Ends messages that there is no room for; returns how soon to look again."""
-        transit = self._context.transit
-        try:
-            now = time.perf_counter()
-            if not self._is_marked and (transfer := transit.may_be_slow(now)) is not None:
-                # It may be there and wait behind others; not when this comes out of the queue.
-                self._is_marked = True
-                cast("QueueCall", transfer).post(partial(self._on_mark, now - YOUNG_SECONDS))
-            return transit.look()
-        except Exception:  # noqa: BLE001  # logged with its traceback
-            _log.exception("transit_failed")
-            return _HANG_SECONDS
+    def _look(self) -> None:
+        """Looks after the messages that are under way."""
+        transit, now = self._context.transit, time.perf_counter()
+        if not self._is_marked and (transfer := transit.may_be_slow(now)) is not None:
+            # It may be there and wait behind others; not when this comes out of the queue.
+            self._is_marked = True
+            cast("QueueCall", transfer).post(partial(self._on_mark, now - YOUNG_SECONDS))
+        transit.look()
 
     def _on_mark(self, before: float) -> None:
         self._is_marked = False
