@@ -94,8 +94,6 @@ class Listener:
             ("grpc.max_concurrent_streams", MAX_STREAMS),
             # What core takes in of a call before it is asked for. With probing, core would make it
             # longer where a connection is fast; with core's 64 KiB, streams would wait.
-            ("grpc.http2.bdp_probe", 0),
-            ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
             ("grpc.max_allowed_incoming_connections", self.max_connections),
             # New servers behind a load balancer get their share, and stalled calls come to an end.
             ("grpc.max_connection_age_ms", _milliseconds(self.connection_seconds)),
