@@ -14,6 +14,7 @@ from tiny_models import EMBEDDER_WEIGHTS, Publisher, embedder
 
 from forwardpass.server.rpc.stream import IN_FLIGHT
 from forwardpass.server.transport.call import Call
+from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.wire import Reason
 
 from .calls import FEATURES, Calls, emb, infer_request, raw_output
@@ -149,14 +150,13 @@ def test_a_request_waits_until_there_is_room_for_it(
     running = start_server(max_in_flight=1)
     admission, guest = running.server._admission, Guest()
     asked = threading.Event()
-    may_read = admission.may_read
+    wait = admission.wait
 
-    def note(stream: Call, again: Callable[[], None]) -> bool:
-        may = may_read(stream, again)
+    def note(stream: StreamCall, again: Callable[[], None]) -> None:
+        wait(stream, again)
         asked.set()
-        return may
 
-    monkeypatch.setattr(admission, "may_read", note)
+    monkeypatch.setattr(admission, "wait", note)
     admission.enter(guest, 1)
     answers = Calls(running.channel).stream([emb(id="a").SerializeToString()])
     assert asked.wait(30)

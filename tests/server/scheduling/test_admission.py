@@ -151,21 +151,25 @@ def test_a_stream_reads_on_once_there_is_room() -> None:
     admission = admission_of(8, 100)
     stream, woken = Guest(), []
     admission.enter_stream(stream, 0)
-    assert admission.may_read(stream, lambda: woken.append(1))
+    assert admission.may_read(stream)
     calls = [Guest() for _ in range(8)]
     for call in calls:
         admission.enter_from_stream(call, 1)
-    assert not admission.may_read(stream, lambda: woken.append(2))
+    assert not admission.may_read(stream)
+    admission.wait(stream, lambda: woken.append(1))
     assert not woken
     admission.leave(calls[0], 1)
-    assert woken == [2]
+    assert woken == [1]
+    # There may be room again before it says that it waits.
+    admission.wait(stream, lambda: woken.append(2))
+    assert woken == [1, 2]
     # One that has left is not woken up.
     admission.enter_from_stream(calls[0], 1)
-    assert not admission.may_read(stream, lambda: woken.append(3))
+    admission.wait(stream, lambda: woken.append(3))
     admission.leave_stream(stream, 0)
     for call in calls:
         admission.leave(call, 1)
-    assert woken == [2]
+    assert woken == [1, 2]
 
 
 def test_an_idle_stream_takes_no_place_of_a_call() -> None:

@@ -8,7 +8,6 @@ sends faster than the models run, or that does not read, is held back.
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Generic, TypeVar
 
 from forwardpass.server.errors import CallError
@@ -118,7 +117,7 @@ class Stream(ABC, Generic[Item]):
         self._call = call
         self._readiness = readiness
         self._admission = admission
-        self._window = Window(call, IN_FLIGHT, partial(admission.may_read, call))
+        self._window = Window(call, IN_FLIGHT, admission)
         # Those that have no answer yet, or one that others must precede, in order.
         self._begun: deque[StreamedCall] = deque()
         self._emptied = Signal(call)
@@ -176,31 +175,33 @@ class Stream(ABC, Generic[Item]):
         """
         call = self.new_call(message)
         call.size = len(message)
-        self._admission.enter_from_stream(call, call.size)
-        call.on_end(self._leave)
         try:
             request = self.parse(message)
             if self._begun and self.must_be_alone(request):
                 return call, request
         except CallError as error:
-            self._begun.append(call)
+            self._let_in(call)
             call.fail(error.failure)
         else:
             self._begin(call, request)
         return None
 
     def _begin(self, call: StreamedCall, request: Item) -> None:
-        self._begun.append(call)
+        self._let_in(call)
         call.guard(self.begin, call, request)
 
-    def _leave(self, call: Call, _: int) -> None:
-        self._admission.leave(call, call.size)
+    def _let_in(self, call: StreamedCall) -> None:
+        """Counts a request until its answer is written, or the stream ends."""
+        self._admission.enter_from_stream(call, call.size)
+        self._begun.append(call)
 
     def _flush(self) -> None:
         """Writes the answers that are next in order."""
         begun, stream, release = self._begun, self._call, self._window.release
+        leave = self._admission.leave
         while begun and (answer := begun[0].answer) is not None:
-            begun.popleft()
+            call = begun.popleft()
+            leave(call, call.size)
             stream.write(answer, release)
         if not begun:
             self._emptied.set_here()
@@ -215,6 +216,7 @@ class Stream(ABC, Generic[Item]):
         begun, self._begun = self._begun, deque()
         for call in begun:
             call.abandon(code)
+            self._admission.leave(call, call.size)
 
     def _drain_if_asked(self) -> None:
         # A stream whose caller has sent its last ends as it would without.

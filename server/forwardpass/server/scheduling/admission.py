@@ -112,22 +112,22 @@ class Admission:
         finally:
             self._lock.release()
 
-    def may_read(self, stream: Guest, again: Callable[[], None]) -> bool:
-        """Whether there is room for a request of a stream, before it is taken in.
-
-        Args:
-            stream: The stream.
-            again: Called once it is worth asking again, where there is none.
-        """
+    def may_read(self, stream: Guest) -> bool:
+        """Whether there is room for a request of a stream, before it is taken in."""
         calls, held = self._calls, self._bytes
-        # Each is read at once, and near its end it is looked at under the lock.
+        # Each is read at once; where they run short they are looked at under the lock.
         if calls.taken < calls.free_for_all and held.taken < held.free_for_all:
             return True
         with self._lock:
-            if calls.has_room(stream) and held.has_room(stream):
-                return True
+            return calls.has_room(stream) and held.has_room(stream)
+
+    def wait(self, stream: Guest, again: Callable[[], None]) -> None:
+        """Has `again` called, on any thread, once a stream that may not read should ask again."""
+        with self._lock:
             self._waiting[stream] = again
-            return False
+            missed = self._take_waiting()
+        for call in missed:
+            call()
 
     def hold(self, call: Guest, size: int) -> None:
         """Counts `size` bytes more for a call that is in; `leave` must give them back too.
@@ -159,12 +159,12 @@ class Admission:
                 held.forget(call)
             if self._idle_awaited:
                 self._changed.notify_all()
-            if not self._waiting or not (calls.is_loose and held.is_loose):
+            if not self._waiting:
                 return
-            waiting, self._waiting = self._waiting, {}
+            waiting = self._take_waiting()
         finally:
             self._lock.release()
-        for again in waiting.values():
+        for again in waiting:
             again()
 
     def enter_stream(self, call: Guest, _: int) -> None:
@@ -221,6 +221,13 @@ class Admission:
                 more = partial(self._more_than, self._turned_away)
                 if not self._changed.wait_for(more, min(quiet, left)):
                     return
+
+    def _take_waiting(self) -> list[Callable[[], None]]:
+        """Returns whom to call that waits, if there is room again."""
+        if not (self._calls.is_loose and self._bytes.is_loose):
+            return []
+        waiting, self._waiting = self._waiting, {}
+        return list(waiting.values())
 
     def _more_than(self, turned_away: int) -> bool:
         return self._turned_away > turned_away

@@ -93,29 +93,36 @@ class _SharedTransit:
     @contextmanager
     def receiving(self, arrival: "_Arrival") -> Iterator[None]:
         """Waits until a message may be asked for, which is inside."""
+        transit = self._transit
         with self._changed:
-            self._transit.receive(arrival, time.perf_counter())
+            if len(transit.arriving) < transit.most_arriving:
+                transit.arriving[arrival] = time.perf_counter()
+            else:
+                transit.wait(arrival)
+                while not arrival.is_asked_for:
+                    self._changed.wait()
             self._wake()
-            while not arrival.is_asked_for:
-                self._changed.wait()
         try:
             yield
         finally:
             with self._changed:
-                self._transit.received(arrival)
+                if transit.arriving.pop(arrival, None) is None:
+                    transit.leave(arrival)
+                transit.ask_for_more()
                 self._changed.notify_all()
 
     @contextmanager
-    def sending(self, transfer: "_Transfer", size: int) -> Iterator[None]:
-        """Counts so many bytes as being sent, inside."""
+    def sending(self, transfer: "_Transfer") -> Iterator[None]:
+        """Counts an answer as being sent, inside."""
         with self._changed:
-            self._transit.send(transfer, size, time.perf_counter())
+            self._transit.leaving[transfer] = time.perf_counter()
             self._wake()
         try:
             yield
         finally:
             with self._changed:
-                self._transit.sent(transfer)
+                if self._transit.leaving.pop(transfer, None) is None:
+                    self._transit.leave(transfer)
 
     def _wake(self) -> None:
         if self._is_asleep:
@@ -173,12 +180,17 @@ def _handler(
 
 
 class _Transfer:
-    """A message of a call on its way, in or out."""
+    """A message of a call on its way, in or out.
 
-    __slots__ = ("_call",)
+    Attributes:
+        unsent: See `Transfer.unsent`.
+    """
+
+    __slots__ = ("_call", "unsent")
 
     def __init__(self, call: "StockCall") -> None:
         self._call = call
+        self.unsent = 0
 
     @property
     def peer(self) -> str:
@@ -203,10 +215,14 @@ class _Arrival(_Transfer):
         super().__init__(call)
         self.is_asked_for = False
 
-    def ask(self) -> bool:
+    @property
+    def has_ended(self) -> bool:
+        """See `Arrival.has_ended`: whose thread waits is told in any case."""
+        return False
+
+    def ask(self) -> None:
         """See `Arrival.ask`: the thread that waits does it."""
         self.is_asked_for = True
-        return True
 
     def evict(self) -> None:
         """See `Transfer.evict`."""
@@ -334,7 +350,8 @@ class StockCall(StreamCall):
             while True:
                 # What was written before a step is sent before it runs.
                 while outgoing:
-                    with transit.sending(sending, sum(map(len, outgoing))):
+                    sending.unsent = sum(map(len, outgoing))
+                    with transit.sending(sending):
                         yield outgoing.popleft()
                 if self.code is not None:
                     break

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from forwardpass.server.transport.call import Call
 from forwardpass.server.transport.task import Future, Task
@@ -122,6 +122,16 @@ class Next(Future[bytes | None]):
         return message
 
 
+class House(Protocol):
+    """Holds the messages of all streams."""
+
+    def may_read(self, stream: StreamCall) -> bool:
+        """Whether there is room for a message of a stream."""
+
+    def wait(self, stream: StreamCall, again: Callable[[], None]) -> None:
+        """Has `again` called, on any thread, once it is worth asking again."""
+
+
 class Window:
     """A caller's messages, of which a limited number is held at a time.
 
@@ -131,18 +141,15 @@ class Window:
     Args:
         call: Who sends them.
         size: How many messages are held at most. Each is held until `release`.
-        may_ask: Whether there is room elsewhere for one more. It is given what to call, on any
-            thread, once it is worth asking again where there is none.
+        house: Where there has to be room, too.
     """
 
-    __slots__ = ("_call", "_is_full", "_may_ask", "_room")
+    __slots__ = ("_call", "_house", "_is_full", "_room")
 
-    def __init__(
-        self, call: StreamCall, size: int, may_ask: Callable[[Callable[[], None]], bool]
-    ) -> None:
+    def __init__(self, call: StreamCall, size: int, house: House) -> None:
         self._call = call
         self._room = size
-        self._may_ask = may_ask
+        self._house = house
         # Whether the handler waits for a message that has not been asked for.
         self._is_full = False
 
@@ -163,9 +170,13 @@ class Window:
 
     def _ask(self) -> None:
         self._is_full = not self._room
-        if self._room and self._may_ask(self._ask_again):
+        if not self._room:
+            return
+        if self._house.may_read(self._call):
             self._room -= 1
             self._call.read()
+        else:
+            self._house.wait(self._call, self._ask_again)
 
     def _ask_again(self) -> None:
         self._call.resume(self._ask_if_open)

@@ -27,6 +27,8 @@ _LOOK_SECONDS, _TRIM_SECONDS = 0.05, 0.5
 # whatever else there is. Slow ones leave that part to what is being worked on, and where half of it
 # is gone memory is short.
 _ARRIVING_PART, _SLOW_PART, _FREE_PART = 16, 16, 4
+# Answers below this are looked after once there are more than that on their way.
+SMALL_BYTES, MOST_UNREAD = 1 << 14, 1024
 # The most that wait to be asked for, as far as their connections have more than one.
 _MOST_WAITING = 256
 # What a call is told that is ended.
@@ -45,6 +47,10 @@ class Transfer(Hashable, Protocol):
     def peer(self) -> str:
         """The connection's other end."""
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait to be taken, where it goes out."""
+
     def evict(self) -> None:
         """Ends the call that the message is of."""
 
@@ -52,8 +58,12 @@ class Transfer(Hashable, Protocol):
 class Arrival(Transfer, Protocol):
     """A message that comes in."""
 
-    def ask(self) -> bool:
-        """Asks for it; False where nobody wants it any more."""
+    @property
+    def has_ended(self) -> bool:
+        """Whether nobody wants it any more."""
+
+    def ask(self) -> None:
+        """Asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +80,9 @@ class Room:
 
 
 @dataclass(slots=True)
-class _Slow:
+class Slow:
+    """A message that is slow: how long it may become, and when it began."""
+
     size: int
     since: float
 
@@ -86,13 +98,19 @@ class _Connection:
 class Transit:
     """The messages under way. One thread at a time may use it.
 
+    Every message passes here, so who transports it writes into `arriving` and `leaving` itself.
+
     Attributes:
-        arriving: What comes in, with when it was asked for, by `time.perf_counter`; the oldest
-            first. The slow ones are left out.
-        leaving: What goes out, with when that began, and its length.
+        arriving: What has been asked for, with when that was, by `time.perf_counter`; the oldest
+            first. At most `most_arriving`, without the slow ones.
+        most_arriving: How many there may be.
+        waiting: What is to be asked for, by connection; they take turns.
+        leaving: What is being sent, with when that began, without the slow ones.
+        slow: The slow ones.
         bytes: Of the slow ones: the most that they may come to.
         most_slow: How many of these bytes there is always room for.
-        evicted: How many were ended.
+        unread: How many small answers of calls are being sent that nobody looks after.
+        evicted: How many messages were ended.
 
     Args:
         max_message_bytes: The longest message.
@@ -107,65 +125,74 @@ class Transit:
         self._measure = measure
         self._trim = trim
         limit = measure().limit
-        self._most_arriving = max(1, limit // _ARRIVING_PART // max_message_bytes)
-        self.most_slow = limit // _SLOW_PART
-        # By connection; they take turns.
-        self._waiting: dict[str, deque[Arrival]] = {}
-        self._waiting_count = 0
         self.arriving: dict[Arrival, float] = {}
-        self.leaving: dict[Transfer, tuple[float, int]] = {}
-        self._slow: dict[Transfer, _Slow] = {}
-        self._looked_at = self._trimmed_at = 0.0
+        self.most_arriving = max(1, limit // _ARRIVING_PART // max_message_bytes)
+        self.waiting: dict[str, deque[Arrival]] = {}
+        self.leaving: dict[Transfer, float] = {}
+        self.slow: dict[Transfer, Slow] = {}
         self.bytes = 0
+        self.most_slow = limit // _SLOW_PART
+        self.unread = 0
         self.evicted = 0
+        self._waiting_count = 0
+        self._looked_at = self._trimmed_at = 0.0
 
-    def receive(self, arrival: Arrival, now: float) -> None:
-        """Has a message asked for, once there is room.
+    def wait(self, arrival: Arrival) -> None:
+        """Has a message asked for in its turn: there is no room for it.
 
-        Args:
-            arrival: The message.
-            now: The time, by `time.perf_counter`.
+        Too many do not wait, as far as their connections have more than one.
         """
-        if len(self.arriving) < self._most_arriving:
-            if arrival.ask():
-                self.arriving[arrival] = now
-        else:
-            self._wait(arrival)
+        waiting = self.waiting.setdefault(arrival.peer, deque())
+        if waiting and self._waiting_count >= _MOST_WAITING:
+            self.evicted += 1
+            arrival.evict()
+            return
+        waiting.append(arrival)
+        self._waiting_count += 1
 
     def received(self, arrival: Arrival) -> None:
-        """Says that a message is there, or will not come any more."""
-        if self.arriving.pop(arrival, None) is None:
-            self._forget_slow(arrival)
-        if self._waiting:
-            self._ask_for_more(time.perf_counter())
+        """Asks for others as a message is there, which is not among those that arrive any more."""
+        self.leave(arrival)
+        self.ask_for_more()
 
-    def send(self, transfer: Transfer, size: int, now: float) -> None:
-        """Says that an answer of `size` bytes is being sent, by `time.perf_counter` from `now`."""
-        self.leaving[transfer] = now, size
+    def read(self, _: object) -> None:
+        """Says that a small answer has been taken, or never will be."""
+        self.unread -= 1
 
-    def send_more(self, transfer: Transfer, size: int) -> None:
-        """Says that so many bytes more wait to go the same way."""
-        if (known := self.leaving.get(transfer)) is not None:
-            self.leaving[transfer] = known[0], known[1] + size
-        elif (slow := self._slow.get(transfer)) is not None:
+    def leave(self, transfer: Transfer) -> None:
+        """Says that a message is not under way any more that is not among the others."""
+        slow = self.slow.pop(transfer, None)
+        if slow is not None:
+            self.bytes -= slow.size
+
+    def grow(self, transfer: Transfer, size: int) -> None:
+        """Says that so many bytes more wait behind an answer that is slow."""
+        slow = self.slow.get(transfer)
+        if slow is not None:
             slow.size += size
             self.bytes += size
 
-    def sent(self, transfer: Transfer) -> None:
-        """Says that an answer has been taken, or never will be."""
-        if self.leaving.pop(transfer, None) is None:
-            self._forget_slow(transfer)
+    def ask_for_more(self) -> None:
+        """Asks for messages that wait, as many as there is room for."""
+        while self.waiting and len(self.arriving) < self.most_arriving:
+            peer = next(iter(self.waiting))
+            waiting = self.waiting.pop(peer)
+            arrival = waiting.popleft()
+            self._waiting_count -= 1
+            if waiting:
+                # It is the turn of all others first.
+                self.waiting[peer] = waiting
+            if not arrival.has_ended:
+                self.arriving[arrival] = time.perf_counter()
+                arrival.ask()
 
     def may_be_slow(self, now: float) -> Transfer | None:
         """Returns a message that has been under way for so long that it may be slow, if any."""
-        for arrival, since in self.arriving.items():
-            if now - since >= YOUNG_SECONDS:
-                return arrival
-            break
-        for transfer, (since, _) in self.leaving.items():
-            if now - since >= YOUNG_SECONDS:
-                return transfer
-            break
+        for young in (self.arriving, self.leaving):
+            for transfer, since in young.items():
+                if now - since >= YOUNG_SECONDS:
+                    return transfer
+                break
         return None
 
     def age(self, before: float) -> None:
@@ -177,19 +204,15 @@ class Transit:
         """
         arriving = [one for one, since in self.arriving.items() if since <= before]
         for arrival in arriving:
-            self._slow[arrival] = _Slow(self._longest, self.arriving.pop(arrival))
-            self.bytes += self._longest
-        leaving = [one for one, (since, _) in self.leaving.items() if since <= before]
+            self._count_slow(arrival, self._longest, self.arriving.pop(arrival))
+        leaving = [one for one, since in self.leaving.items() if since <= before]
         for transfer in leaving:
-            since, size = self.leaving.pop(transfer)
-            self._slow[transfer] = _Slow(size, since)
-            self.bytes += size
-        if arriving and self._waiting:
-            self._ask_for_more(time.perf_counter())
+            self._count_slow(transfer, transfer.unsent, self.leaving.pop(transfer))
+        if arriving:
+            self.ask_for_more()
 
     def look(self) -> float | None:
         """Ends what there is no room for.
-
 
         Returns:
             After how many seconds to look again, if nothing happens until then; None where nothing
@@ -201,32 +224,9 @@ class Transit:
             return YOUNG_SECONDS
         return _LOOK_SECONDS if self.bytes > self.most_slow else None
 
-    def _wait(self, arrival: Arrival) -> None:
-        """Has a message wait its turn, unless too many do and its connection has one there."""
-        waiting = self._waiting.setdefault(arrival.peer, deque())
-        if waiting and self._waiting_count >= _MOST_WAITING:
-            self.evicted += 1
-            arrival.evict()
-            return
-        waiting.append(arrival)
-        self._waiting_count += 1
-
-    def _ask_for_more(self, now: float) -> None:
-        while self._waiting and len(self.arriving) < self._most_arriving:
-            peer = next(iter(self._waiting))
-            waiting = self._waiting.pop(peer)
-            arrival = waiting.popleft()
-            self._waiting_count -= 1
-            if waiting:
-                # It is the turn of all others first.
-                self._waiting[peer] = waiting
-            if arrival.ask():
-                self.arriving[arrival] = now
-
-    def _forget_slow(self, transfer: Transfer) -> None:
-        slow = self._slow.pop(transfer, None)
-        if slow is not None:
-            self.bytes -= slow.size
+    def _count_slow(self, transfer: Transfer, size: int, since: float) -> None:
+        self.slow[transfer] = Slow(size, since)
+        self.bytes += size
 
     def _relieve(self) -> None:
         """Ends messages until those that are left fit into the memory there is."""
@@ -241,16 +241,16 @@ class Transit:
             room = self._measure()
         patience = 0.0 if room.available < kept_free // 2 else _PATIENCE_SECONDS
         excess = self._excess(room, kept_free)
-        connections = _by_connection(self._slow) if excess > 0 else []
+        connections = _by_connection(self.slow) if excess > 0 else []
         while excess > 0:
             heaviest = max(connections, key=lambda connection: connection.bytes)
             transfer = heaviest.transfers.popleft()
-            slow = self._slow[transfer]
+            slow = self.slow[transfer]
             if now - slow.since < patience:
                 break
             heaviest.bytes -= slow.size
             excess -= slow.size
-            self._forget_slow(transfer)
+            self.leave(transfer)
             self.evicted += 1
             transfer.evict()
         self._looked_at = time.perf_counter()
@@ -259,7 +259,7 @@ class Transit:
         return self.bytes - max(room.available - kept_free, self.most_slow)
 
 
-def _by_connection(slow: Mapping[Transfer, _Slow]) -> list["_Connection"]:
+def _by_connection(slow: Mapping[Transfer, Slow]) -> list["_Connection"]:
     """Returns what each connection has under way."""
     found: dict[str, _Connection] = {}
     for transfer, one in slow.items():

@@ -23,7 +23,7 @@ from forwardpass.server.transport.completion_queue.core import (
 from forwardpass.server.transport.route import CallType, Route
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.trailers import trailing_metadata
-from forwardpass.server.transport.transit import NO_ROOM, Transit
+from forwardpass.server.transport.transit import MOST_UNREAD, NO_ROOM, SMALL_BYTES, Transit
 from forwardpass.wire import CODES, Failure, Reason
 
 # Deadlines beyond this, in seconds since 1970, mean that there is none.
@@ -57,7 +57,11 @@ class CallContext:
 
 
 class QueueCall(StreamCall):
-    """A call whose operations go to gRPC core one after the other, as core demands."""
+    """A call whose operations go to gRPC core one after the other, as core demands.
+
+    Attributes:
+        unsent: Bytes that wait to be taken.
+    """
 
     __slots__ = (
         "_context",
@@ -65,11 +69,12 @@ class QueueCall(StreamCall):
         "_has_begun",
         "_invocation_metadata",
         "_is_watched",
-        "_is_writing",
+        "_writing",
         "_outbox",
         "_route",
         "_sending",
         "_status",
+        "unsent",
     )
 
     def __init__(self, context: CallContext, method: str, route: Route, event: Event) -> None:
@@ -81,10 +86,12 @@ class QueueCall(StreamCall):
         self._invocation_metadata = event.invocation_metadata
         self._is_watched = False
         self._has_begun = False
-        self._is_writing = False
+        # Bytes of what is being written of a stream; 0 while nothing is.
+        self._writing = 0
         # Made for the first message of several: calls with one answer never need it.
         self._outbox: deque[_Item] | None = None
         self._sending: _Sending | None = None
+        self.unsent = 0
         self._status: Any = None
 
     @property
@@ -101,7 +108,13 @@ class QueueCall(StreamCall):
     def begin(self) -> None:
         """Begins to answer when the one message is there, or at once where the caller streams."""
         if self._route.call_type is not CallType.BIDI_STREAM:
-            self._context.transit.receive(self, self.started)
+            # As `read`, of which a call would cost as much again.
+            transit = self._context.transit
+            if len(transit.arriving) < transit.most_arriving:
+                transit.arriving[self] = self.started
+                self._core.start_server_batch((receive_message(),), self._on_message)
+            else:
+                transit.wait(self)
             return
         self.watch()
         self._enter(b"")
@@ -117,12 +130,19 @@ class QueueCall(StreamCall):
         # First, so that who has the answer finds it counted.
         if self._end(_OK):
             answer = send_message(message)
-            self._context.transit.send(self, len(message), time.perf_counter())
+            transit = self._context.transit
+            if len(message) < SMALL_BYTES and transit.unread < MOST_UNREAD:
+                transit.unread += 1
+                tag = transit.read
+            else:
+                self.unsent = len(message)
+                transit.leaving[self] = time.perf_counter()
+                tag = self._on_replied
             self._core.start_server_batch(
                 (INITIAL_METADATA, answer, STATUS_OK)
                 if self._is_watched
                 else (INITIAL_METADATA, answer, STATUS_OK, CLOSE),
-                self._on_replied,
+                tag,
             )
 
     def write(self, message: bytes, written: Callable[[], None] | None = None) -> None:
@@ -134,10 +154,11 @@ class QueueCall(StreamCall):
             outbox.append(message)
             if written is not None:
                 outbox.append(written)
-            if not self._is_writing:
+            self.unsent += len(message)
+            if not self._writing:
                 self._advance()
-            elif self._sending is not None:
-                self._context.transit.send_more(self._sending, len(message))
+            elif self._sending is not None and self._context.transit.slow:
+                self._context.transit.grow(self._sending, len(message))
 
     def finish(self) -> None:
         """See `StreamCall.finish`."""
@@ -150,22 +171,24 @@ class QueueCall(StreamCall):
 
     def read(self) -> None:
         """See `StreamCall.read`."""
-        self._context.transit.receive(self, time.perf_counter())
+        transit = self._context.transit
+        if len(transit.arriving) < transit.most_arriving:
+            transit.arriving[self] = time.perf_counter()
+            self._core.start_server_batch((receive_message(),), self._on_part)
+        else:
+            transit.wait(self)
 
-    def ask(self) -> bool:
+    def ask(self) -> None:
         """See `Arrival.ask`."""
-        if self.code is not None:
-            return False
         streams = self._route.call_type is CallType.BIDI_STREAM
         taken = self._on_part if streams else self._on_message
         self._core.start_server_batch((receive_message(),), taken)
-        return True
 
     def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """See `Call.resume`."""
         if get_ident() != self._context.thread:
             self.post(partial(self.resume, step, *args))
-        elif self._outbox or self._is_writing:
+        elif self._outbox or self._writing:
             self._put(partial(self._run, step, *args))
         else:
             self._run(step, *args)
@@ -176,7 +199,7 @@ class QueueCall(StreamCall):
 
     def evict(self) -> None:
         """Ends the call, as there is no room for its message."""
-        if self.code is None and not self._is_writing:
+        if self.code is None and not self._writing:
             self.fail(NO_ROOM)
         else:
             self.cut()
@@ -205,7 +228,9 @@ class QueueCall(StreamCall):
 
     def _on_message(self, event: Event) -> None:
         """Takes the one message."""
-        self._context.transit.received(self)
+        transit = self._context.transit
+        if transit.arriving.pop(self, None) is None or transit.waiting:
+            transit.received(self)
         message = event.batch_operations[0].message()
         if self.code is not None:
             return
@@ -223,7 +248,9 @@ class QueueCall(StreamCall):
 
     def _on_part(self, event: Event) -> None:
         """Takes a message of a stream."""
-        self._context.transit.received(self)
+        transit = self._context.transit
+        if transit.arriving.pop(self, None) is None or transit.waiting:
+            transit.received(self)
         message = event.batch_operations[0].message()
         if message is None:
             # The caller has sent its last, or has gone; of the latter an event tells that may still
@@ -243,12 +270,20 @@ class QueueCall(StreamCall):
             self._end(CODES[Reason.DEADLINE_EXCEEDED if expired else Reason.CANCELLED])
 
     def _on_replied(self, _: Event) -> None:
-        self._context.transit.sent(self)
+        transit = self._context.transit
+        if transit.leaving.pop(self, None) is None:
+            transit.leave(self)
 
     def _on_written(self, event: Event) -> None:
-        self._is_writing = False
-        assert self._sending is not None
-        self._context.transit.sent(self._sending)
+        self.unsent -= self._writing
+        self._writing = 0
+        sending = self._sending
+        if sending is not None:
+            # It holds the call, which must not hold it for longer.
+            self._sending = None
+            transit = self._context.transit
+            if transit.leaving.pop(sending, None) is None:
+                transit.leave(sending)
         if not event.success and self._outbox:
             self._outbox.clear()
         self._advance()
@@ -269,24 +304,22 @@ class QueueCall(StreamCall):
     def _advance(self) -> None:
         """Does what waits in the outbox; core takes a message when the one before is written."""
         outbox = self._outbox
-        while outbox and not self._is_writing:
+        while outbox and not self._writing:
             item = outbox.popleft()
             if isinstance(item, bytes):
                 self._send(item)
             else:
                 item()
-        if self._status is not None and not outbox and not self._is_writing:
+        if self._status is not None and not outbox and not self._writing:
             status, self._status = self._status, None
             self._start((status,) if self._is_watched else (status, CLOSE), _done)
 
     def _send(self, message: bytes) -> None:
-        self._is_writing = True
-        if self._sending is None:
+        # A message without bytes is one, too.
+        self._writing = len(message) or 1
+        if self.unsent >= SMALL_BYTES:
             self._sending = _Sending(self)
-        size = len(message)
-        if self._outbox:
-            size += sum(len(item) for item in self._outbox if isinstance(item, bytes))
-        self._context.transit.send(self._sending, size, time.perf_counter())
+            self._context.transit.leaving[self._sending] = time.perf_counter()
         self._start((send_message(message),), self._on_written)
 
     def _start(self, operations: tuple[Any, ...], tag: Callable[[Event], None]) -> None:
@@ -307,6 +340,11 @@ class _Sending:
 
     def __init__(self, call: QueueCall) -> None:
         self._call = call
+
+    @property
+    def unsent(self) -> int:
+        """See `Transfer.unsent`: with those that wait behind it."""
+        return self._call.unsent
 
     @property
     def peer(self) -> str:
