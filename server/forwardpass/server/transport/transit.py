@@ -110,6 +110,7 @@ class Transit:
         bytes: Of the slow ones: the most that they may come to.
         most_slow: How many of these bytes there is always room for.
         unread: How many small answers of calls are being sent that nobody looks after.
+        on_read: Says that one of those has been taken, or never will be.
         evicted: How many messages were ended.
 
     Args:
@@ -133,6 +134,8 @@ class Transit:
         self.bytes = 0
         self.most_slow = limit // _SLOW_PART
         self.unread = 0
+        # Made once: each answer has it as its tag.
+        self.on_read: Callable[[object], None] = self._read
         self.evicted = 0
         self._waiting_count = 0
         self._looked_at = self._trimmed_at = 0.0
@@ -155,8 +158,7 @@ class Transit:
         self.leave(arrival)
         self.ask_for_more()
 
-    def read(self, _: object) -> None:
-        """Says that a small answer has been taken, or never will be."""
+    def _read(self, _: object) -> None:
         self.unread -= 1
 
     def leave(self, transfer: Transfer) -> None:

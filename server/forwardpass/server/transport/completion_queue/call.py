@@ -133,7 +133,7 @@ class QueueCall(StreamCall):
             transit = self._context.transit
             if len(message) < SMALL_BYTES and transit.unread < MOST_UNREAD:
                 transit.unread += 1
-                tag = transit.read
+                tag = transit.on_read
             else:
                 self.unsent = len(message)
                 transit.leaving[self] = time.perf_counter()
