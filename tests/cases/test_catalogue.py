@@ -15,6 +15,7 @@ REQUIRED = {
     100,  # retries
     *(101, 102),  # what a call that has ended holds
     *(113, 114, 115, 118),  # liveness, and an end that comes
+    117,  # a request that ends the process
     *range(120, 123),  # readiness, and who is at fault
 }
 # A number that begins a word: the t16 of uint16 is none.
