@@ -1,10 +1,10 @@
 """Guards the integer divisions of a graph, of which one ends the process.
 
 The smallest integer by -1 has no answer among integers of its size. ONNX Runtime leaves it to the
-processor, which answers with SIGFPE: for int64 always, for int32 where few elements are divided. A
-guarded division changes the sign of the divisor -1, divides, and changes the sign of the quotient:
-the same bits for all other operands, and the smallest integer for this pair, as for the integers of
-8 and 16 bits. A divisor that is known not to be -1 is left alone.
+processor, which answers with SIGFPE: for int64 always, for int32 among the elements beyond a
+multiple of 4. A guarded division changes the sign of the divisor -1, divides, and changes the sign
+of the quotient: the same bits for all other operands, and the smallest integer for this pair, as
+for the integers of 8 and 16 bits. A divisor that is known not to be -1 is left alone.
 
 Only ONNX Runtime knows of which type a value within a graph is, and it tells that of outputs alone.
 So a division of the graph itself is made an output. One in a subgraph or a function is replaced by
