@@ -227,6 +227,21 @@ def picker() -> TinyModel:
     )
 
 
+def divider(kind: int, divisor: Array | None = None, opset: int = 18) -> TinyModel:
+    """Divides `a` by `b`, which may be a constant; no card, and no golden data."""
+    constants = {} if divisor is None else {"b": divisor}
+    given = [] if constants else [_value("b", kind, ["m"])]
+    return TinyModel(
+        model(
+            [helper.make_node("Div", ["a", "b"], ["y"])],
+            [_value("a", kind, ["n"]), *given],
+            [_value("y", kind, ["k"])],
+            constants,
+            opset,
+        )
+    )
+
+
 def maker() -> TinyModel:
     """Makes an array of the shape that it is told: ONNX Runtime fails at a negative extent."""
     return TinyModel(

@@ -16,6 +16,7 @@ REQUIRED = {
     *(101, 102),  # what a call that has ended holds
     111,  # idle connections
     *(113, 114, 115, 118),  # liveness, and an end that comes
+    117,  # a request that ends the process
     *range(120, 123),  # readiness, and who is at fault
     123,  # workers that are started again
 }

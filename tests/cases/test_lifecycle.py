@@ -33,7 +33,7 @@ from forwardpass.artefact import (
     save_golden,
     write_manifest,
 )
-from forwardpass.server.loading.sandbox import Sandbox
+from forwardpass.server.loading.sandbox import Sandbox, Tried
 from forwardpass.server.repository.model import Model
 from forwardpass.server.repository.version import Version
 from forwardpass.v1.model_service_pb2 import (
@@ -591,7 +591,7 @@ def test_t89_a_file_that_changes_after_it_was_tried_is_not_loaded(
         write_manifest(folder)
     check = Sandbox.check
 
-    def try_and_replace(sandbox: Sandbox, unparsed: Any) -> str:
+    def try_and_replace(sandbox: Sandbox, unparsed: Any) -> Tried:
         tried = check(sandbox, unparsed)
         other = folder.parent / "other"
         data = bytearray((folder / name).read_bytes())

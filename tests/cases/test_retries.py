@@ -1,14 +1,20 @@
-"""T100: calls that are made again, by a caller or by the product's own client."""
+"""T100, T117: calls that are made again, by a caller or by the product's own client."""
 
+import signal
 import threading
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Running, StartServer
-from tiny_models import Publisher, classifier, generator, picker
+from prometheus_client.parser import text_string_to_metric_families
+from server.test_process import ServerProcess, serving
+from tiny_models import Publisher, busy, classifier, generator, picker
 
-from forwardpass.client import Client, InvalidInput, Overloaded
+from forwardpass.client import Client, InvalidInput, Overloaded, Unavailable
 from forwardpass.server.errors import CallError
 from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.transport.call import Call
@@ -116,3 +122,83 @@ def test_t100_the_client_does_not_repeat_what_is_wrong(
             client.predict("pick", {"indexx": np.array([1])})
     assert started(running) == 2
     assert len(gate.runs) == 1
+
+
+def calls_of(server: ServerProcess) -> float:
+    """Returns how many Predict calls have reached a server."""
+    with urllib.request.urlopen(f"http://{server.lines[0]['metrics']}/metrics", timeout=30) as page:
+        families = text_string_to_metric_families(page.read().decode())
+    return sum(
+        sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "grpc_server_started_total" and sample.labels["grpc_method"] == "Predict"
+    )
+
+
+def test_t117_a_call_that_ends_a_server_is_not_sent_to_the_next(
+    repository: Publisher, transport: str
+) -> None:
+    repository("pick", picker())
+    repository("busy", busy())
+    flags = ("--transport", transport, "--threads", "1")
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving(repository.root, *flags)) for _ in range(2)]
+        for server in servers:
+            server.wait_for("ready")
+        target = "ipv4:" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
+        client = stack.enter_context(Client(target, timeout=PATIENCE))
+        # The second connection may take a moment more than the first.
+        while not all(calls_of(server) for server in servers):
+            client.predict("pick", {"index": np.array([3])})
+        before = [calls_of(server) for server in servers]
+        caller = stack.enter_context(ThreadPoolExecutor(1))
+        asked = caller.submit(client.predict, "busy", {"steps": np.array(100_000_000)})
+        while (now := [calls_of(server) for server in servers]) == before:
+            assert not asked.done()
+        hit = int(now[1] > before[1])
+        servers[hit].process.kill()
+        with pytest.raises(Unavailable, match="broke before an answer"):
+            asked.result(PATIENCE)
+        spared = servers[1 - hit]
+        assert calls_of(spared) == before[1 - hit]
+        for index in range(4):
+            answer = client.predict("pick", {"index": np.array([index])})
+            assert answer.outputs["value"].tolist() == [index]
+        assert spared.process.poll() is None
+
+
+def test_t100_a_rolling_restart_loses_no_call(repository: Publisher, transport: str) -> None:
+    repository("pick", picker())
+    flags = ("--transport", transport, "--threads", "1")
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving(repository.root, *flags)) for _ in range(2)]
+        for server in servers:
+            server.wait_for("ready")
+        target = "ipv4:" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
+        client = stack.enter_context(Client(target, timeout=PATIENCE))
+        restarted = threading.Event()
+
+        def ask() -> int:
+            count = 0
+            while not restarted.is_set():
+                answer = client.predict("pick", {"index": np.array([count % 4])})
+                assert answer.outputs["value"].tolist() == [count % 4]
+                count += 1
+            return count
+
+        caller = stack.enter_context(ThreadPoolExecutor(1))
+        stack.callback(restarted.set)
+        asked = caller.submit(ask)
+        for place, server in enumerate(servers):
+            while not calls_of(server):
+                pass
+            server.signal(signal.SIGTERM)
+            assert server.finish() == 0
+            again = serving(repository.root, *flags, "--port", str(server.port))
+            servers[place] = stack.enter_context(again)
+            servers[place].wait_for("ready")
+            while not calls_of(servers[place]):
+                pass
+        restarted.set()
+        assert asked.result(PATIENCE) > 0

@@ -25,7 +25,7 @@ from forwardpass.artefact import GOLDEN_FILE, Golden, load_golden, save_golden, 
 from forwardpass.server.build import open_repository
 from forwardpass.server.loading import cache, sandbox
 from forwardpass.server.loading.batch_curve import CurvePoint
-from forwardpass.server.loading.cache import VerificationCache, open_cache
+from forwardpass.server.loading.cache import Findings, VerificationCache, open_cache
 from forwardpass.server.loading.config import ModelConfig
 from forwardpass.server.loading.files import RepositoryFiles
 from forwardpass.server.loading.loaded import Loaded
@@ -39,7 +39,7 @@ from forwardpass.wire import to_tensor
 
 CRASH = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"]
 CRASHED = "loading it or running it once crashed with SIGSEGV"
-CURVE = [CurvePoint(1, 0.001), CurvePoint(2, 0.002)]
+FINDINGS = Findings([CurvePoint(1, 0.001), CurvePoint(2, 0.002)], {})
 
 
 @pytest.fixture
@@ -351,7 +351,7 @@ def test_a_version_that_fails_its_golden_check_is_not_kept(
         store = loading._options.cache
         assert store is not None
         files = RepositoryFiles(repository.root)
-        store.keep(read_source(files, folder, manifest_required=True), ModelConfig(), CURVE)
+        store.keep(read_source(files, folder, manifest_required=True), ModelConfig(), FINDINGS)
     crashing_sandbox()
     assert "golden check" in reason_of_failure(repository, kept)
 
@@ -451,7 +451,9 @@ def test_a_check_finds_everything_out_again_for_the_next_start(
 def source_of(number: int) -> Source:
     """Another source for each number."""
     digest = number.to_bytes(32)
-    return Source(b"", {}, digest.hex(), None, "", digest, frozenset(), has_control_flow=False)
+    return Source(
+        b"", {}, digest.hex(), None, "", digest, frozenset(), has_control_flow=False, divides=False
+    )
 
 
 def test_a_repository_of_many_versions_finds_them_all_again(kept: Path) -> None:
@@ -459,16 +461,16 @@ def test_a_repository_of_many_versions_finds_them_all_again(kept: Path) -> None:
     sources = [source_of(number) for number in range(300)]
     store.expect(len(sources))
     for source in sources:
-        store.keep(source, config, CURVE)
+        store.keep(source, config, FINDINGS)
     # At the next start one of them is new, and is kept before the others are looked for.
     store = VerificationCache(kept, {})
     store.expect(len(sources) + 1)
-    store.keep(source_of(300), config, CURVE)
-    assert [store.find(source, config) for source in sources] == [CURVE] * 300
+    store.keep(source_of(300), config, FINDINGS)
+    assert [store.find(source, config) for source in sources] == [FINDINGS] * 300
     # Where there are few, their number is bounded.
     store = VerificationCache(kept, {})
     store.expect(1)
-    store.keep(source_of(301), config, CURVE)
+    store.keep(source_of(301), config, FINDINGS)
     assert len(list(kept.iterdir())) == 256
 
 
@@ -479,14 +481,19 @@ def test_the_least_used_entries_go(kept: Path, monkeypatch: pytest.MonkeyPatch) 
     sources = [source_of(number) for number in range(4)]
     (kept / "notes.txt").write_text("of somebody else")
     for source in sources[:3]:
-        store.keep(source, config, CURVE)
+        store.keep(source, config, FINDINGS)
         # Times of change that no clock's resolution blurs.
         for path in kept.glob("*.json"):
             earlier = path.stat().st_mtime_ns - 10**9
             os.utime(path, ns=(earlier, earlier))
-    assert store.find(sources[0], config) == CURVE
-    store.keep(sources[3], config, CURVE)
-    assert [store.find(source, config) for source in sources] == [CURVE, None, CURVE, CURVE]
+    assert store.find(sources[0], config) == FINDINGS
+    store.keep(sources[3], config, FINDINGS)
+    assert [store.find(source, config) for source in sources] == [
+        FINDINGS,
+        None,
+        FINDINGS,
+        FINDINGS,
+    ]
     assert (kept / "notes.txt").exists()
 
 

@@ -1,4 +1,4 @@
-"""The connection: how it is secured, balanced, kept alive, and what is tried again."""
+"""The connection: how it is secured, balanced and kept alive."""
 
 import json
 from dataclasses import dataclass
@@ -7,29 +7,9 @@ from pathlib import Path
 
 import grpc
 
-# Every call is a pure function of its request, so any may be sent again. The wait before each try
-# is the server's own where it gives one (trailing metadata grpc-retry-pushback-ms, where -1 means
-# never), else random and doubling. Each failure takes a token and each success gives back a tenth:
-# below half the tokens nothing is retried, so that retries cannot keep a struggling server down.
-SERVICE_CONFIG = {
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [
-        {
-            # Health is left out: it asks how things are now.
-            "name": [
-                {"service": "forwardpass.v1.InferenceService"},
-                {"service": "forwardpass.v1.ModelService"},
-            ],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
-            },
-        }
-    ],
-    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+# No retry policy: which calls are made again, `retries` decides.
+SERVICE_CONFIG: dict[str, list[dict[str, dict[str, str]]]] = {
+    "loadBalancingConfig": [{"round_robin": {}}]
 }
 
 # Room for what gRPC adds to a message.
@@ -74,8 +54,9 @@ def open_channel(target: str, tls: Tls | None, max_message_bytes: int) -> grpc.C
         # The client itself refuses what is too long to send.
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", max_message_bytes),
-        # What has been sent is kept for another try up to this size in all: by default 256 KiB, so
-        # that no batch of images would be tried again.
+        # What has been sent is kept up to this size in all, for a server that closes the connection
+        # before it has begun to read: by default 256 KiB, so that no batch of images would be sent
+        # again.
         ("grpc.per_rpc_retry_buffer_size", max_message_bytes + _FRAMING),
         ("grpc.primary_user_agent", f"forwardpass/{version('forwardpass')}"),
         # Finds connections that died in silence, such as those that a NAT forgot, before a call

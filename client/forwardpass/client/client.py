@@ -1,10 +1,11 @@
 """The client: numpy in, numpy out, one method a call."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -24,6 +25,7 @@ from forwardpass.client.models import (
     to_model,
     to_summaries,
 )
+from forwardpass.client.retries import Retries
 from forwardpass.v1 import inference_service_pb2 as pb
 from forwardpass.v1 import model_service_pb2 as model_pb
 from forwardpass.wire import TensorError
@@ -41,7 +43,8 @@ class Client:
 
     Connects at the first call, and again whenever the connection is lost. May be used by several
     threads at once, but not in a process forked after its first call. Every call has a deadline;
-    a call that meets a full queue or an unready server is tried up to four times within it.
+    a call that meets a full queue, an unready server or none is tried up to four times within it.
+    One whose connection breaks while a server has it is not: it may be what ended the server.
 
     Each method raises a `ForwardpassError`, whose class tells why: see `forwardpass.client.errors`.
     """
@@ -77,6 +80,7 @@ class Client:
         self._max_message_bytes = max_message_bytes
         self._channel = open_channel(target, tls, max_message_bytes)
         self._methods = Methods(self._channel)
+        self._retries = Retries()
         self._inputs: dict[tuple[str, Version], tuple[TensorSpec, ...]] = {}
 
     def __enter__(self) -> Self:
@@ -92,6 +96,7 @@ class Client:
 
     def close(self) -> None:
         """Closes the connection; calls under way end as `Cancelled`."""
+        self._retries.close()
         self._channel.close()
 
     def predict(
@@ -275,14 +280,19 @@ class Client:
             timing=timing,
         )
         seconds, message = self._prepare(pb.GenerateStreamRequest(request=request), timeout)
-        call = self._methods.generate_stream(message, timeout=seconds, metadata=self._metadata)
-        try:
-            with self._explained(seconds):
-                for part in call:
+
+        def begin(left: float) -> tuple[Any, pb.GenerateStreamResponse | None]:
+            call = self._methods.generate_stream(message, timeout=left, metadata=self._metadata)
+            return call, next(call, None)
+
+        with self._explained(seconds):
+            call, first = self._retries.call(begin, seconds)
+            try:
+                for part in itertools.chain([first] if first is not None else [], call):
                     yield part.index, results.to_generated(part.part)
-        finally:
-            # Where nobody wants the rest, nothing more of it is made.
-            call.cancel()
+            finally:
+                # Where nobody wants the rest, nothing more of it is made.
+                call.cancel()
 
     def models(self, *, timeout: float | None = None) -> list[ModelSummary]:
         """Lists every version in the server's repository, by name, newest first."""
@@ -309,12 +319,10 @@ class Client:
             ModelNotFound: The server has no such model.
             Unavailable: No server is there.
         """
-        return self._call(
-            self._methods.health,
-            HealthRequest(value=model or ""),
-            timeout,
-            lambda response: response.value == SERVING,
-        )
+        seconds, message = self._prepare(HealthRequest(value=model or ""), timeout)
+        with self._explained(seconds):
+            response = self._methods.health(message, timeout=seconds, metadata=self._metadata)
+        return response.value == SERVING
 
     def _specs(self, model: str, version: Version) -> tuple[TensorSpec, ...]:
         """The model's inputs: asked for once, since versions of a model seldom differ in them."""
@@ -334,8 +342,12 @@ class Client:
         convert: Callable[[Response], Result],
     ) -> Result:
         seconds, message = self._prepare(request, timeout)
+
+        def make(left: float) -> Response:
+            return method(message, timeout=left, metadata=self._metadata)
+
         with self._explained(seconds):
-            return convert(method(message, timeout=seconds, metadata=self._metadata))
+            return convert(self._retries.call(make, seconds))
 
     def _prepare(self, request: Message, timeout: float | None) -> tuple[float, bytes]:
         """Returns how many seconds a call may take, and the bytes of its request."""

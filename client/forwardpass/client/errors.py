@@ -174,6 +174,14 @@ _BY_CODE: Mapping[grpc.StatusCode, type[ForwardpassError]] = {
     grpc.StatusCode.PERMISSION_DENIED: AccessDenied,
     grpc.StatusCode.UNIMPLEMENTED: Unsupported,
 }
+# How the library's words begin where a call never came as far as a connection. Another release may
+# have others: such a call is then not made again, and said to be broken off.
+UNSENT = (
+    "connections to all backends failing",
+    "failed to connect to all addresses",
+    "errors resolving",
+    "DNS resolution failed",
+)
 # The library's words for a message over the limit, in either direction, compressed or not.
 _TOO_LARGE = "larger than max"
 
@@ -205,6 +213,11 @@ def from_rpc_error(error: grpc.RpcError, target: str, timeout: float) -> Forward
 
 def _explain(kind: type[ForwardpassError], text: str, target: str, timeout: float) -> str:
     """Adds what to do to the library's own words."""
+    if kind is Unavailable and not text.startswith(UNSENT):
+        return (
+            f"the connection to {target} broke before an answer ({text}): "
+            "the call may have been made, so it is not made again"
+        )
     if kind is Unavailable:
         return (
             f"no connection to {target} ({text}): is the server running, and is this its address?"

@@ -28,7 +28,13 @@ from forwardpass.artefact.manifest import (
     verify_manifest,
     write_manifest,
 )
-from forwardpass.artefact.onnx_graph import External, GraphError, GraphFile, read_graph
+from forwardpass.artefact.onnx_graph import (
+    External,
+    GraphError,
+    GraphFile,
+    parse_model,
+    read_graph,
+)
 from forwardpass.artefact.philox import draw_latents, draw_uniforms
 from forwardpass.artefact.tolerance import max_absolute_error, within
 
@@ -59,6 +65,7 @@ __all__ = [
     "max_absolute_error",
     "parse_golden",
     "parse_manifest",
+    "parse_model",
     "read_graph",
     "read_manifest",
     "save_golden",

@@ -38,11 +38,13 @@ class GraphFile:
         unranked: The inputs of which it states no shape, not even a number of axes.
         has_control_flow: Whether an operator runs a graph within it (Loop, Scan, If): how often is
             a matter of values, so how long a run takes is not known from another run.
+        divides: Whether there is a Div.
     """
 
     external: list[External]
     unranked: frozenset[str]
     has_control_flow: bool
+    divides: bool
 
 
 def read_graph(model: bytes) -> GraphFile:
@@ -52,13 +54,10 @@ def read_graph(model: bytes) -> GraphFile:
         GraphError: Not an ONNX file, an operator that is not ONNX Runtime's own, or weights in a
             place that is no file beside the model.
     """
-    try:
-        parsed: Any = _model_class().FromString(model)
-    except DecodeError:
-        raise GraphError("the file is not an ONNX model") from None
+    parsed = parse_model(model)
     allowed = _DOMAINS | {function.domain for function in parsed.functions}
     external: list[External] = []
-    has_control_flow = False
+    has_control_flow = divides = False
     graphs = [parsed.graph, *parsed.functions]
     for node, tensors in _walk(graphs):
         if node is not None and node.domain not in allowed:
@@ -67,11 +66,24 @@ def read_graph(model: bytes) -> GraphFile:
             raise GraphError(f"operator {node.op_type!r} runs foreign code and is never loaded")
         if node is not None and any(one.HasField("g") or one.graphs for one in node.attribute):
             has_control_flow = True
+        divides = divides or (node is not None and node.op_type == "Div")
         external.extend(_external(tensor) for tensor in tensors if tensor.data_location == 1)
     unranked = frozenset(
         value.name for value in parsed.graph.input if not value.type.tensor_type.HasField("shape")
     )
-    return GraphFile(external, unranked, has_control_flow)
+    return GraphFile(external, unranked, has_control_flow, divides)
+
+
+def parse_model(model: bytes) -> Any:
+    """Returns the part of an ONNX file that we know; written again, it has all of it.
+
+    Raises:
+        GraphError: Not an ONNX file.
+    """
+    try:
+        return _model_class().FromString(model)
+    except DecodeError:
+        raise GraphError("the file is not an ONNX model") from None
 
 
 @cache

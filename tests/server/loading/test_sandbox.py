@@ -83,7 +83,7 @@ def test_what_survives_is_told_by_its_files(repository: Publisher, sandbox: Sand
     folder = repository("clf", classifier())
     files = RepositoryFiles(repository.root)
     source = read_source(files, folder, manifest_required=True)
-    assert sandbox.check(unparsed(folder)) == source.identity
+    assert sandbox.check(unparsed(folder)).identity == source.identity
     assert source.golden_digest in source.identity
 
 

@@ -1,8 +1,9 @@
 """What loading found out about a version, kept from one start of the server to the next.
 
-An entry says that the sandbox survived a graph, and how long runs of it take: both take longer than
-all the rest of a load. It is a small file of JSON, and holds nothing that is executed. Its name is
-a digest of everything that these two depend on, so whatever changes leads to another entry.
+An entry says that the sandbox survived a graph, which of its divisions must be guarded, and how
+long runs of it take: to find that out takes longer than all the rest of a load. It is a small file
+of JSON, and holds nothing that is executed. Its name is a digest of everything that these depend
+on, so whatever changes leads to another entry.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +25,7 @@ import structlog
 
 from forwardpass.server.loading.batch_curve import CurvePoint
 from forwardpass.server.loading.config import ModelConfig
+from forwardpass.server.loading.division import Guards
 from forwardpass.server.loading.source import Source, Unparsed
 from forwardpass.server.onnx.session import ONNXRUNTIME_VERSION
 from forwardpass.server.process.cores import available_cores
@@ -30,7 +33,7 @@ from forwardpass.server.process.cpu import processor
 from forwardpass.server.process.release import release
 
 # Changes with what an entry holds, and with how the sandbox tries or the curve is measured.
-_FORMAT = 2
+_FORMAT = 3
 _MAX_BYTES = 1 << 16
 # The least recently used entries beyond this number are evicted: those of old versions.
 _MAX_ENTRIES = 256
@@ -39,6 +42,19 @@ _ENTRIES_OF_VERSION = 4
 # Entries, and what was left by a server that was killed as it wrote one.
 _OURS = re.compile(r"[0-9a-f]{32}-[0-9a-f]{64}\.json|\.[0-9a-f]{32}-[0-9a-f]{64}-\w+")
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What loading a version that the sandbox survived found out.
+
+    Attributes:
+        curve: How long runs of it take.
+        guards: Which divisions of it must be guarded.
+    """
+
+    curve: Sequence[CurvePoint]
+    guards: Guards
 
 
 class CacheError(Exception):
@@ -90,8 +106,8 @@ class VerificationCache:
         tried = self._name(unparsed.model_digest, unparsed.golden_digest)
         return not self._anew and tried in self._tried
 
-    def find(self, source: Source, config: ModelConfig) -> list[CurvePoint] | None:
-        """Returns the curve of a version that the sandbox survived; None where there is none.
+    def find(self, source: Source, config: ModelConfig) -> Findings | None:
+        """Returns what is known of a version that the sandbox survived; None where nothing is.
 
         Args:
             source: What the version is made of.
@@ -102,7 +118,7 @@ class VerificationCache:
         key = self._key(source, config)
         path = self._path(source, key)
         try:
-            curve = _parse(_read(path), key)
+            findings = _parse(_read(path), key)
         except FileNotFoundError:
             return None
         except Exception as error:  # noqa: BLE001  # whatever is wrong with it, there is another way
@@ -111,21 +127,25 @@ class VerificationCache:
             return None
         with suppress(OSError):
             os.utime(path)  # It has been used, and stays.
-        return curve
+        return findings
 
-    def keep(self, source: Source, config: ModelConfig, curve: Sequence[CurvePoint]) -> None:
+    def keep(self, source: Source, config: ModelConfig, findings: Findings) -> None:
         """Writes down what `find` is to return; the first time that this fails, says so.
 
         Args:
             source: As for `find`.
             config: As for `find`.
-            curve: How long runs take.
+            findings: What was found out.
         """
         key = self._key(source, config)
-        points = [[point.rows, point.seconds] for point in curve]
+        entry = {
+            "facts": json.loads(key),
+            "curve": [[point.rows, point.seconds] for point in findings.curve],
+            "guards": [*findings.guards.items()],
+        }
         try:
             path = self._path(source, key)
-            _write(path, json.dumps({"facts": json.loads(key), "curve": points}))
+            _write(path, json.dumps(entry))
             self._tried.add(path.name.partition("-")[0])
             self._drop_oldest()
         except OSError as error:
@@ -224,14 +244,15 @@ def _read(path: Path) -> bytes:
         return file.read(_MAX_BYTES)
 
 
-def _parse(data: bytes, key: str) -> list[CurvePoint]:
+def _parse(data: bytes, key: str) -> Findings:
     entry = json.loads(data)
     if json.dumps(entry["facts"], sort_keys=True) != key:
         raise CacheError("it is about something else than its name says")
     curve = [CurvePoint(int(rows), float(seconds)) for rows, seconds in entry["curve"]]
     if any(p.rows != 1 << i or not 0 < p.seconds < inf for i, p in enumerate(curve)):
         raise CacheError("its curve is not one of 1, 2, 4 ... rows and of seconds")
-    return curve
+    guards = {int(number): int(kind) for number, kind in entry["guards"]}
+    return Findings(curve, guards)
 
 
 def _write(path: Path, text: str) -> None:

@@ -22,6 +22,7 @@ from forwardpass.server.loading.batch_curve import (
     inline_rows,
     measure_curve,
 )
+from forwardpass.server.loading.cache import Findings
 from forwardpass.server.loading.config import (
     CONFIG_FILE,
     ConfigError,
@@ -29,6 +30,7 @@ from forwardpass.server.loading.config import (
     check_tensors,
     read_labels,
 )
+from forwardpass.server.loading.division import Guards, find_guards, guarded
 from forwardpass.server.loading.examples import example_inputs, probe_inputs
 from forwardpass.server.loading.files import FileError, RepositoryFiles
 from forwardpass.server.loading.golden import GoldenError, GoldenResult, replay
@@ -110,8 +112,12 @@ def load(
     moved(State.MODEL_STATE_VERIFYING)
     unparsed = read_files(files, folder, manifest_required=options.manifest_required)
     moved(State.MODEL_STATE_LOADING)
-    source, known = _parse(unparsed, config, options)
-    session = Session(source.model, source.weights, options.threads, options.providers)
+    source, known, guards = _parse(unparsed, config, options)
+    if guards is None:
+        guards = find_guards(source, options.providers)
+    model = guarded(source.model, guards)
+    session = Session(model, source.weights, options.threads, options.providers)
+    del model
     with ExitStack() as on_failure:
         on_failure.callback(session.close)
         card, signature = _describe(session, config, source)
@@ -125,9 +131,15 @@ def load(
                 session.run(list(signature.outputs), inputs)
         # Measuring is what warms a GPU up, and what has its runs captured.
         on_cpu = all(p.device[0] == "cpu" and not p.captures for p in options.providers)
-        curve, batching = _measure(session, signature, source, config, known if on_cpu else None)
+        curve, batching = _measure(
+            session,
+            signature,
+            source,
+            config,
+            known.curve if known is not None and on_cpu else None,
+        )
         if options.cache is not None and known is None:
-            options.cache.keep(source, config, curve)
+            options.cache.keep(source, config, Findings(curve, guards))
         on_failure.pop_all()
     # Only the sizes that were measured are captured.
     sizes = [point.rows for point in curve]
@@ -185,8 +197,8 @@ def load(
 
 def _parse(
     unparsed: Unparsed, config: ModelConfig, options: LoadOptions
-) -> tuple[Source, list[CurvePoint] | None]:
-    """Returns what the files say, once they were tried, and the curve if it is known.
+) -> tuple[Source, Findings | None, Guards | None]:
+    """Returns what the files say, once they were tried, and what is known of them already.
 
     What was never tried is not even parsed here before the sandbox has done so.
     """
@@ -198,9 +210,11 @@ def _parse(
     known = None if cache is None else cache.find(source, config)
     if sandbox is not None and tried is None and known is None:
         tried = sandbox.check(unparsed)
-    if tried is not None and tried != source.identity:
+    if tried is not None and tried.identity != source.identity:
         raise SourceError("its files changed while it was being tried")
-    return source, known
+    if known is not None:
+        return source, known, known.guards
+    return source, None, None if tried is None else tried.guards
 
 
 def _describe(

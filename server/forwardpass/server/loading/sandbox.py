@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from forwardpass.server.loading.division import Guards
 from forwardpass.server.loading.source import SourceError, Unparsed
 
 # Without the folder that the server was started in on its path, as the command itself.
@@ -46,6 +47,19 @@ class Limits:
 
     seconds: float
     extra_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What the process tells of a graph that it survived.
+
+    Attributes:
+        identity: The `Source.identity` of what was tried.
+        guards: Which divisions of the graph must be guarded; None where it could not be run.
+    """
+
+    identity: str
+    guards: Guards | None
 
 
 class Sandbox:
@@ -80,7 +94,7 @@ class Sandbox:
         self._end()
         self._lock.release()
 
-    def check(self, unparsed: Unparsed) -> str:
+    def check(self, unparsed: Unparsed) -> Tried:
         """Parses a version's files, loads its graph and runs it once, in the process.
 
         A graph that merely cannot be loaded or run there fails again, with its reason, in the
@@ -88,9 +102,6 @@ class Sandbox:
 
         Args:
             unparsed: The files, not looked into yet.
-
-        Returns:
-            The `Source.identity` of what was tried.
 
         Raises:
             SandboxError: The process crashed, took too long or too much memory.
@@ -114,8 +125,8 @@ class Sandbox:
             )
         if "reason" in answer:
             raise SourceError(answer["reason"])
-        identity: str = answer["identity"]
-        return identity
+        guards = answer.get("guards")
+        return Tried(answer["identity"], None if guards is None else dict(guards))
 
     def _ask(self, question: str) -> Mapping[str, Any]:
         process = self._running()

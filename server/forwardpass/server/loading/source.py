@@ -70,6 +70,7 @@ class Source:
         model_digest: As for Unparsed.
         unranked: The inputs of which the graph states no number of axes.
         has_control_flow: Whether how long a run takes depends on its values.
+        divides: Whether there is a Div in the graph.
     """
 
     model: bytes
@@ -80,6 +81,7 @@ class Source:
     model_digest: bytes
     unranked: frozenset[str]
     has_control_flow: bool
+    divides: bool
 
     @property
     def identity(self) -> str:
@@ -172,6 +174,7 @@ def complete(unparsed: Unparsed, graph: GraphFile) -> Source:
         unparsed.model_digest,
         graph.unranked,
         graph.has_control_flow,
+        graph.divides,
     )
 
 

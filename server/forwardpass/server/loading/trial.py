@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from forwardpass.artefact import GraphError, ManifestError
+from forwardpass.server.loading.division import Guards, find_guards, guarded
 from forwardpass.server.loading.examples import example_inputs
 from forwardpass.server.loading.files import FileError, RepositoryFiles
 from forwardpass.server.loading.source import (
@@ -90,7 +91,7 @@ def _end_with_the_server() -> None:
 
 
 def _verdict(question: Mapping[str, Any], budget: Budget) -> dict[str, Any]:
-    """Returns the identity of what was tried, or why it was not, or the limit that it went over."""
+    """Returns what is told of a graph, or why it was not tried, or the limit that it went over."""
     try:
         try:
             source = _parse(question, budget)
@@ -98,14 +99,15 @@ def _verdict(question: Mapping[str, Any], budget: Budget) -> dict[str, Any]:
             return {"reason": str(error)}
         except OSError as error:
             return {"reason": f"cannot read it: {error.strerror or error}"}
+        verdict: dict[str, Any] = {"identity": source.identity}
         try:
-            _run(source)
+            verdict["guards"] = [*_run(source).items()]
         except Exception as error:  # noqa: BLE001  # the server meets it again and says it
             if _is_allocation(error):
                 return {"exceeded": budget.bytes}
     except MemoryError:
         return {"exceeded": budget.bytes}
-    return {"identity": source.identity}
+    return verdict
 
 
 def _parse(question: Mapping[str, Any], budget: Budget) -> Source:
@@ -128,11 +130,13 @@ def _parse(question: Mapping[str, Any], budget: Budget) -> Source:
     return complete(unparsed, graph)
 
 
-def _run(source: Source) -> None:
-    session = Session(source.model, source.weights, threads=1)
+def _run(source: Source) -> Guards:
+    guards = find_guards(source)
+    session = Session(guarded(source.model, guards), source.weights, threads=1)
     signature = graph_signature(session.inputs, session.outputs)
     inputs = example_inputs(signature, source.golden)(1)
     session.run(list(signature.outputs), inputs)
+    return guards
 
 
 def _is_allocation(error: BaseException | None) -> bool:

@@ -61,10 +61,16 @@ _RUN_ERRORS = (
 _CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _PATH = re.compile(r"(?:/[\w.+-]+)+(?::\d+)?|\b[\w.+-]+\.(?:cc|cpp|cu|h)(?::\d+)?")
 _SENTENCE_BYTES = 256
+# What it says of a graph whose types do not fit one another, at an operator or at a subgraph.
+_TYPES = re.compile(r"Type Error: |\[(?:Type|Shape)InferenceError\]")
 
 
 class SessionError(Exception):
     """ONNX Runtime cannot load the graph; the message is its own."""
+
+
+class TypesError(SessionError):
+    """The graph's operators are given values of types that they do not take."""
 
 
 class Session:
@@ -79,8 +85,10 @@ class Session:
         threads: Threads for one run.
         providers: What runs it, in order. Operators that none of them has make the graph fail.
             Where the first one captures, runs take turns, with those of all such sessions.
+        optimize: Whether the graph is to run fast, and not only to be asked about.
 
     Raises:
+        TypesError: Operators of the graph do not take what they are given.
         SessionError: ONNX Runtime refuses the graph, or it cannot be captured.
     """
 
@@ -90,8 +98,13 @@ class Session:
         weights: Mapping[str, bytes],
         threads: int,
         providers: Sequence[Provider] = CPU_ONLY,
+        *,
+        optimize: bool = True,
     ) -> None:
         options = ort.SessionOptions()
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.add_session_config_entry("session.disable_prepacking", "1")
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _QUIET
@@ -125,7 +138,8 @@ class Session:
             self._session = make() if self._bound is None else _CAPTURING.submit(make).result()
             check_taken(providers, self._session.get_provider_options())
         except Exception as error:
-            raise SessionError(str(error)) from error
+            kind = TypesError if _TYPES.search(str(error)) else SessionError
+            raise kind(str(error)) from error
         self.providers: Sequence[str] = self._session.get_providers()
         # ONNX Runtime's Python interface has no numpy type for these; they take a way of their own.
         self._bfloat16_in = any(node.type == _BFLOAT16_TENSOR for node in self.inputs)
