@@ -69,11 +69,11 @@ class QueueCall(StreamCall):
         "_has_begun",
         "_invocation_metadata",
         "_is_watched",
-        "_writing",
         "_outbox",
         "_route",
         "_sending",
         "_status",
+        "_writing",
         "unsent",
     )
 
