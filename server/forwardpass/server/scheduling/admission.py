@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -124,10 +124,12 @@ class Admission:
     def wait(self, stream: Guest, again: Callable[[], None]) -> None:
         """Has `again` called, on any thread, once a stream that may not read should ask again."""
         with self._lock:
-            self._waiting[stream] = again
-            missed = self._take_waiting()
-        for call in missed:
-            call()
+            # Somebody may have left since it asked.
+            has_room = self._calls.has_room(stream) and self._bytes.has_room(stream)
+            if not has_room:
+                self._waiting[stream] = again
+        if has_room:
+            again()
 
     def hold(self, call: Guest, size: int) -> None:
         """Counts `size` bytes more for a call that is in; `leave` must give them back too.
@@ -161,10 +163,12 @@ class Admission:
                 self._changed.notify_all()
             if not self._waiting:
                 return
-            waiting = self._take_waiting()
+            waiting: Mapping[Guest, Callable[[], None]] = {}
+            if calls.is_loose and held.is_loose:
+                waiting, self._waiting = self._waiting, {}
         finally:
             self._lock.release()
-        for again in waiting:
+        for again in waiting.values():
             again()
 
     def enter_stream(self, call: Guest, _: int) -> None:
@@ -221,13 +225,6 @@ class Admission:
                 more = partial(self._more_than, self._turned_away)
                 if not self._changed.wait_for(more, min(quiet, left)):
                     return
-
-    def _take_waiting(self) -> list[Callable[[], None]]:
-        """Returns whom to call that waits, if there is room again."""
-        if not (self._calls.is_loose and self._bytes.is_loose):
-            return []
-        waiting, self._waiting = self._waiting, {}
-        return list(waiting.values())
 
     def _more_than(self, turned_away: int) -> bool:
         return self._turned_away > turned_away

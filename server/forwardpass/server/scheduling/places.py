@@ -119,7 +119,7 @@ class Places:
     @property
     def is_loose(self) -> bool:
         """Whether so many are free that those who wait may try again."""
-        return self.taken <= self._most - self._most // _RESERVED_PART
+        return self.taken < self._most - self._reserve
 
     def _why_not(self, peer: str, count: int) -> str | None:
         """Returns why a connection is given no more; None where it is."""
