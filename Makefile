@@ -4,6 +4,7 @@
 #   make test       every test but the heavy ones, those that take a GPU, and the zoo
 #   make heavy      build the image and run it, and call the server with the KServe SDK and with
 #                   perf_analyzer (takes root, podman, buildah, runc and mmdebstrap)
+#   make faults     attack a server that has a pod's memory, for minutes each way (an hour or two)
 #   make gpu        run models on a GPU and compare (takes an NVIDIA driver; downloads 1.6 GB)
 #   make zoo        publish, check and serve every architecture of the course, untrained (takes
 #                   4 GB of memory)
@@ -26,12 +27,14 @@ GPU_VENV := .venv-gpu
 TORCH_INDEX ?=
 # What `make bench` passes on: --only NAME, --rounds N.
 BENCH ?=
+# How long each fault of `make faults` lasts.
+SECONDS_EACH ?= 120
 # The commit that `make bench` compares with; empty for none.
 BASE ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES := pyproject.toml hatch_build.py $(shell find protos -name '*.proto')
 
-.PHONY: demo test heavy gpu zoo lint format bench protos clean
+.PHONY: demo test heavy faults gpu zoo lint format bench protos clean
 .DELETE_ON_ERROR:
 
 $(VENV)/product: $(SOURCES)
@@ -55,6 +58,9 @@ test: $(VENV)/tools
 
 heavy: $(VENV)/tools
 	$(BIN)/python -m pytest -m heavy
+
+faults: $(VENV)/tools
+	$(BIN)/python -m pytest tests/faults --fault-seconds=$(SECONDS_EACH) --timeout=0 --verbose -s
 
 $(GPU_VENV)/tools: $(SOURCES)
 	test -x $(GPU_VENV)/bin/python || $(PYTHON) -m venv $(GPU_VENV)

@@ -9,7 +9,7 @@ from google.protobuf.internal import api_implementation
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from forwardpass.server.build import build_admission, build_transports, open_repository
-from forwardpass.server.metrics.collector import ServerCollector
+from forwardpass.server.metrics.collector import InFlight, ServerCollector
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.metrics.http import MetricsServer
 from forwardpass.server.repository.readiness import Policy, Readiness
@@ -81,6 +81,7 @@ class Server:
             settings, self._repository, self.readiness, self._admission, tick
         )
         self._transport, self._management = transports.main, transports.management
+        self._transit = transports.transit
         self.registry = CollectorRegistry()
         self.registry.register(
             ServerCollector(
@@ -216,8 +217,9 @@ class Server:
     def _ready_models(self) -> dict[str, bool]:
         return {name: self.readiness.of_model(name) for name in self._repository.models}
 
-    def _in_flight(self) -> tuple[int, int]:
-        return self._admission.calls, self._admission.bytes
+    def _in_flight(self) -> InFlight:
+        held = self._admission
+        return InFlight(held.calls, held.bytes, held.streams, held.watches, self._transit.evicted)
 
 
 def _require_fast_protobuf() -> None:

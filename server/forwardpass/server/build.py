@@ -47,11 +47,13 @@ class Transports:
     Attributes:
         main: Where calls are answered.
         management: Where management calls are answered; None where `main` answers them, or nobody.
+        transit: What is on its way to and from `main`.
         counters: What is counted of each method, by path.
     """
 
     main: Transport
     management: Transport | None
+    transit: Transit
     counters: dict[str, MethodCounters]
 
 
@@ -131,7 +133,7 @@ def build_transports(
             gated(managing),
             Transit(_MANAGEMENT_BYTES, partial(_room, settings.workers), trim),
         )
-    return Transports(main, management, counters)
+    return Transports(main, management, transit, counters)
 
 
 def open_repository(

@@ -1,6 +1,7 @@
 """Prometheus series of what has been counted."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -15,6 +16,25 @@ from forwardpass.server.metrics.counters import CODE_NAMES, MethodCounters, Mode
 from forwardpass.server.process import log
 
 
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """What a server holds now.
+
+    Attributes:
+        calls: Calls under way, and requests of streams.
+        bytes: Of these, and of what they become.
+        streams: Streams that are open.
+        watches: Calls that watch health.
+        evicted: How many messages under way were ended, ever.
+    """
+
+    calls: int
+    bytes: int
+    streams: int
+    watches: int
+    evicted: int
+
+
 class ServerCollector(Collector):
     """Renders every counter of the server.
 
@@ -23,7 +43,7 @@ class ServerCollector(Collector):
         models: Gives (name, version, digest, whether it is unhealthy, counters) of every loaded
             version.
         ready: Tells of every model by its name whether it is ready.
-        in_flight: Gives the calls and the bytes that are in flight.
+        in_flight: Gives what is in flight now.
     """
 
     def __init__(
@@ -31,7 +51,7 @@ class ServerCollector(Collector):
         methods: dict[str, MethodCounters],
         models: Callable[[], Iterable[tuple[str, str, str, bool, ModelCounters]]],
         ready: Callable[[], Mapping[str, bool]],
-        in_flight: Callable[[], tuple[int, int]],
+        in_flight: Callable[[], InFlight],
     ) -> None:
         self._methods = methods
         self._models = models
@@ -48,10 +68,18 @@ class ServerCollector(Collector):
         for name, is_ready in self._ready().items():
             ready.add_metric([name], is_ready)
         yield ready
-        calls, size = self._in_flight()
-        yield GaugeMetricFamily("forwardpass_calls_in_flight", "Calls under way.", value=calls)
-        yield GaugeMetricFamily(
-            "forwardpass_request_bytes_in_flight", "Bytes of the requests under way.", value=size
+        now = self._in_flight()
+        for name, text, value in (
+            ("calls", "Calls under way, and requests of streams.", now.calls),
+            ("request_bytes", "Bytes of these, and of what they become.", now.bytes),
+            ("streams", "Streams of requests that are open.", now.streams),
+            ("watches", "Calls that watch health.", now.watches),
+        ):
+            yield GaugeMetricFamily(f"forwardpass_{name}_in_flight", text, value=value)
+        yield CounterMetricFamily(
+            "forwardpass_evicted",
+            "Messages under way that were ended as memory ran short.",
+            value=now.evicted,
         )
         yield CounterMetricFamily(
             "forwardpass_log_dropped",
