@@ -58,7 +58,6 @@ def test_t100_the_client_comes_again_when_it_is_told_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     repository("pick", picker())
-    running = start_server(max_in_flight=1)
     refused = threading.Semaphore(0)
     enter = Admission.enter
 
@@ -69,7 +68,9 @@ def test_t100_the_client_comes_again_when_it_is_told_to(
             refused.release()
             raise
 
+    # Before the server starts: its methods keep what lets their calls in.
     monkeypatch.setattr(Admission, "enter", enter_and_tell)
+    running = start_server(max_in_flight=1)
     gate.shut()
     first = send(running, pick(0))
     gate.wait_started()

@@ -9,7 +9,7 @@ import pytest
 from conftest import Running, StartServer
 from failures import failure_of
 from onnx import TensorProto, helper
-from tiny_models import Publisher, TinyModel, generator, model, picker
+from tiny_models import Publisher, TinyModel, generator, maker, model, picker
 
 from forwardpass.v1.inference_service_pb2 import GenerateRequest, GenerateResponse
 from forwardpass.v1.model_service_pb2 import ModelReference
@@ -101,10 +101,16 @@ def test_t31_an_answer_that_is_too_long_is_refused_too(
     repository: Publisher, start_server: StartServer
 ) -> None:
     repository("gen", generator())
+    repository("maker", maker())
     running = start_server(max_message_bytes=1 << 12)
+    made = predict("maker", {"shape": np.array([2048])})
+    assert code_of(raw(running, PREDICT), made.SerializeToString()) is TOO_LONG
     generate = raw(running, "/forwardpass.v1.InferenceService/Generate")
     few, many = (GenerateRequest(model=ModelReference(name="gen"), count=n) for n in (1, 1024))
-    assert code_of(generate, many.SerializeToString()) is TOO_LONG
+    # What samples take is known before they are made.
+    failure = failure_of(generate, many.SerializeToString())
+    assert (failure.reason, failure.field) == (Reason.INVALID_INPUT, "count")
+    assert "16384 bytes, but a message has at most 4096" in failure.message
     answer = GenerateResponse.FromString(generate(few.SerializeToString(), timeout=PATIENCE))
     assert answer.samples.shape == [1, 4, 4, 1]
     assert_idle(running)

@@ -65,17 +65,17 @@ class AsListOfSizes(RuleBasedStateMachine):
             failure = refusal(self.admission, size)
             assert failure.reason == Reason.QUEUE_FULL
             assert failure.metadata == {"calls": str(self.max_calls)}
-        elif self.bytes and self.bytes + size > self._most_bytes(size):
+        elif self.bytes and size and self.bytes + size > self._most_bytes():
             failure = refusal(self.admission, size)
             assert failure.reason == Reason.QUEUE_FULL
             assert failure.metadata == {"bytes": str(self.bytes)}
         else:
             self.inside.append((entered(self.admission, size), size))
 
-    def _most_bytes(self, size: int) -> int:
+    def _most_bytes(self) -> int:
         """Returns how many bytes all may have: the reserve is for who has none of the rest."""
         second_half = any(guest in self.admission._bytes.guests for guest, _ in self.inside)
-        return self.max_bytes + (0 if second_half or not size else self.max_bytes // 8)
+        return self.max_bytes + (0 if second_half else self.max_bytes // 8)
 
     @precondition(lambda self: self.inside)
     @rule(index=st.integers(0, 4))

@@ -80,7 +80,7 @@ class Places:
         Raises:
             CallError: QUEUE_FULL: there are none for it.
         """
-        if self.taken + count > self.free_for_all:
+        if count and self.taken + count > self.free_for_all:
             peer = guest.peer
             why = None if force else self._why_not(peer, count)
             if why is not None:

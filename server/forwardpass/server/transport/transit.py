@@ -30,7 +30,7 @@ _ARRIVING_PART, _SLOW_PART, _FREE_PART = 16, 16, 4
 # Answers below this are looked after once there are more than that on their way.
 SMALL_BYTES, MOST_UNREAD = 1 << 14, 1024
 # The most that wait to be asked for, as far as their connections have more than one.
-_MOST_WAITING = 256
+_MOST_WAITING = 1024
 # What a call is told that is ended.
 NO_ROOM = Failure(
     Reason.QUEUE_FULL,

@@ -1,0 +1,193 @@
+"""What is on its way: what is asked for, in whose turn, and what is ended where memory is short."""
+
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+from forwardpass.server.transport import transit as module
+from forwardpass.server.transport.transit import Room, Transit
+
+MIB = 1 << 20
+LIMIT = 1 << 30
+LONGEST = 8 * MIB
+# 64 MiB, a sixteenth.
+AT_A_TIME = 8
+# A little more than a message is young for, in seconds.
+SOON = 1.2 * module.YOUNG_SECONDS
+
+
+@dataclass(eq=False)
+class Message:
+    """A message of a connection, and what became of it."""
+
+    peer: str = "a"
+    unsent: int = 0
+    has_ended: bool = False
+    is_evicted: bool = False
+    is_asked_for: bool = False
+
+    def ask(self) -> None:
+        self.is_asked_for = True
+
+    def evict(self) -> None:
+        self.is_evicted = True
+
+
+@dataclass
+class Clock:
+    """The time, and the memory that there is."""
+
+    now: float = 1000.0
+    available: int = LIMIT
+    trims: list[float] = field(default_factory=list)
+
+    def room(self) -> Room:
+        return Room(LIMIT, self.available)
+
+    def trim(self) -> None:
+        self.trims.append(self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+@pytest.fixture
+def transit(clock: Clock) -> Transit:
+    return Transit(LONGEST, clock.room, clock.trim)
+
+
+def receive(transit: Transit, count: int, peer: str = "a") -> list[Message]:
+    """Has messages asked for as a transport does."""
+    messages = [Message(peer) for _ in range(count)]
+    for message in messages:
+        if len(transit.arriving) < transit.most_arriving:
+            transit.arriving[message] = time.perf_counter()
+            message.ask()
+        else:
+            transit.wait(message)
+    return messages
+
+
+def make_slow(transit: Transit, clock: Clock) -> None:
+    clock.now += SOON
+    transit.age(clock.now - SOON)
+
+
+def test_no_more_are_asked_for_than_there_is_room_for(transit: Transit) -> None:
+    messages = receive(transit, AT_A_TIME + 3)
+    assert [message.is_asked_for for message in messages] == [True] * AT_A_TIME + [False] * 3
+    transit.arriving.pop(messages[0])
+    transit.received(messages[0])
+    assert [message.is_asked_for for message in messages[AT_A_TIME:]] == [True, False, False]
+
+
+def test_connections_take_turns(transit: Transit) -> None:
+    first = receive(transit, AT_A_TIME)
+    many, one = receive(transit, 5, "a"), receive(transit, 1, "b")
+    for message in first[:2]:
+        transit.arriving.pop(message)
+        transit.received(message)
+    assert one[0].is_asked_for
+    assert [message.is_asked_for for message in many] == [True, *[False] * 4]
+
+
+def test_who_has_ended_is_not_asked_for(transit: Transit) -> None:
+    (first, *_), waiting = receive(transit, AT_A_TIME), receive(transit, 2)
+    waiting[0].has_ended = True
+    transit.arriving.pop(first)
+    transit.received(first)
+    assert [message.is_asked_for for message in waiting] == [False, True]
+
+
+def test_one_connection_cannot_fill_the_queue_for_others(transit: Transit) -> None:
+    receive(transit, AT_A_TIME)
+    many = receive(transit, module._MOST_WAITING + 2, "a")
+    assert [message.is_evicted for message in many[-3:]] == [False, True, True]
+    (other,) = receive(transit, 1, "b")
+    assert not other.is_evicted
+
+
+def test_what_is_slow_makes_room(transit: Transit, clock: Clock) -> None:
+    slow, waiting = receive(transit, AT_A_TIME), receive(transit, 1)
+    assert transit.may_be_slow(clock.now) is None
+    clock.now += SOON
+    assert transit.may_be_slow(clock.now) is slow[0]
+    # What was asked for later may only be waiting for us.
+    transit.age(clock.now - SOON - 0.001)
+    assert not waiting[0].is_asked_for
+    transit.age(clock.now - SOON)
+    assert waiting[0].is_asked_for
+    assert transit.bytes == AT_A_TIME * LONGEST
+    for message in slow:
+        transit.received(message)
+    assert transit.bytes == 0
+
+
+def test_slow_ones_stay_while_there_is_memory(transit: Transit, clock: Clock) -> None:
+    messages = []
+    for _ in range(8):
+        messages += receive(transit, AT_A_TIME)
+        make_slow(transit, clock)
+    clock.now += 10
+    transit.look()
+    assert transit.bytes == 64 * LONGEST
+    assert not any(message.is_evicted for message in messages)
+    # 512 MiB may come, and a quarter is kept free.
+    clock.available = LIMIT * 3 // 4 - LONGEST
+    clock.now += 10
+    transit.look()
+    assert [message.is_evicted for message in messages] == [True, *[False] * 63]
+    assert transit.evicted == 1
+    assert clock.trims
+
+
+def test_the_longest_of_whom_holds_most_is_ended(transit: Transit, clock: Clock) -> None:
+    light = receive(transit, 2, "light")
+    heavy = receive(transit, 6, "heavy")
+    make_slow(transit, clock)
+    heavy += receive(transit, 8, "heavy")
+    make_slow(transit, clock)
+    clock.available = 0
+    clock.now += 1
+    transit.look()
+    # What is always theirs is left: 64 MiB.
+    assert [message.is_evicted for message in heavy] == [True] * 8 + [False] * 6
+    assert not any(message.is_evicted for message in light)
+
+
+def test_what_has_just_become_slow_is_spared_unless_memory_is_short(
+    transit: Transit, clock: Clock
+) -> None:
+    messages = receive(transit, AT_A_TIME)
+    make_slow(transit, clock)
+    messages += receive(transit, AT_A_TIME)
+    make_slow(transit, clock)
+    clock.available = LIMIT * 3 // 16
+    transit.look()
+    assert not any(message.is_evicted for message in messages)
+    clock.available = LIMIT // 16
+    clock.now += 2 * module._LOOK_SECONDS
+    transit.look()
+    assert sum(message.is_evicted for message in messages) == 8
+
+
+def test_answers_that_are_not_read_count_with_all_that_waits_behind_them(
+    transit: Transit, clock: Clock
+) -> None:
+    answer = Message(unsent=100 * MIB)
+    transit.leaving[answer] = clock.now
+    make_slow(transit, clock)
+    transit.grow(answer, 50 * MIB)
+    assert transit.bytes == 150 * MIB
+    clock.available = 0
+    clock.now += 1
+    assert transit.look() is None
+    assert answer.is_evicted
+    assert transit.bytes == 0
+    transit.leave(answer)
+    assert transit.bytes == 0
