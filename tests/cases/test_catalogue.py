@@ -14,6 +14,7 @@ REQUIRED = {
     *range(87, 96),  # hostile graphs, drain
     100,  # retries
     *(101, 102),  # what a call that has ended holds
+    103,  # bounds, and shares
     111,  # idle connections
     *(113, 114, 115, 118),  # liveness, and an end that comes
     117,  # a request that ends the process
@@ -25,7 +26,7 @@ NUMBER = re.compile(r"(?<![^\W_])t(\d{2,3})(?!\d)", re.IGNORECASE)
 
 
 def test_every_case_is_found_by_its_number() -> None:
-    folders = [TESTS / name for name in ("cases", "open_inference", "server")]
+    folders = [TESTS / name for name in ("cases", "faults", "open_inference", "server")]
     listed = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", *map(str, folders)],
         cwd=TESTS.parent,

@@ -44,6 +44,7 @@ class Places:
 
     __slots__ = (
         "_by_peer",
+        "_from_reserve",
         "_most",
         "_refused",
         "_reserve",
@@ -63,6 +64,8 @@ class Places:
         self.free_for_all = most // 2
         self._share = max(1, int((most - self.free_for_all) * share))
         self.guests: dict[Guest, tuple[str, int]] = {}
+        # How much of the reserve is taken, and by whom.
+        self._from_reserve: dict[Guest, int] = {}
         # How many of the second half each connection has.
         self._by_peer: dict[str, int] = {}
         # The connection that was refused last, and until when that counts.
@@ -83,6 +86,9 @@ class Places:
         if count and self.taken + count > self.free_for_all:
             peer = guest.peer
             why = None if force else self._why_not(peer, count)
+            if why is not None and self._is_reserved_for(peer, count):
+                self._from_reserve[guest] = count
+                why = None
             if why is not None:
                 self._refused = peer, time.monotonic() + _REFUSED_SECONDS
                 raise CallError(
@@ -104,6 +110,8 @@ class Places:
     def forget(self, guest: Guest) -> None:
         """Counts what a guest had of the second half as given back."""
         found = self.guests.pop(guest, None)
+        if self._from_reserve:
+            self._from_reserve.pop(guest, None)
         if found is not None:
             peer, had = found
             left = self._by_peer[peer] - had
@@ -126,7 +134,7 @@ class Places:
         own = self._by_peer.get(peer, 0)
         if self.taken + count > self._most:
             # One alone always fits.
-            if not self.taken or (not own and self.taken + count <= self._most + self._reserve):
+            if not self.taken:
                 return None
             return (
                 f"{self.taken} {self._what} are in flight and {count} more would exceed "
@@ -138,6 +146,11 @@ class Places:
                 f"those that are left to others (connection_share)"
             )
         return None
+
+    def _is_reserved_for(self, peer: str, count: int) -> bool:
+        """Whether a connection has none of the second half, and the reserve has as many."""
+        taken = sum(self._from_reserve.values())
+        return peer not in self._by_peer and taken + count <= self._reserve
 
     def _is_wanted_by_others(self, peer: str) -> bool:
         others = len(self._by_peer) - (peer in self._by_peer)

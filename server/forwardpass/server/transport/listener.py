@@ -20,7 +20,8 @@ MAX_STREAMS = 1024
 # Of a call's metadata, by gRPC's count, which adds 32 to each pair. With the two limits that core
 # has set apart, it refuses at random what lies between them.
 _METADATA_BYTES = 8_192
-_WINDOW_BYTES = 1 << 18
+# Calls that core has taken in and we have not.
+_PENDING_CALLS = 16_384
 _NONE, _GZIP = 0, 1
 
 
@@ -94,6 +95,9 @@ class Listener:
             ("grpc.max_concurrent_streams", MAX_STREAMS),
             # What core takes in of a call before it is asked for. With probing, core would make it
             # longer where a connection is fast; with core's 64 KiB, streams would wait.
+            # Beyond these core ends calls at random, those of callers who send few among them.
+            ("grpc.server.max_pending_requests", _PENDING_CALLS),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_CALLS),
             ("grpc.max_allowed_incoming_connections", self.max_connections),
             # New servers behind a load balancer get their share, and stalled calls come to an end.
             ("grpc.max_connection_age_ms", _milliseconds(self.connection_seconds)),
