@@ -44,7 +44,8 @@ class CallContext:
         waiting: Runs steps that wait.
         transit: What is on its way.
         thread: The transport's thread.
-        took_much: Whether a long message was taken in during this tick, which then ends.
+        must_look: Whether a long message was taken in during this tick, or one waits for room: the
+            tick ends, and what is under way is looked at.
         unwatched: Calls whose handler waits, and whose caller's leaving nobody would notice.
     """
 
@@ -52,7 +53,7 @@ class CallContext:
     waiting: Executor
     transit: Transit
     thread: int = 0
-    took_much: bool = False
+    must_look: bool = False
     unwatched: list["QueueCall"] = field(default_factory=list)
 
 
@@ -114,7 +115,7 @@ class QueueCall(StreamCall):
                 transit.arriving[self] = self.started
                 self._core.start_server_batch((receive_message(),), self._on_message)
             else:
-                transit.wait(self)
+                self._wait()
             return
         self.watch()
         self._enter(b"")
@@ -157,7 +158,9 @@ class QueueCall(StreamCall):
             self.unsent += len(message)
             if not self._writing:
                 self._advance()
-            elif self._sending is not None and self._context.transit.slow:
+            elif self._sending is None:
+                self._look_after_unsent()
+            elif self._context.transit.slow:
                 self._context.transit.grow(self._sending, len(message))
 
     def finish(self) -> None:
@@ -176,7 +179,7 @@ class QueueCall(StreamCall):
             transit.arriving[self] = time.perf_counter()
             self._core.start_server_batch((receive_message(),), self._on_part)
         else:
-            transit.wait(self)
+            self._wait()
 
     def ask(self) -> None:
         """See `Arrival.ask`."""
@@ -219,6 +222,11 @@ class QueueCall(StreamCall):
             except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
                 self.fail_with(error)
 
+    def _wait(self) -> None:
+        """Has its message asked for in its turn."""
+        self._context.must_look = True
+        self._context.transit.wait(self)
+
     def _enter(self, message: bytes) -> None:
         """Begins to answer."""
         try:
@@ -241,7 +249,7 @@ class QueueCall(StreamCall):
             self.post(partial(self._run, self.fail, NO_MESSAGE))
             return
         if len(message) > _MUCH:
-            self._context.took_much = True
+            self._context.must_look = True
         self._enter(message)
         if self.code is None:
             self._context.unwatched.append(self)
@@ -258,7 +266,7 @@ class QueueCall(StreamCall):
             self.post(partial(self._run, self.deliver, None))
         elif self.code is None:
             if len(message) > _MUCH:
-                self._context.took_much = True
+                self._context.must_look = True
             self.deliver(message)
 
     def _on_close(self, event: Event) -> None:
@@ -317,10 +325,14 @@ class QueueCall(StreamCall):
     def _send(self, message: bytes) -> None:
         # A message without bytes is one, too.
         self._writing = len(message) or 1
+        self._look_after_unsent()
+        self._start((send_message(message),), self._on_written)
+
+    def _look_after_unsent(self) -> None:
+        """Has what waits to be taken looked after, unless it is small."""
         if self.unsent >= SMALL_BYTES:
             self._sending = _Sending(self)
             self._context.transit.leaving[self._sending] = time.perf_counter()
-        self._start((send_message(message),), self._on_written)
 
     def _start(self, operations: tuple[Any, ...], tag: Callable[[Event], None]) -> None:
         if not self._has_begun:
