@@ -234,5 +234,5 @@ def test_a_stream_that_is_answered_wrongly_is_not_measured(repository: Publisher
 
 def test_a_server_that_does_not_start_says_why(repository: Publisher) -> None:
     repository("clf", classifier())
-    with pytest.raises(SystemExit, match="unrecognized arguments: --no-such-flag"):
+    with pytest.raises(SystemExit, match="unrecognized argument: --no-such-flag"):
         serve(repository.root, "--no-such-flag")

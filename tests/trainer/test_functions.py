@@ -97,7 +97,7 @@ def test_a_line_underfits_and_a_cubic_does_less(
 def test_a_large_network_learns_few_days_by_heart_unless_it_is_held(
     weather: Dataset, tmp_path: Path, workspace: Workspace
 ) -> None:
-    fits = fitter(weather, tmp_path, workspace, "few_epochs=14")
+    fits = fitter(weather, tmp_path, workspace, "few_epochs=12")
 
     _, courses = regression.fit_few(fits)
 
