@@ -44,8 +44,8 @@ class CallContext:
         waiting: Runs steps that wait.
         transit: What is on its way.
         thread: The transport's thread.
-        must_look: Whether a long message was taken in during this tick, or one waits for room: the
-            tick ends, and what is under way is looked at.
+        took_much: Whether a long message was taken in during this tick: it ends, and what is under
+            way is looked at.
         unwatched: Calls whose handler waits, and whose caller's leaving nobody would notice.
     """
 
@@ -53,7 +53,7 @@ class CallContext:
     waiting: Executor
     transit: Transit
     thread: int = 0
-    must_look: bool = False
+    took_much: bool = False
     unwatched: list["QueueCall"] = field(default_factory=list)
 
 
@@ -115,7 +115,7 @@ class QueueCall(StreamCall):
                 transit.arriving[self] = self.started
                 self._core.start_server_batch((receive_message(),), self._on_message)
             else:
-                self._wait()
+                transit.wait(self)
             return
         self.watch()
         self._enter(b"")
@@ -179,7 +179,7 @@ class QueueCall(StreamCall):
             transit.arriving[self] = time.perf_counter()
             self._core.start_server_batch((receive_message(),), self._on_part)
         else:
-            self._wait()
+            transit.wait(self)
 
     def ask(self) -> None:
         """See `Arrival.ask`."""
@@ -222,11 +222,6 @@ class QueueCall(StreamCall):
             except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
                 self.fail_with(error)
 
-    def _wait(self) -> None:
-        """Has its message asked for in its turn."""
-        self._context.must_look = True
-        self._context.transit.wait(self)
-
     def _enter(self, message: bytes) -> None:
         """Begins to answer."""
         try:
@@ -249,7 +244,7 @@ class QueueCall(StreamCall):
             self.post(partial(self._run, self.fail, NO_MESSAGE))
             return
         if len(message) > _MUCH:
-            self._context.must_look = True
+            self._context.took_much = True
         self._enter(message)
         if self.code is None:
             self._context.unwatched.append(self)
@@ -266,7 +261,7 @@ class QueueCall(StreamCall):
             self.post(partial(self._run, self.deliver, None))
         elif self.code is None:
             if len(message) > _MUCH:
-                self._context.must_look = True
+                self._context.took_much = True
             self.deliver(message)
 
     def _on_close(self, event: Event) -> None:

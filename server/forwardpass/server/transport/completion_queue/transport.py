@@ -129,9 +129,9 @@ class CompletionQueueTransport(Transport):
                     continue
                 event.tag(event)
                 taken += 1
-                if taken >= _MOST_EVENTS or context.must_look:
+                if taken >= _MOST_EVENTS or context.took_much:
                     taken = 0
-                    context.must_look = False
+                    context.took_much = False
                     self._look()
                     self._end_tick()
                 elif not tick.steps:
