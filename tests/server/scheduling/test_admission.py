@@ -65,17 +65,17 @@ class AsListOfSizes(RuleBasedStateMachine):
             failure = refusal(self.admission, size)
             assert failure.reason == Reason.QUEUE_FULL
             assert failure.metadata == {"calls": str(self.max_calls)}
-        elif self.bytes and size and self.bytes + size > self._most_bytes():
+        elif self.bytes and self.bytes + size > self.max_bytes and not self._is_reserved(size):
             failure = refusal(self.admission, size)
             assert failure.reason == Reason.QUEUE_FULL
             assert failure.metadata == {"bytes": str(self.bytes)}
         else:
             self.inside.append((entered(self.admission, size), size))
 
-    def _most_bytes(self) -> int:
-        """Returns how many bytes all may have: the reserve is for who has none of the rest."""
+    def _is_reserved(self, size: int) -> bool:
+        """Whether the reserve has room: it is for a connection that has none of the second half."""
         second_half = any(guest in self.admission._bytes.guests for guest, _ in self.inside)
-        return self.max_bytes + (0 if second_half else self.max_bytes // 8)
+        return not size or (not second_half and size <= self.max_bytes // 8)
 
     @precondition(lambda self: self.inside)
     @rule(index=st.integers(0, 4))

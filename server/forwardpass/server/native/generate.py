@@ -48,8 +48,7 @@ class Generate:
         received = receive(GENERATE, message)
         request = received.head
         with Execution(call, self._repository, request.model, timed=request.timing) as execution:
-            self._check_answer(execution.loaded, request)
-            asked = await self._read(call, execution, received, request)
+            asked = await self._read(call, execution, received, request, self._max_message_bytes)
             if isinstance(asked, Texts):
                 return await _reply_texts(call, execution, asked)
             return await _reply_samples(call, execution, asked)
@@ -59,25 +58,38 @@ class Generate:
         received = receive(GENERATE_STREAM, message)
         request = received.head.request
         with Execution(call, self._repository, request.model, timed=request.timing) as execution:
-            asked = await self._read(call, execution, received, request)
+            asked = await self._read(call, execution, received, request, None)
             if isinstance(asked, Texts):
                 await _stream_texts(call, execution, asked)
             else:
                 await _stream_samples(call, execution, asked)
 
-    def _read(
+    def _read(  # each is one thing
         self,
         call: Call,
         execution: Execution,
         received: Received[GenerateRequest] | Received[GenerateStreamRequest],
         request: GenerateRequest,
+        most: int | None,
     ) -> Future[Samples | Texts]:
-        """Checks a request, and draws what its samples are made of."""
+        """Checks a request, and draws what its samples are made of.
+
+        They may have `most` bytes together; None where they are sent in parts.
+        """
         loaded = execution.loaded
         execution.check_room()
         rows = _chunk_rows(loaded)
+        size = sample_bytes(loaded, request, MAX_COUNT)
+        if most is not None and size > most and not request.png:
+            raise InvalidInput(
+                f"the samples take {size} bytes, but a message has at most {most}; ask for fewer, "
+                "or by GenerateStream",
+                field="count",
+                expected=most,
+                got=size,
+            )
         # They wait for one another, for a thread that encodes them, and for who reads them.
-        self._reader.hold(call, sample_bytes(loaded, request, MAX_COUNT))
+        self._reader.hold(call, size)
 
         def draw() -> Samples | Texts:
             if loaded.vocabulary is not None:
@@ -88,18 +100,6 @@ class Generate:
             return samples
 
         return call.offload(draw)
-
-    def _check_answer(self, loaded: Loaded, request: GenerateRequest) -> None:
-        """Refuses a request for more samples than one message has room for."""
-        size = sample_bytes(loaded, request, MAX_COUNT)
-        if size > self._max_message_bytes and not request.png:
-            raise InvalidInput(
-                f"the samples take {size} bytes, but a message has at most "
-                f"{self._max_message_bytes}; ask for fewer, or by GenerateStream",
-                field="count",
-                expected=self._max_message_bytes,
-                got=size,
-            )
 
 
 async def _reply_samples(call: Call, execution: Execution, samples: Samples) -> bytes:

@@ -159,7 +159,7 @@ class Admission:
                 calls.forget(call)
             if held.guests:
                 held.forget(call)
-            if self._idle_awaited:
+            if self._idle_awaited and not calls.taken:
                 self._changed.notify_all()
             if not self._waiting:
                 return
