@@ -81,7 +81,6 @@ def make_slow(transit: Transit, clock: Clock) -> None:
 def test_no_more_are_asked_for_than_there_is_room_for(transit: Transit) -> None:
     messages = receive(transit, AT_A_TIME + 3)
     assert [message.is_asked_for for message in messages] == [True] * AT_A_TIME + [False] * 3
-    transit.arriving.pop(messages[0])
     transit.received(messages[0])
     assert [message.is_asked_for for message in messages[AT_A_TIME:]] == [True, False, False]
 
@@ -90,7 +89,6 @@ def test_connections_take_turns(transit: Transit) -> None:
     first = receive(transit, AT_A_TIME)
     many, one = receive(transit, 5, "a"), receive(transit, 1, "b")
     for message in first[:2]:
-        transit.arriving.pop(message)
         transit.received(message)
     assert one[0].is_asked_for
     assert [message.is_asked_for for message in many] == [True, *[False] * 4]
@@ -99,7 +97,6 @@ def test_connections_take_turns(transit: Transit) -> None:
 def test_who_has_ended_is_not_asked_for(transit: Transit) -> None:
     (first, *_), waiting = receive(transit, AT_A_TIME), receive(transit, 2)
     waiting[0].has_ended = True
-    transit.arriving.pop(first)
     transit.received(first)
     assert [message.is_asked_for for message in waiting] == [False, True]
 
@@ -189,5 +186,5 @@ def test_answers_that_are_not_read_count_with_all_that_waits_behind_them(
     assert transit.look() is None
     assert answer.is_evicted
     assert transit.bytes == 0
-    transit.leave(answer)
+    transit.sent(answer)
     assert transit.bytes == 0

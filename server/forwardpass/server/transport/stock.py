@@ -106,9 +106,7 @@ class _SharedTransit:
             yield
         finally:
             with self._changed:
-                if transit.arriving.pop(arrival, None) is None:
-                    transit.leave(arrival)
-                transit.ask_for_more()
+                transit.received(arrival)
                 self._changed.notify_all()
 
     @contextmanager
@@ -121,8 +119,7 @@ class _SharedTransit:
             yield
         finally:
             with self._changed:
-                if self._transit.leaving.pop(transfer, None) is None:
-                    self._transit.leave(transfer)
+                self._transit.sent(transfer)
 
     def _wake(self) -> None:
         if self._is_asleep:

@@ -98,7 +98,7 @@ class _Connection:
 class Transit:
     """The messages under way. One thread at a time may use it.
 
-    Every message passes here, so who transports it writes into `arriving` and `leaving` itself.
+    Every message passes here, so who asks for one, or sends one, writes that down itself.
 
     Attributes:
         arriving: What has been asked for, with when that was, by `time.perf_counter`; the oldest
@@ -154,18 +154,19 @@ class Transit:
         self._waiting_count += 1
 
     def received(self, arrival: Arrival) -> None:
-        """Asks for others as a message is there, which is not among those that arrive any more."""
-        self.leave(arrival)
-        self.ask_for_more()
+        """Makes room for others: a message is there, or will not come any more."""
+        if self.arriving.pop(arrival, None) is None:
+            self._forget_slow(arrival)
+        if self.waiting:
+            self.ask_for_more()
+
+    def sent(self, transfer: Transfer) -> None:
+        """Says that an answer has been taken, or never will be."""
+        if self.leaving.pop(transfer, None) is None:
+            self._forget_slow(transfer)
 
     def _read(self, _: object) -> None:
         self.unread -= 1
-
-    def leave(self, transfer: Transfer) -> None:
-        """Says that a message is not under way any more that is not among the others."""
-        slow = self.slow.pop(transfer, None)
-        if slow is not None:
-            self.bytes -= slow.size
 
     def grow(self, transfer: Transfer, size: int) -> None:
         """Says that so many bytes more wait behind an answer that is slow."""
@@ -226,6 +227,11 @@ class Transit:
             return YOUNG_SECONDS
         return _LOOK_SECONDS if self.bytes > self.most_slow else None
 
+    def _forget_slow(self, transfer: Transfer) -> None:
+        slow = self.slow.pop(transfer, None)
+        if slow is not None:
+            self.bytes -= slow.size
+
     def _count_slow(self, transfer: Transfer, size: int, since: float) -> None:
         self.slow[transfer] = Slow(size, since)
         self.bytes += size
@@ -252,7 +258,7 @@ class Transit:
                 break
             heaviest.bytes -= slow.size
             excess -= slow.size
-            self.leave(transfer)
+            self._forget_slow(transfer)
             self.evicted += 1
             transfer.evict()
         self._looked_at = time.perf_counter()

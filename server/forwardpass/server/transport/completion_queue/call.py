@@ -231,10 +231,7 @@ class QueueCall(StreamCall):
 
     def _on_message(self, event: Event) -> None:
         """Takes the one message."""
-        transit = self._context.transit
-        if transit.arriving.pop(self, None) is None or transit.waiting:
-            transit.received(self)
-        message = event.batch_operations[0].message()
+        message = self._take(event)
         if self.code is not None:
             return
         if message is None:
@@ -243,25 +240,27 @@ class QueueCall(StreamCall):
             self.watch()
             self.post(partial(self._run, self.fail, NO_MESSAGE))
             return
-        if len(message) > _MUCH:
-            self._context.took_much = True
         self._enter(message)
         if self.code is None:
             self._context.unwatched.append(self)
 
+    def _take(self, event: Event) -> bytes | None:
+        """Returns the message that was asked for; None where there is none."""
+        context = self._context
+        context.transit.received(self)
+        message: bytes | None = event.batch_operations[0].message()
+        if message is not None and len(message) > _MUCH:
+            context.took_much = True
+        return message
+
     def _on_part(self, event: Event) -> None:
         """Takes a message of a stream."""
-        transit = self._context.transit
-        if transit.arriving.pop(self, None) is None or transit.waiting:
-            transit.received(self)
-        message = event.batch_operations[0].message()
+        message = self._take(event)
         if message is None:
             # The caller has sent its last, or has gone; of the latter an event tells that may still
             # stand in the queue.
             self.post(partial(self._run, self.deliver, None))
         elif self.code is None:
-            if len(message) > _MUCH:
-                self._context.took_much = True
             self.deliver(message)
 
     def _on_close(self, event: Event) -> None:
@@ -273,9 +272,7 @@ class QueueCall(StreamCall):
             self._end(CODES[Reason.DEADLINE_EXCEEDED if expired else Reason.CANCELLED])
 
     def _on_replied(self, _: Event) -> None:
-        transit = self._context.transit
-        if transit.leaving.pop(self, None) is None:
-            transit.leave(self)
+        self._context.transit.sent(self)
 
     def _on_written(self, event: Event) -> None:
         self.unsent -= self._writing
@@ -284,9 +281,7 @@ class QueueCall(StreamCall):
         if sending is not None:
             # It holds the call, which must not hold it for longer.
             self._sending = None
-            transit = self._context.transit
-            if transit.leaving.pop(sending, None) is None:
-                transit.leave(sending)
+            self._context.transit.sent(sending)
         if not event.success and self._outbox:
             self._outbox.clear()
         self._advance()
