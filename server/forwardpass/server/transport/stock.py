@@ -6,18 +6,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 
 import grpc
-import structlog
 
 from forwardpass.server.transport.call import NO_MESSAGE, Ts
 from forwardpass.server.transport.listener import MAX_STREAMS, Listener
 from forwardpass.server.transport.route import CallType, Route, Routes, Transport
+from forwardpass.server.transport.shared_transit import SharedTransit, StockArrival, StockTransfer
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.trailers import trailing_metadata
-from forwardpass.server.transport.transit import YOUNG_SECONDS, Transit
+from forwardpass.server.transport.transit import Transit
 from forwardpass.wire import CODES, Failure, Reason
 
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
@@ -25,7 +24,6 @@ _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grp
 _SPARE_THREADS = 32
 _OK = 0
 _Step = Callable[[], None]
-_log = structlog.get_logger()
 
 
 class StockTransport(Transport):
@@ -39,7 +37,7 @@ class StockTransport(Transport):
 
     def __init__(self, listener: Listener, routes: Routes, transit: Transit) -> None:
         self._listener = listener
-        self._transit = _SharedTransit(transit)
+        self._transit = SharedTransit(transit)
         # A call takes a thread before it is admitted, and holds it if its message never comes.
         threads = max(listener.max_in_flight, MAX_STREAMS) + _SPARE_THREADS
         self._server = grpc.server(
@@ -76,81 +74,10 @@ class StockTransport(Transport):
         return self._server.add_secure_port(address, credentials)
 
 
-class _SharedTransit:
-    """What is on its way, for many threads, and a thread of its own that looks after it.
-
-    Args:
-        transit: What it is.
-    """
-
-    def __init__(self, transit: Transit) -> None:
-        self._transit = transit
-        self._changed = threading.Condition()
-        self._is_asleep = self._is_closed = False
-        self._thread = threading.Thread(target=self._watch, name="transit", daemon=True)
-        self._thread.start()
-
-    @contextmanager
-    def receiving(self, arrival: "_Arrival") -> Iterator[None]:
-        """Waits until a message may be asked for, which is inside."""
-        transit = self._transit
-        with self._changed:
-            if len(transit.arriving) < transit.most_arriving:
-                transit.arriving[arrival] = time.perf_counter()
-            else:
-                transit.wait(arrival)
-                while not arrival.is_asked_for:
-                    self._changed.wait()
-            self._wake()
-        try:
-            yield
-        finally:
-            with self._changed:
-                transit.received(arrival)
-                self._changed.notify_all()
-
-    @contextmanager
-    def sending(self, transfer: "_Transfer") -> Iterator[None]:
-        """Counts an answer as being sent, inside."""
-        with self._changed:
-            self._transit.leaving[transfer] = time.perf_counter()
-            self._wake()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._transit.sent(transfer)
-
-    def _wake(self) -> None:
-        if self._is_asleep:
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Ends the thread."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        with self._changed:
-            while not self._is_closed:
-                seconds = None
-                try:
-                    self._transit.age(time.perf_counter() - YOUNG_SECONDS)
-                    seconds = self._transit.look()
-                except Exception:  # noqa: BLE001  # logged with its traceback
-                    _log.exception("transit_failed")
-                # What was asked for meanwhile waits for this.
-                self._changed.notify_all()
-                self._is_asleep = seconds is None
-                self._changed.wait(seconds)
-
-
 class _Handlers(grpc.GenericRpcHandler):
     """Finds the route of a method; grpcio answers UNIMPLEMENTED where there is none."""
 
-    def __init__(self, routes: Routes, transit: _SharedTransit) -> None:
+    def __init__(self, routes: Routes, transit: SharedTransit) -> None:
         self._handlers = {
             method: _handler(method, route, transit) for method, route in routes.items()
         }
@@ -162,7 +89,7 @@ class _Handlers(grpc.GenericRpcHandler):
 
 
 def _handler(
-    method: str, route: Route, transit: _SharedTransit
+    method: str, route: Route, transit: SharedTransit
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":
     """Returns the handler of a method.
 
@@ -174,57 +101,6 @@ def _handler(
         return StockCall(method, context, messages, transit).answers(route)
 
     return grpc.stream_stream_rpc_method_handler(answer)
-
-
-class _Transfer:
-    """A message of a call on its way, in or out.
-
-    Attributes:
-        unsent: See `Transfer.unsent`.
-    """
-
-    __slots__ = ("_call", "unsent")
-
-    def __init__(self, call: "StockCall") -> None:
-        self._call = call
-        self.unsent = 0
-
-    @property
-    def peer(self) -> str:
-        """See `Transfer.peer`."""
-        return self._call.peer
-
-    def evict(self) -> None:
-        """See `Transfer.evict`."""
-        self._call.cut()
-
-
-class _Arrival(_Transfer):
-    """A message that comes in, and that a thread waits to ask for.
-
-    Attributes:
-        is_asked_for: Whether it may.
-    """
-
-    __slots__ = ("is_asked_for",)
-
-    def __init__(self, call: "StockCall") -> None:
-        super().__init__(call)
-        self.is_asked_for = False
-
-    @property
-    def has_ended(self) -> bool:
-        """See `Arrival.has_ended`: whose thread waits is told in any case."""
-        return False
-
-    def ask(self) -> None:
-        """See `Arrival.ask`: the thread that waits does it."""
-        self.is_asked_for = True
-
-    def evict(self) -> None:
-        """See `Transfer.evict`."""
-        self.is_asked_for = True
-        super().evict()
 
 
 class StockCall(StreamCall):
@@ -244,7 +120,7 @@ class StockCall(StreamCall):
         method: str,
         context: grpc.ServicerContext,
         messages: Iterator[bytes],
-        transit: _SharedTransit,
+        transit: SharedTransit,
     ) -> None:
         remaining = context.time_remaining()
         super().__init__(
@@ -322,7 +198,7 @@ class StockCall(StreamCall):
         Raises:
             grpc.RpcError: The caller has gone.
         """
-        with self._transit.receiving(_Arrival(self)):
+        with self._transit.receiving(StockArrival(self)):
             return next(self._messages, None)
 
     def cut(self) -> None:
@@ -341,7 +217,7 @@ class StockCall(StreamCall):
         steps = self._steps
         assert steps is not None
         outgoing, transit = self._outgoing, self._transit
-        sending = _Transfer(self)
+        sending = StockTransfer(self)
         try:
             self._begin_by(route)
             while True:

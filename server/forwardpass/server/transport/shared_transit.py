@@ -1,0 +1,146 @@
+"""What is on its way to and from the stock transport, where each call has a thread."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import structlog
+
+from forwardpass.server.transport.transit import YOUNG_SECONDS, Transit
+
+_log = structlog.get_logger()
+
+
+class Cuttable(Protocol):
+    """A call that can be ended from any thread."""
+
+    @property
+    def peer(self) -> str:
+        """The caller's address."""
+
+    def cut(self) -> None:
+        """Ends it."""
+
+
+class StockTransfer:
+    """A message of a call on its way, in or out.
+
+    Attributes:
+        unsent: See `Transfer.unsent`.
+    """
+
+    __slots__ = ("_call", "unsent")
+
+    def __init__(self, call: Cuttable) -> None:
+        self._call = call
+        self.unsent = 0
+
+    @property
+    def peer(self) -> str:
+        """See `Transfer.peer`."""
+        return self._call.peer
+
+    def evict(self) -> None:
+        """See `Transfer.evict`."""
+        self._call.cut()
+
+
+class StockArrival(StockTransfer):
+    """A message that comes in, and that a thread waits to ask for.
+
+    Attributes:
+        is_asked_for: Whether it may.
+    """
+
+    __slots__ = ("is_asked_for",)
+
+    def __init__(self, call: Cuttable) -> None:
+        super().__init__(call)
+        self.is_asked_for = False
+
+    @property
+    def has_ended(self) -> bool:
+        """See `Arrival.has_ended`: whose thread waits is told in any case."""
+        return False
+
+    def ask(self) -> None:
+        """See `Arrival.ask`: the thread that waits does it."""
+        self.is_asked_for = True
+
+    def evict(self) -> None:
+        """See `Transfer.evict`."""
+        self.is_asked_for = True
+        super().evict()
+
+
+class SharedTransit:
+    """What is on its way, for many threads, and a thread of its own that looks after it.
+
+    Args:
+        transit: What it is.
+    """
+
+    def __init__(self, transit: Transit) -> None:
+        self._transit = transit
+        self._changed = threading.Condition()
+        self._is_asleep = self._is_closed = False
+        self._thread = threading.Thread(target=self._watch, name="transit", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def receiving(self, arrival: StockArrival) -> Iterator[None]:
+        """Waits until a message may be asked for, which is inside."""
+        transit = self._transit
+        with self._changed:
+            if len(transit.arriving) < transit.most_arriving:
+                transit.arriving[arrival] = time.perf_counter()
+            else:
+                transit.wait(arrival)
+                while not arrival.is_asked_for:
+                    self._changed.wait()
+            self._wake()
+        try:
+            yield
+        finally:
+            with self._changed:
+                transit.received(arrival)
+                self._changed.notify_all()
+
+    @contextmanager
+    def sending(self, transfer: StockTransfer) -> Iterator[None]:
+        """Counts an answer as being sent, inside."""
+        with self._changed:
+            self._transit.leaving[transfer] = time.perf_counter()
+            self._wake()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._transit.sent(transfer)
+
+    def _wake(self) -> None:
+        if self._is_asleep:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        with self._changed:
+            while not self._is_closed:
+                seconds = None
+                try:
+                    self._transit.age(time.perf_counter() - YOUNG_SECONDS)
+                    seconds = self._transit.look()
+                except Exception:  # noqa: BLE001  # logged with its traceback
+                    _log.exception("transit_failed")
+                # What was asked for meanwhile waits for this.
+                self._changed.notify_all()
+                self._is_asleep = seconds is None
+                self._changed.wait(seconds)
