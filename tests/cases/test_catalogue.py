@@ -14,7 +14,7 @@ REQUIRED = {
     *range(87, 96),  # hostile graphs, drain
     100,  # retries
     *(101, 102),  # what a call that has ended holds
-    103,  # bounds, and shares
+    *range(103, 107),  # bounds, and shares
     111,  # idle connections
     *(113, 114, 115, 118),  # liveness, and an end that comes
     117,  # a request that ends the process
