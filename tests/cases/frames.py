@@ -7,17 +7,14 @@ from typing import Self
 
 from conftest import Running
 from hpack import Decoder, Encoder
+from http2 import FRAME_BYTES, PREFACE, read_frames
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, SettingsFrame
 
 from .harness import PATIENCE
 
 PREDICT = "/forwardpass.v1.InferenceService/Predict"
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # Error codes of HTTP/2.
 REFUSED_STREAM, ENHANCE_YOUR_CALM = 7, 11
-# What both sides may send until they have agreed on more.
-_FRAME_BYTES = 16_384
-_HEADER_BYTES = 9
 _PING = PingFrame(0, b"are you?")
 
 
@@ -80,14 +77,8 @@ class Wire:
         return block
 
     def frames(self) -> Iterator[Frame]:
-        """Yields what the server sends, until it hangs up."""
-        while (header := self._read(_HEADER_BYTES)) is not None:
-            frame, size = Frame.parse_frame_header(memoryview(header))
-            body = self._read(size)
-            if body is None:
-                return
-            frame.parse_body(memoryview(body))
-            yield frame
+        """Returns what the server sends, until it hangs up."""
+        return read_frames(self._socket)
 
     def until(self, wanted: Callable[[Frame], bool]) -> list[Frame]:
         """Returns what the server sends up to the frame that is wanted."""
@@ -129,19 +120,6 @@ class Wire:
         """Returns the metadata of a call's answer."""
         return self.answer(stream)[0]
 
-    def _read(self, count: int) -> bytes | None:
-        """Returns so many bytes; None where the server has hung up."""
-        data = b""
-        while len(data) < count:
-            try:
-                more = self._socket.recv(count - len(data))
-            except ConnectionResetError:
-                return None
-            if not more:
-                return None
-            data += more
-        return data
-
 
 def _is_pong(frame: Frame) -> bool:
     return isinstance(frame, PingFrame) and "ACK" in frame.flags
@@ -160,7 +138,7 @@ def data(stream: int, content: bytes, *, prefix: bytes | None = None) -> Sequenc
         prefix = b"\0" + len(content).to_bytes(4, "big")
     body = prefix + content
     frames = [
-        DataFrame(stream, body[at : at + _FRAME_BYTES]) for at in range(0, len(body), _FRAME_BYTES)
+        DataFrame(stream, body[at : at + FRAME_BYTES]) for at in range(0, len(body), FRAME_BYTES)
     ]
     frames[-1].flags.add("END_STREAM")
     return frames

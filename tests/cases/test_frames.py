@@ -7,6 +7,7 @@ from collections import Counter
 import grpc
 import pytest
 from conftest import Running, StartServer
+from http2 import PREFACE
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -22,7 +23,7 @@ from tiny_models import Publisher, picker
 from forwardpass.server.transport import listener
 from forwardpass.server.transport.listener import MAX_STREAMS
 
-from .frames import ENHANCE_YOUR_CALM, PREFACE, REFUSED_STREAM, Wire, any_frame, data
+from .frames import ENHANCE_YOUR_CALM, REFUSED_STREAM, Wire, any_frame, data
 from .harness import (
     PATIENCE,
     assert_idle,

@@ -137,18 +137,30 @@ def calls_of(server: ServerProcess) -> float:
     )
 
 
+def flags_of(transport: str) -> tuple[str, ...]:
+    return "--transport", transport, "--threads", "1"
+
+
+def two_servers(
+    stack: ExitStack, repository: Publisher, transport: str
+) -> tuple[list[ServerProcess], Client]:
+    """Starts two servers, and a client that calls them in turn; the stack stops them."""
+    servers = [
+        stack.enter_context(serving(repository.root, *flags_of(transport))) for _ in range(2)
+    ]
+    for server in servers:
+        server.wait_for("ready")
+    target = "ipv4:" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
+    return servers, stack.enter_context(Client(target, timeout=PATIENCE))
+
+
 def test_t117_a_call_that_ends_a_server_is_not_sent_to_the_next(
     repository: Publisher, transport: str
 ) -> None:
     repository("pick", picker())
     repository("busy", busy())
-    flags = ("--transport", transport, "--threads", "1")
     with ExitStack() as stack:
-        servers = [stack.enter_context(serving(repository.root, *flags)) for _ in range(2)]
-        for server in servers:
-            server.wait_for("ready")
-        target = "ipv4:" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
-        client = stack.enter_context(Client(target, timeout=PATIENCE))
+        servers, client = two_servers(stack, repository, transport)
         # The second connection may take a moment more than the first.
         while not all(calls_of(server) for server in servers):
             client.predict("pick", {"index": np.array([3])})
@@ -171,13 +183,8 @@ def test_t117_a_call_that_ends_a_server_is_not_sent_to_the_next(
 
 def test_t100_a_rolling_restart_loses_no_call(repository: Publisher, transport: str) -> None:
     repository("pick", picker())
-    flags = ("--transport", transport, "--threads", "1")
     with ExitStack() as stack:
-        servers = [stack.enter_context(serving(repository.root, *flags)) for _ in range(2)]
-        for server in servers:
-            server.wait_for("ready")
-        target = "ipv4:" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
-        client = stack.enter_context(Client(target, timeout=PATIENCE))
+        servers, client = two_servers(stack, repository, transport)
         restarted = threading.Event()
 
         def ask() -> int:
@@ -196,7 +203,7 @@ def test_t100_a_rolling_restart_loses_no_call(repository: Publisher, transport: 
                 pass
             server.signal(signal.SIGTERM)
             assert server.finish() == 0
-            again = serving(repository.root, *flags, "--port", str(server.port))
+            again = serving(repository.root, *flags_of(transport), "--port", str(server.port))
             servers[place] = stack.enter_context(again)
             servers[place].wait_for("ready")
             while not calls_of(servers[place]):

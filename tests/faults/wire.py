@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from hpack import Encoder
+from http2 import FRAME_BYTES, PREFACE, read_frames
 from hyperframe.frame import (
     DataFrame,
     Frame,
@@ -18,9 +19,6 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_FRAME_BYTES = 16_384
-_HEADER_BYTES = 9
 _WINDOW = 65_535
 
 
@@ -92,7 +90,7 @@ class Hostile:
             with self._changed:
                 if not self._changed.wait_for(lambda: self._room(stream) != 0, 5):
                     return False
-                count = min(self._room(stream), _FRAME_BYTES, len(content) - begin)
+                count = min(self._room(stream), FRAME_BYTES, len(content) - begin)
                 if count < 0:
                     return False
                 self._windows[0] -= count
@@ -126,15 +124,12 @@ class Hostile:
             self._is_closed = True
 
     def _read(self) -> None:
-        while (header := self._receive(_HEADER_BYTES)) is not None:
-            frame, size = Frame.parse_frame_header(memoryview(header))
-            body = self._receive(size)
-            if body is None:
-                break
-            frame.parse_body(memoryview(body))
-            with self._changed:
-                self._take(frame)
-                self._changed.notify_all()
+        # It may be closed on this side meanwhile.
+        with contextlib.suppress(OSError):
+            for frame in read_frames(self._socket):
+                with self._changed:
+                    self._take(frame)
+                    self._changed.notify_all()
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -151,15 +146,3 @@ class Hostile:
             self._write(PingFrame(0, frame.opaque_data, flags=["ACK"]))
         elif isinstance(frame, RstStreamFrame) or "END_STREAM" in frame.flags:
             self._ended.add(stream)
-
-    def _receive(self, count: int) -> bytes | None:
-        data = bytearray()
-        while len(data) < count:
-            try:
-                more = self._socket.recv(count - len(data))
-            except OSError:
-                return None
-            if not more:
-                return None
-            data += more
-        return bytes(data)
