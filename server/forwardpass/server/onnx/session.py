@@ -1,13 +1,11 @@
-"""A loaded graph. With `run_memory`, the only module that knows ONNX Runtime."""
+"""A loaded graph. Beside its neighbours in this package, nobody knows ONNX Runtime."""
 
-import ctypes
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
@@ -30,11 +28,16 @@ from forwardpass.server.onnx.run_memory import (
     check_outputs,
     too_much_for_a_step,
 )
+from forwardpass.server.onnx.values import (
+    BFLOAT16_TENSOR,
+    STRING_TENSOR,
+    from_ort_value,
+    size_of,
+    with_bfloat16,
+)
 from forwardpass.wire import Array
 
 ONNXRUNTIME_VERSION: str = ort.__version__
-_BFLOAT16, _BFLOAT16_TENSOR = 16, "tensor(bfloat16)"  # onnx.TensorProto.BFLOAT16
-_STRING_TENSOR = "tensor(string)"
 # Nothing: what goes wrong is raised, and logged as we log. Its own lines are not JSON, and callers
 # could fill the log with them.
 _QUIET = 4
@@ -143,9 +146,9 @@ class Session:
             raise kind(str(error)) from error
         self.providers: Sequence[str] = self._session.get_providers()
         # ONNX Runtime's Python interface has no numpy type for these; they take a way of their own.
-        self._bfloat16_in = any(node.type == _BFLOAT16_TENSOR for node in self.inputs)
-        self._bfloat16_out = {node.name for node in self.outputs if node.type == _BFLOAT16_TENSOR}
-        if self._bfloat16_out and any(node.type == _STRING_TENSOR for node in self.inputs):
+        self._bfloat16_in = any(node.type == BFLOAT16_TENSOR for node in self.inputs)
+        self._bfloat16_out = {node.name for node in self.outputs if node.type == BFLOAT16_TENSOR}
+        if self._bfloat16_out and any(node.type == STRING_TENSOR for node in self.inputs):
             raise SessionError(
                 f"it takes text and gives {min(self._bfloat16_out)!r} as bfloat16, which ONNX "
                 "Runtime's Python interface cannot do together: cast the output to float32"
@@ -280,7 +283,7 @@ class Session:
             return _CAPTURING.submit(self._run_bound, outputs, inputs, options).result()
         if not self._by_value.isdisjoint(outputs):
             return self._run_by_values(outputs, inputs, options)
-        feeds = _with_bfloat16(inputs) if self._bfloat16_in else dict(inputs)
+        feeds = with_bfloat16(inputs) if self._bfloat16_in else dict(inputs)
         values: list[Array] = self._session.run(list(outputs), feeds, options)
         return values
 
@@ -291,11 +294,11 @@ class Session:
             name: value
             if isinstance(value, ort.OrtValue)
             else ort.OrtValue.ortvalue_from_numpy(value)
-            for name, value in _with_bfloat16(inputs).items()
+            for name, value in with_bfloat16(inputs).items()
         }
         values = self._session.run_with_ort_values(list(outputs), feeds, options)
-        check_outputs(sum(_size(value) for value in values))
-        return [_from_ort_value(value) for value in values]
+        check_outputs(sum(size_of(value) for value in values))
+        return [from_ort_value(value) for value in values]
 
     def _run_bound(
         self, outputs: Sequence[str], inputs: Mapping[str, Array], options: Any
@@ -325,7 +328,7 @@ class Session:
 
     def _unforeseen(self) -> set[str]:
         """Returns the outputs whose size depends on values, as far as the graph tells."""
-        if any(node.type == _STRING_TENSOR for node in self.inputs):
+        if any(node.type == STRING_TENSOR for node in self.inputs):
             return set()
         known = {extent for node in self.inputs for extent in node.shape or ()}
         return {
@@ -357,7 +360,7 @@ class Session:
 
     def _check_capturable(self) -> None:
         for node in (*self.inputs, *self.outputs):
-            if node.type in {_STRING_TENSOR, _BFLOAT16_TENSOR}:
+            if node.type in {STRING_TENSOR, BFLOAT16_TENSOR}:
                 self.close()
                 raise SessionError(
                     f"{node.name!r} is {node.type}, which runs that are captured cannot take or "
@@ -387,34 +390,6 @@ def _quiet_options() -> Any:
     options = ort.RunOptions()
     options.log_severity_level = _QUIET
     return options
-
-
-def _with_bfloat16(inputs: Mapping[str, Array]) -> dict[str, Any]:
-    """Returns the inputs, with those that numpy has no type for in ONNX Runtime's own form."""
-    return {
-        name: _bfloat16_value(array) if array.dtype == ml_dtypes.bfloat16 else array
-        for name, array in inputs.items()
-    }
-
-
-def _bfloat16_value(array: Array) -> Any:
-    # A scalar's copy has an axis, unless it is told otherwise.
-    bits = np.ascontiguousarray(array).view(np.uint16).reshape(array.shape)
-    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16)
-
-
-def _size(value: Any) -> int:
-    """Returns the bytes of a tensor's elements; 0 for strings, which lie elsewhere."""
-    return 0 if value.data_type() == _STRING_TENSOR else value.tensor_size_in_bytes()
-
-
-def _from_ort_value(value: Any) -> Array:
-    if value.data_type() != _BFLOAT16_TENSOR:
-        array: Array = value.numpy()
-        return array
-    # `numpy` refuses the type, so its bytes are copied from where they lie.
-    data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
-    return np.frombuffer(data, ml_dtypes.bfloat16).reshape(value.shape())
 
 
 def _sentence(error: Exception) -> str:
