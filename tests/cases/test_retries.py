@@ -195,18 +195,23 @@ def test_t100_a_rolling_restart_loses_no_call(repository: Publisher, transport: 
                 count += 1
             return count
 
-        caller = stack.enter_context(ThreadPoolExecutor(1))
+        # Several, so that one may well be sent to the same server again and again.
+        callers = stack.enter_context(ThreadPoolExecutor(4))
         stack.callback(restarted.set)
-        asked = caller.submit(ask)
-        for place, server in enumerate(servers):
+        asked = [callers.submit(ask) for _ in range(4)]
+
+        def wait_until_called(server: ServerProcess) -> None:
             while not calls_of(server):
-                pass
+                for done in asked:
+                    assert not done.done() or done.result()
+
+        for place, server in enumerate(servers):
+            wait_until_called(server)
             server.signal(signal.SIGTERM)
             assert server.finish() == 0
             again = serving(repository.root, *flags_of(transport), "--port", str(server.port))
             servers[place] = stack.enter_context(again)
             servers[place].wait_for("ready")
-            while not calls_of(servers[place]):
-                pass
+            wait_until_called(servers[place])
         restarted.set()
-        assert asked.result(PATIENCE) > 0
+        assert all(done.result(PATIENCE) for done in asked)

@@ -7,7 +7,7 @@ import time
 import grpc
 import pytest
 
-from forwardpass.client import Cancelled, Client, Overloaded, Unavailable
+from forwardpass.client import Cancelled, Client, Overloaded, TimedOut, Unavailable
 from forwardpass.v1 import inference_service_pb2 as pb
 from forwardpass.wire import Failure, Reason
 
@@ -30,6 +30,46 @@ def test_what_says_no_time_to_come_again_is_not_tried_again(
     """As a connection that breaks ends its calls: nobody has said anything."""
     server = scripted(Refusal(code, "Socket closed"), ANSWER)
     with pytest.raises(raised, match="Socket closed"):
+        connect(server.target).predict("m")
+    assert len(server.seen) == 1
+
+
+def test_a_server_that_is_not_ready_sends_a_call_on_as_often_as_time_allows(
+    scripted: StartScripted, connect: Connect
+) -> None:
+    """Of servers called in turn, others' calls may leave the same one to a caller each time."""
+    refusals = [
+        Refusal.of(Failure(Reason.MODEL_LOADING, "it is still loading"), "1"),
+        Refusal.of(Failure(Reason.SHUTTING_DOWN, "it is shutting down"), "1"),
+    ] * 60
+    server = scripted(*refusals, ANSWER)
+    connect(server.target).predict("m")
+    assert len(server.seen) == 121
+
+
+def test_a_server_that_does_not_become_ready_is_named_at_the_deadline(
+    scripted: StartScripted, connect: Connect
+) -> None:
+    loading = Refusal.of(Failure(Reason.MODEL_LOADING, "it is still loading"), "100")
+    server = scripted(*[loading] * 20)
+    with pytest.raises(TimedOut, match="it is still loading"):
+        connect(server.target).predict("m", timeout=1)
+    assert len(server.seen) > 1
+
+
+def test_what_grpc_core_turns_away_as_its_server_ends_is_tried_again(
+    scripted: StartScripted, connect: Connect
+) -> None:
+    server = scripted(Refusal(grpc.StatusCode.CANCELLED, "CANCELLED"), ANSWER)
+    connect(server.target).predict("m")
+    assert len(server.seen) == 2
+
+
+def test_what_somebody_cancels_is_not_tried_again(
+    scripted: StartScripted, connect: Connect
+) -> None:
+    server = scripted(Refusal(grpc.StatusCode.CANCELLED, "by a proxy"), ANSWER)
+    with pytest.raises(Cancelled, match="by a proxy"):
         connect(server.target).predict("m")
     assert len(server.seen) == 1
 

@@ -3,8 +3,10 @@
 gRPC's own retries would also repeat a call whose connection broke after the request had gone out. A
 request that ends its server would then end the next one, and so on. So a call is made again only
 where a server refused it and says when to come again (trailing metadata grpc-retry-pushback-ms),
-where there was no connection, and where it outlived the age of its connection. A request that a
-server has not begun to read when it closes a connection is sent again by gRPC itself.
+where there was no connection, where it outlived the age of its connection, and where gRPC core
+turned it away while its server shut down, which nobody but the caller's own side could call
+cancelled. A request that a server has not begun to read when it closes a connection is sent again
+by gRPC itself.
 """
 
 import random
@@ -20,12 +22,17 @@ from forwardpass.client.errors import UNSENT, Cancelled, TimedOut
 from forwardpass.wire import PUSHBACK_KEY
 
 Result = TypeVar("Result")
+# Of calls that are turned away for another reason than that a server starts or stops.
 MAX_TRIES = 4
-_CODES = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
+_REFUSED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
 # What a server says as it closes a connection of this age, with calls that outlast its grace.
 _AGED = "max connection age"
-# Seconds before a second try without a connection; they double, and are random by a fifth.
+# Of a call that core turned away; what its own side cancels has other words.
+_TURNED_AWAY = "CANCELLED"
+# Seconds before a second try where no server names them; random by a fifth.
 _FIRST_WAIT, _JITTER = 0.1, 0.2
+# The waits for one reason double so often.
+_DOUBLINGS = 3
 # Each failure takes a token and each success gives back a tenth: below half of them nothing is made
 # again, so that retries cannot keep a struggling server down.
 _TOKENS, _TOKENS_OF_SUCCESS = 100.0, 0.1
@@ -57,11 +64,21 @@ class Retries:
         """
         deadline = time.monotonic() + seconds
         left = seconds
-        for tries in range(1, MAX_TRIES + 1):
+        tries = sent_on = 0
+        while True:
             try:
                 result = make(left)
             except grpc.RpcError as error:
-                wait = self._wait_after(error, tries)
+                pushback = _pushback(error)
+                code = _as_call(error).code()
+                if pushback is not None and code is grpc.StatusCode.UNAVAILABLE:
+                    # It starts or stops, and so may the next that the call is sent to: no end but
+                    # the deadline, and no sign of trouble.
+                    wait: float | None = pushback * (1 << min(sent_on, _DOUBLINGS))
+                    sent_on += 1
+                else:
+                    tries += 1
+                    wait = self._wait_after(error, tries, pushback)
                 if wait is None:
                     raise
                 words = _words(error)
@@ -73,25 +90,17 @@ class Retries:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimedOut(f"no other try within {seconds:g} s: {words}")
-        raise AssertionError("the last try returns or raises")
 
-    def _wait_after(self, error: grpc.RpcError, tries: int) -> float | None:
+    def _wait_after(self, error: grpc.RpcError, tries: int, pushback: float | None) -> float | None:
         """Returns how many seconds to wait before the next try; None for no more tries."""
-        # What a blocking call raises is always its own call object as well.
-        assert isinstance(error, grpc.Call)
-        if error.code() not in _CODES:
-            return None
-        pushback = dict(error.trailing_metadata() or ()).get(PUSHBACK_KEY)
-        if pushback is None and not _words(error).startswith((*UNSENT, _AGED)):
+        if pushback is None and not _was_not_begun(error):
             return None
         if not self._count(-1) or tries == MAX_TRIES:
             return None
         if pushback is None:
             jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  # no secret
-            return _FIRST_WAIT * 2 ** (tries - 1) * jitter
-        # -1 is never, as is anything else that is no number of milliseconds.
-        text = pushback.decode("ascii", "replace") if isinstance(pushback, bytes) else pushback
-        return int(text) / 1000 if re.fullmatch("[0-9]{1,9}", text) else None
+            return _FIRST_WAIT * (1 << tries - 1) * jitter
+        return pushback
 
     def _count(self, tokens: float) -> bool:
         """Adds tokens, and returns whether there are enough for another try."""
@@ -100,6 +109,32 @@ class Retries:
             return self._tokens > _TOKENS / 2
 
 
-def _words(error: grpc.RpcError) -> str:
+def _pushback(error: grpc.RpcError) -> float | None:
+    """Returns after how many seconds the server says to come again; None where it does not."""
+    call = _as_call(error)
+    if call.code() not in _REFUSED:
+        return None
+    value = dict(call.trailing_metadata() or ()).get(PUSHBACK_KEY, "")
+    # -1 is never, as is anything else that is no number of milliseconds.
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+    return int(text) / 1000 if re.fullmatch("[0-9]{1,9}", text) else None
+
+
+def _was_not_begun(error: grpc.RpcError) -> bool:
+    """Returns whether no server has taken a call that ended without a pushback."""
+    call = _as_call(error)
+    if PUSHBACK_KEY in dict(call.trailing_metadata() or ()):
+        return False
+    if call.code() is grpc.StatusCode.CANCELLED:
+        return _words(error) == _TURNED_AWAY
+    return call.code() in _REFUSED and _words(error).startswith((*UNSENT, _AGED))
+
+
+def _as_call(error: grpc.RpcError) -> grpc.Call:
+    # What a blocking call raises is always its own call object as well.
     assert isinstance(error, grpc.Call)
-    return error.details() or "no details"
+    return error
+
+
+def _words(error: grpc.RpcError) -> str:
+    return _as_call(error).details() or "no details"
