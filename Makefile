@@ -60,7 +60,8 @@ heavy: $(VENV)/tools
 	$(BIN)/python -m pytest -m heavy
 
 faults: $(VENV)/tools
-	$(BIN)/python -m pytest tests/faults --fault-seconds=$(SECONDS_EACH) --timeout=0 --verbose -s
+	$(BIN)/python -m pytest tests/faults tests/server/transport/test_released.py \
+		--fault-seconds=$(SECONDS_EACH) --timeout=0 --verbose -s
 
 $(GPU_VENV)/tools: $(SOURCES)
 	test -x $(GPU_VENV)/bin/python || $(PYTHON) -m venv $(GPU_VENV)

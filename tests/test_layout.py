@@ -98,7 +98,7 @@ SERVER = {
     "cli": "workers check app build settings_sources settings repository onnx process",
     "workers": "app settings metrics transport process",
     "check": "repository loading onnx",
-    "app": "build routes settings repository metrics transport",
+    "app": "build routes settings repository metrics transport process",
     "build": "routes settings rpc repository loading scheduling onnx metrics transport process",
     "routes": "native open_inference rpc repository scheduling",
     "settings_sources": "settings transport errors",

@@ -52,10 +52,18 @@ class Wire:
             # It has hung up, which `frames` tells too.
             return
 
-    def greet(self) -> None:
-        """Makes a good beginning: both sides take the other's settings."""
+    def greet(self) -> int:
+        """Makes a good beginning: both sides take the other's settings.
+
+        Returns how many calls the server takes at a time.
+        """
         self.send(PREFACE, SettingsFrame(0), SettingsFrame(0, flags=["ACK"]))
-        self.until(lambda frame: isinstance(frame, SettingsFrame) and "ACK" in frame.flags)
+        seen = self.until(lambda frame: isinstance(frame, SettingsFrame) and "ACK" in frame.flags)
+        settings: dict[int, int] = {}
+        for frame in seen:
+            if isinstance(frame, SettingsFrame):
+                settings |= frame.settings
+        return settings[SettingsFrame.MAX_CONCURRENT_STREAMS]
 
     def ask(self, stream: int, *metadata: tuple[str, str]) -> HeadersFrame:
         """Returns the frame that begins a Predict."""

@@ -1,7 +1,9 @@
-"""T104 to T106: how long a request is worked on, what it becomes, and what its run may take."""
+"""T104 to T107: how long a request is worked on, what it becomes, and what is held meanwhile."""
 
 import io
 import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -16,12 +18,12 @@ from tiny_models import Publisher, classifier, echo, maker
 
 from forwardpass.pixels import to_pixels
 from forwardpass.server.rpc.inputs import InputReader
-from forwardpass.v1.inference_service_pb2 import PredictRequest
+from forwardpass.v1.inference_service_pb2 import PredictRequest, PredictStreamRequest
 from forwardpass.v1.inference_service_pb2_grpc import InferenceServiceStub
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Reason
 
-from .harness import PATIENCE, assert_idle, predict, send
+from .harness import PATIENCE, Gate, assert_idle, metric, predict, send
 
 MIB = 1 << 20
 # The most that the model takes.
@@ -126,3 +128,39 @@ def test_t106_a_run_takes_no_more_than_runs_may(repository: Publisher, transport
                 # What earlier runs took, in pieces of other sizes, is no hindrance.
                 for size in (6, 9, 12, 15):
                     assert stub.Predict(make(size * MIB), timeout=PATIENCE).outputs
+
+
+@pytest.mark.usefixtures("no_inline_runs")
+def test_t107_the_gauge_has_seen_all_that_requests_hold(
+    gate: Gate, repository: Publisher, start_server: StartServer
+) -> None:
+    """Of a unary call, of each message of a stream, and of what pictures have become."""
+    repository("echo", echo(TensorProto.FLOAT, ["n"]))
+    repository("clf", classifier())
+    running = start_server()
+    gate.shut()
+    floats = predict("echo", {"x": np.zeros(1 << 18, np.float32)})
+    encoded = pictures(8)
+    calls = [send(running, floats), send(running, encoded)]
+    streamed = PredictStreamRequest(request=floats)
+    ended = threading.Event()
+
+    def requests() -> Iterator[PredictStreamRequest]:
+        yield from [streamed] * 2
+        ended.wait(PATIENCE)
+
+    stream = running.inference.PredictStream(requests(), timeout=PATIENCE)
+    expected = floats.ByteSize() + encoded.ByteSize() + 8 * 16 + 2 * streamed.ByteSize()
+    until = time.monotonic() + PATIENCE
+    while (held := metric(running, "forwardpass_request_bytes_in_flight")) != expected:
+        assert time.monotonic() < until, (held, expected)
+    # Two run, and two wait for the first of the same model.
+    gate.wait_started(2)
+    assert metric(running, "forwardpass_request_bytes_in_flight") == expected
+    gate.open()
+    assert len([next(stream), next(stream)]) == 2
+    ended.set()
+    assert not list(stream)
+    for call in calls:
+        assert call.result().outputs
+    assert_idle(running)

@@ -14,12 +14,17 @@ REQUIRED = {
     *range(87, 96),  # hostile graphs, drain
     100,  # retries
     *(101, 102),  # what a call that has ended holds
-    *range(103, 107),  # bounds, and shares
+    *range(103, 108),  # bounds, and shares
     111,  # idle connections
     *(113, 114, 115, 118),  # liveness, and an end that comes
+    *(116, 119),  # pings, and the probes' own descriptors
     117,  # a request that ends the process
     *range(120, 123),  # readiness, and who is at fault
     123,  # workers that are started again
+    *range(124, 130),  # files, links, and the sandbox that reads them
+    *range(130, 133),  # the log
+    *range(133, 139),  # doors: tokens, addresses, metrics, quotas
+    139,  # a neighbour on the core
 }
 # A number that begins a word: the t16 of uint16 is none.
 NUMBER = re.compile(r"(?<![^\W_])t(\d{2,3})(?!\d)", re.IGNORECASE)

@@ -456,7 +456,7 @@ def source_of(number: int) -> Source:
     )
 
 
-def test_a_repository_of_many_versions_finds_them_all_again(kept: Path) -> None:
+def test_t129_a_repository_of_many_versions_finds_them_all_again(kept: Path) -> None:
     store, config = VerificationCache(kept, {}), ModelConfig()
     sources = [source_of(number) for number in range(300)]
     store.expect(len(sources))

@@ -181,7 +181,7 @@ def test_management_takes_the_token_where_there_is_one(
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
-def test_callers_change_from_one_token_of_the_file_to_the_other(
+def test_t133_callers_change_from_one_token_of_the_file_to_the_other(
     repository: Publisher,
     start_server: StartServer,
     tmp_path: Path,
@@ -257,7 +257,7 @@ def test_management_that_others_can_reach_takes_a_token(
         {"host": "0.0.0.0", "port": 1, "management_port": 1},
     ],
 )
-def test_an_empty_token_opens_no_port(
+def test_t133_an_empty_token_opens_no_port(
     repository: Publisher, where: dict[str, Any], token: str
 ) -> None:
     """It is what a secret that is not set comes to be."""
@@ -266,7 +266,7 @@ def test_an_empty_token_opens_no_port(
         Server(settings)
 
 
-def test_a_file_without_tokens_opens_no_port(repository: Publisher, tmp_path: Path) -> None:
+def test_t133_a_file_without_tokens_opens_no_port(repository: Publisher, tmp_path: Path) -> None:
     settings = Settings(
         models=repository.root, management_port=0, management_token_file=tmp_path / "tokens"
     )

@@ -284,7 +284,7 @@ def test_an_address_that_is_not_ours_is_told_with_its_setting(
 
 
 @pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
-def test_an_address_of_ipv6_is_listened_on_and_printed_as_one_to_connect_to(
+def test_t134_an_address_of_ipv6_is_listened_on_and_printed_as_one_to_connect_to(
     repository: Publisher, host: str, transport: str
 ) -> None:
     flags = ("--host", host, "--metrics-host", host, "--transport", transport)

@@ -74,7 +74,7 @@ def test_a_wrong_value_is_named(arguments: list[str], message: str) -> None:
         ("localhost", "localhost"),
     ],
 )
-def test_an_address_is_written_with_brackets_or_without(
+def test_t134_an_address_is_written_with_brackets_or_without(
     setting: str, given: str, taken: str
 ) -> None:
     assert getattr(load(["models", f"--{setting.replace('_', '-')}", given]), setting) == taken

@@ -106,7 +106,7 @@ def test_servers_that_start_at_a_time_take_turns(path: Path) -> None:
         return 1
 
     try:
-        Listener(f"unix:{path}", 1 << 20, 1, None).bind(add_port)
+        Listener(f"unix:{path}", 1 << 20, 1, 1, None).bind(add_port)
         assert locked == [True]
         assert not is_locked()
     finally:

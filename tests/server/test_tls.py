@@ -100,7 +100,7 @@ def test_half_of_a_pair_and_a_missing_file_are_told(tmp_path: Path) -> None:
         read_certificates(tmp_path / "c.pem", tmp_path / "k.pem", None)
 
 
-def test_a_file_that_cannot_be_used_is_named_with_its_setting(
+def test_t138_a_file_that_cannot_be_used_is_named_with_its_setting(
     repository: Publisher, authority: Authority, tmp_path: Path, transport: str
 ) -> None:
     certificate, key = authority.issue("server")

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 from google.protobuf.internal import api_implementation
@@ -12,6 +12,7 @@ from forwardpass.server.build import build_admission, build_transports, open_rep
 from forwardpass.server.metrics.collector import InFlight, ServerCollector
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.metrics.http import MetricsServer
+from forwardpass.server.process.scheduling_policy import SchedulingPolicy
 from forwardpass.server.repository.readiness import Policy, Readiness
 from forwardpass.server.repository.repository import RepositoryError
 from forwardpass.server.repository.watch import Watcher
@@ -45,8 +46,7 @@ class Server:
     Args:
         settings: Where to listen, what to serve, and the limits.
         loaded: Called once, when every model is ready or has failed.
-        changed: Called after each change of a version's state; of each version that is loaded it is
-            told whether the transport's own thread runs it.
+        policy: Of the process's threads, where the process is the server's own.
 
     Raises:
         RepositoryError: There is no model repository.
@@ -59,7 +59,7 @@ class Server:
         self,
         settings: Settings,
         loaded: Callable[[], None] = lambda: None,
-        changed: Callable[[Iterable[bool]], None] = lambda _: None,
+        policy: SchedulingPolicy | None = None,
     ) -> None:
         _require_fast_protobuf()
         self._settings = settings
@@ -67,9 +67,9 @@ class Server:
         self._started = time.perf_counter()
         tick = tick_of(settings.transport)
         self._repository = open_repository(settings, tick)
-        self._repository.on_change(
-            lambda: changed(one.runs_inline for _, one in self._repository.loaded)
-        )
+        if policy is not None:
+            policy.follow(lambda: (one.runs_inline for _, one in self._repository.loaded))
+            self._repository.on_change(policy.adapt)
         self._admission = build_admission(settings)
         self.readiness = Readiness(
             self._repository,
@@ -78,7 +78,12 @@ class Server:
             may_be_empty=settings.watch or settings.management_port is not None,
         )
         transports = build_transports(
-            settings, self._repository, self.readiness, self._admission, tick
+            settings,
+            self._repository,
+            self.readiness,
+            self._admission,
+            tick,
+            look=(lambda _: None) if policy is None else policy.look,
         )
         self._transport, self._management = transports.main, transports.management
         self._transit = transports.transit

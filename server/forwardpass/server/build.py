@@ -76,6 +76,8 @@ def build_transports(
     readiness: Readiness,
     admission: Admission,
     tick: Tick | None,
+    *,
+    look: Callable[[int], None],
 ) -> Transports:
     """Returns what listens as the settings say, with nothing bound yet.
 
@@ -85,6 +87,7 @@ def build_transports(
         readiness: What is ready.
         admission: Admits calls.
         tick: Where runs of cheap models are deferred to; None for the stock transport.
+        look: Is told how much the transport takes in, as `create_transport` says.
 
     Raises:
         TlsError: The certificates cannot be used.
@@ -119,13 +122,16 @@ def build_transports(
         return routes(some, counters, admission, authorization)
 
     transit = Transit(settings.max_message_bytes, partial(_room, settings.workers), trim)
-    main = create_transport(_listener(settings), gated(served), tick, transit, cores(settings))
+    main = create_transport(
+        _listener(settings), gated(served), tick, transit, cores(settings), look=look
+    )
     management = None
     if manages and not is_shared:
         listener = Listener(
             address=f"{_LOOPBACK[0]}:{settings.management_port}",
             max_message_bytes=_MANAGEMENT_BYTES,
             max_in_flight=_MANAGEMENT_CALLS,
+            max_open=_MANAGEMENT_CALLS,
             certificates=None,
         )
         management = StockTransport(
@@ -237,6 +243,7 @@ def _listener(settings: Settings) -> Listener:
         address=address_of(settings.host, settings.port),
         max_message_bytes=settings.max_message_bytes,
         max_in_flight=settings.max_in_flight,
+        max_open=settings.max_in_flight + settings.max_streams + settings.max_watches,
         certificates=certificates,
         shared=settings.workers > 1,
         max_connections=settings.max_connections,

@@ -65,9 +65,10 @@ def serve(settings: "Settings") -> int:
     from forwardpass.server.process.scheduling_policy import SchedulingPolicy
 
     keep()
-    policy = SchedulingPolicy()
     return _serve(
-        lambda: Server(settings, loaded=settle, changed=policy.adapt),
+        lambda: Server(
+            settings, loaded=settle, policy=SchedulingPolicy(settings.scheduling_policy)
+        ),
         START_ERRORS,
         settings.stop_seconds,
     )

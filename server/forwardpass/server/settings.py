@@ -134,6 +134,11 @@ class Settings(BaseSettings):
         description="completion_queue is the fast one; stock uses grpcio's public interface alone. "
         "auto: the fast one where the installed grpcio passes its trial.",
     )
+    scheduling_policy: Literal["auto", "batch", "other"] = Field(
+        "auto",
+        description="Linux's policy for the server's threads: batch answers more calls on a busy "
+        "core, other waits less for other programs there. auto: by the load.",
+    )
     workers: int = Field(
         1,
         ge=1,

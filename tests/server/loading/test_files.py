@@ -87,7 +87,7 @@ def longer_than_its_limit(root: Path) -> Path:
         (longer_than_its_limit, "file has 1099511627776 bytes; at most 100 are read"),
     ],
 )
-def test_what_is_no_plain_file_of_the_repository_is_not_read(
+def test_t125_what_is_no_plain_file_of_the_repository_is_not_read(
     root: Path, make: Callable[[Path], Path], reason: str
 ) -> None:
     path = make(root)
@@ -101,7 +101,7 @@ def test_a_loop_of_links_is_an_error_of_its_own(root: Path) -> None:
         RepositoryFiles(root).read(root / "loop", 100)
 
 
-def test_links_are_followed_where_they_end_in_the_repository(root: Path) -> None:
+def test_t125_links_are_followed_where_they_end_in_the_repository(root: Path) -> None:
     files = RepositoryFiles(root)
     (root / "..2026_01").mkdir()
     (root / "..2026_01" / "config.pbtxt").write_bytes(MINE)
@@ -112,7 +112,7 @@ def test_links_are_followed_where_they_end_in_the_repository(root: Path) -> None
     assert files.read(root / "absolute", 100) == MINE
 
 
-def test_links_are_followed_into_folders_that_the_operator_names(root: Path) -> None:
+def test_t125_links_are_followed_into_folders_that_the_operator_names(root: Path) -> None:
     (root / "file").symlink_to("../outside/secret")
     assert RepositoryFiles(root, [outside(root)]).read(root / "file", 100) == SECRET
     # A folder whose name only begins like one of them is none of them.
@@ -135,7 +135,7 @@ def test_a_repository_that_is_a_link_is_where_that_leads_now(root: Path, tmp_pat
         files.read(root / "mine", 100)
 
 
-def test_a_link_that_is_swapped_while_it_is_followed_never_leads_out(root: Path) -> None:
+def test_t125_a_link_that_is_swapped_while_it_is_followed_never_leads_out(root: Path) -> None:
     files, done = RepositoryFiles(root), threading.Event()
     (root / "inside").symlink_to("mine")
 

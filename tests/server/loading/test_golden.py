@@ -30,7 +30,7 @@ def reason_of(repository: Publisher, weights: Array) -> str:
     return reason
 
 
-def test_a_model_that_gives_nothing_but_nan_is_refused(repository: Publisher) -> None:
+def test_t128_a_model_that_gives_nothing_but_nan_is_refused(repository: Publisher) -> None:
     weights = np.full((4, 3), np.nan, np.float32)
     assert reason_of(repository, weights) == "golden check: every output is NaN throughout"
 

@@ -87,7 +87,7 @@ def test_what_survives_is_told_by_its_files(repository: Publisher, sandbox: Sand
     assert source.golden_digest in source.identity
 
 
-def test_a_graph_may_take_what_its_size_explains_and_no_more(
+def test_t126_a_graph_may_take_what_its_size_explains_and_no_more(
     repository: Publisher, sandbox: Sandbox
 ) -> None:
     for number in range(3):
@@ -100,7 +100,7 @@ def test_a_graph_may_take_what_its_size_explains_and_no_more(
     more.close()
 
 
-def test_its_environment_has_nothing_that_it_does_not_need(
+def test_t126_its_environment_has_nothing_that_it_does_not_need(
     repository: Publisher, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORWARDPASS_MANAGEMENT_TOKEN", "s3cret")
@@ -143,7 +143,7 @@ def test_it_goes_first_where_memory_runs_out(repository: Publisher, sandbox: San
     [resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_CPU],
     ids=["as", "data", "cpu"],
 )
-def test_a_limit_that_was_set_for_the_server_is_kept(repository: Publisher, kind: int) -> None:
+def test_t126_a_limit_that_was_set_for_the_server_is_kept(repository: Publisher, kind: int) -> None:
     repository("pick", picker())
     most = 600 if kind == resource.RLIMIT_CPU else 6 << 30
     code, models, said = check(repository.root, hard={kind: most}, without=[RAISE_LIMITS])
@@ -190,7 +190,7 @@ def large_weights(folder: Path) -> None:
         (large_weights, "w.bin has 8796093022208 bytes; at most "),
     ],
 )
-def test_a_file_that_would_take_all_memory_does_not_end_the_server(
+def test_t126_a_file_that_would_take_all_memory_does_not_end_the_server(
     repository: Publisher, damage: Callable[[Path], None], reason: str
 ) -> None:
     """The server may take a third of what the file asks for, so that it would end if it tried."""
@@ -219,7 +219,7 @@ def seconds_used(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_it_ends_with_the_server_whatever_it_is_at(tmp_path: Path) -> None:
+def test_t126_it_ends_with_the_server_whatever_it_is_at(tmp_path: Path) -> None:
     folder = Publisher(tmp_path)("endless", endless())
     program = (
         "import pathlib, sys\n"

@@ -8,7 +8,7 @@ from forwardpass.server.metrics.numbers import MAX_RECORDED
 from forwardpass.server.transport.route import CallType
 
 
-def test_every_call_is_in_the_histogram_of_its_method() -> None:
+def test_t136_every_call_is_in_the_histogram_of_its_method() -> None:
     counters = MethodCounters(CallType.UNARY)
     spent = np.linspace(0.0, 20.0, 3 * MAX_RECORDED + 7)
     for index, seconds in enumerate(spent.tolist()):

@@ -60,7 +60,7 @@ def port_of(server: ServerProcess) -> int:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz", "/nope"])
-def test_head_tells_what_get_would_without_the_body(port: int, path: str) -> None:
+def test_t135_head_tells_what_get_would_without_the_body(port: int, path: str) -> None:
     got, body = ask(port, path)
     head, nothing = ask(port, path, "HEAD")
     assert nothing == b""
@@ -69,7 +69,7 @@ def test_head_tells_what_get_would_without_the_body(port: int, path: str) -> Non
     assert head.headers["Content-Length"] == got.headers["Content-Length"] == str(len(body))
 
 
-def test_a_query_changes_nothing(port: int) -> None:
+def test_t135_a_query_changes_nothing(port: int) -> None:
     assert status(port, "/livez?verbose") == 200
     assert status(port, "/readyz?a=b&c") == 503
     assert status(port, "/metrics?name[]=up") == 200
@@ -85,7 +85,7 @@ def test_what_is_not_there_and_what_cannot_be_done_is_told(port: int) -> None:
         assert answer.headers["Allow"] == "GET, HEAD"
 
 
-def test_metrics_come_in_the_form_that_is_asked_for(
+def test_t135_metrics_come_in_the_form_that_is_asked_for(
     repository: Publisher, start_server: StartServer
 ) -> None:
     repository("clf", classifier())
@@ -129,7 +129,7 @@ def test_metrics_that_cannot_be_had_are_an_error_in_the_log_and_the_probes_go_on
     ("given", "reached"),
     [("::1", ["::1"]), ("::", ["::1", "127.0.0.1"]), ("localhost", ["localhost"])],
 )
-def test_it_listens_on_both_kinds_of_addresses(given: str, reached: Sequence[str]) -> None:
+def test_t134_it_listens_on_both_kinds_of_addresses(given: str, reached: Sequence[str]) -> None:
     server = MetricsServer(given, 0, CollectorRegistry(), lambda: True)
     try:
         for host in reached:
@@ -138,7 +138,7 @@ def test_it_listens_on_both_kinds_of_addresses(given: str, reached: Sequence[str
         server.stop()
 
 
-def test_a_port_in_use_is_told(port: int) -> None:
+def test_t138_a_port_in_use_is_told(port: int) -> None:
     told = f"cannot listen on 127.0.0.1:{port}: Address already in use: is another server there"
     with pytest.raises(OSError, match=told):
         MetricsServer("127.0.0.1", port, CollectorRegistry(), lambda: True)
@@ -155,7 +155,7 @@ def test_who_is_slow_is_left(
     assert capfd.readouterr() == ("", "")
 
 
-def test_connections_that_break_are_debug_lines(repository: Publisher) -> None:
+def test_t119_connections_that_break_are_debug_lines(repository: Publisher) -> None:
     reset = struct.pack("ii", 1, 0)
     with serving(repository.root, "--log-level", "debug") as server:
         server.wait_for("not_ready")
@@ -197,7 +197,7 @@ def take_all(server: ServerProcess, port: int, stack: ExitStack) -> None:
     raise AssertionError("there are descriptors left")
 
 
-def test_probes_are_answered_while_no_descriptor_is_left(
+def test_t119_probes_are_answered_while_no_descriptor_is_left(
     repository: Publisher, transport: str
 ) -> None:
     repository("clf", classifier())
@@ -210,7 +210,7 @@ def test_probes_are_answered_while_no_descriptor_is_left(
         assert status(port, "/metrics") == 200
 
 
-def test_who_says_nothing_is_left_where_descriptors_are_few(repository: Publisher) -> None:
+def test_t119_who_says_nothing_is_left_where_descriptors_are_few(repository: Publisher) -> None:
     """Where the reserve is used up too, callers wait until those before them are left or leave."""
     with serving(repository.root) as server, ExitStack() as stack:
         server.wait_for("not_ready")

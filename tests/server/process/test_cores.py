@@ -52,7 +52,7 @@ def quota(at: str, cores: float) -> dict[str, str]:
         ("", {"cpu.max": "200000 100000"}, 2),
     ],
 )
-def test_the_smallest_quota_on_the_way_to_the_own_cgroup_counts(
+def test_t137_the_smallest_quota_on_the_way_to_the_own_cgroup_counts(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     membership: str,

@@ -86,7 +86,7 @@ def fail_until_dropped(server: ServerProcess, channel: grpc.Channel) -> None:
 
 
 @pytest.mark.parametrize("silence", [stop_reading, stop_listening])
-def test_calls_are_answered_and_drained_whoever_reads(
+def test_t130_calls_are_answered_and_drained_whoever_reads(
     root: Path, transport: str, silence: Any
 ) -> None:
     flags = ("--transport", transport, "--log-level", "debug")
@@ -100,7 +100,7 @@ def test_calls_are_answered_and_drained_whoever_reads(
 
 
 @pytest.mark.parametrize("silence", [stop_reading, stop_listening])
-def test_workers_answer_and_drain_whoever_reads(root: Path, silence: Any) -> None:
+def test_t130_workers_answer_and_drain_whoever_reads(root: Path, silence: Any) -> None:
     flags = ("--workers", "2", "--log-level", "debug")
     with serving(root, *flags) as server, connected(server) as channel:
         server.wait_for("ready")
@@ -110,7 +110,9 @@ def test_workers_answer_and_drain_whoever_reads(root: Path, silence: Any) -> Non
         assert server.process.wait(PATIENCE) == 0
 
 
-def test_a_full_disk_keeps_nobody_from_serving(root: Path, tmp_path: Path, transport: str) -> None:
+def test_t130_a_full_disk_keeps_nobody_from_serving(
+    root: Path, tmp_path: Path, transport: str
+) -> None:
     host = f"unix:{tmp_path}/socket"
     arguments = [str(root), "--host", host, "--metrics-port", "0", "--transport", transport]
     with (
@@ -157,7 +159,7 @@ def test_lines_are_whole_and_in_order_and_what_is_missing_is_told(root: Path) ->
     assert [line.get("request_id") for line in told] == [*map(str, range(gap)), None, str(sent)]
 
 
-def test_what_waits_at_the_end_is_written(root: Path) -> None:
+def test_t130_what_waits_at_the_end_is_written(root: Path) -> None:
     with serving(root, "--log-level", "debug") as server, connected(server) as channel:
         server.wait_for("ready")
         stop_reading(server)
@@ -171,7 +173,7 @@ def test_what_waits_at_the_end_is_written(root: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_hangup_ends_nothing(root: Path, workers: str) -> None:
+def test_t131_a_hangup_ends_nothing(root: Path, workers: str) -> None:
     with serving(root, "--workers", workers) as server, connected(server) as channel:
         server.wait_for("ready")
         for pid in [server.pid, *(workers_of(server) if workers == "2" else [])]:
@@ -182,7 +184,7 @@ def test_a_hangup_ends_nothing(root: Path, workers: str) -> None:
     assert not [line for line in server.lines if line["event"] == "worker_ended"]
 
 
-def test_a_fault_of_every_call_has_few_tracebacks(root: Path, transport: str) -> None:
+def test_t132_a_fault_of_every_call_has_few_tracebacks(root: Path, transport: str) -> None:
     with serving(root, "--transport", transport) as server, connected(server) as channel:
         server.wait_for("ready")
         fail(channel, BURST)
@@ -212,7 +214,7 @@ def test_tracebacks_are_limited_by_the_second() -> None:
     assert [is_kept() for _ in range(10)] == [True] * 9 + [False]
 
 
-def test_callers_that_fail_handshakes_hold_up_nobody(
+def test_t132_callers_that_fail_handshakes_hold_up_nobody(
     root: Path, tmp_path: Path, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of each, gRPC core would write a line by itself."""

@@ -53,7 +53,7 @@ def replace(repository: Publisher, tiny: TinyModel, tmp_path: Path) -> None:
     aside.rmdir()
 
 
-def test_a_file_that_is_replaced_is_loaded_on_request(
+def test_t127_a_file_that_is_replaced_is_loaded_on_request(
     repository: Publisher, start_server: StartServer, tmp_path: Path
 ) -> None:
     repository("clf", classifier())
@@ -73,7 +73,7 @@ def test_a_file_that_is_replaced_is_loaded_on_request(
     assert version.loaded is loaded
 
 
-def test_a_link_that_is_swapped_is_loaded_by_the_watcher(
+def test_t127_a_link_that_is_swapped_is_loaded_by_the_watcher(
     repository: Publisher, start_server: StartServer
 ) -> None:
     for number in (1, 2):
@@ -115,7 +115,7 @@ def wrong_configuration(folder: Path) -> None:
         (wrong_configuration, "max_batch_size is -1"),
     ],
 )
-def test_what_does_not_pass_is_not_taken_up_and_the_old_one_serves(
+def test_t127_what_does_not_pass_is_not_taken_up_and_the_old_one_serves(
     repository: Publisher,
     start_server: StartServer,
     damage: Callable[[Path], None],
@@ -147,7 +147,7 @@ def test_what_does_not_pass_is_not_taken_up_and_the_old_one_serves(
     assert summary(running).state_reason == ""
 
 
-def test_a_configuration_that_changes_is_taken_up(
+def test_t127_a_configuration_that_changes_is_taken_up(
     repository: Publisher, start_server: StartServer
 ) -> None:
     folder = repository("clf", classifier()).parent

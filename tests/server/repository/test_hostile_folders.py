@@ -148,7 +148,7 @@ FAULTS: list[tuple[Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("make", "reason"), FAULTS, ids=[make.__name__ for make, _ in FAULTS])
-def test_a_fault_of_one_folder_is_told_of_it_alone(
+def test_t124_a_fault_of_one_folder_is_told_of_it_alone(
     repository: Publisher, make: Callable[[Path], None], reason: str
 ) -> None:
     repository("pick", picker())
@@ -188,7 +188,7 @@ def labels_json_outside(folder: Path) -> None:
         (labels_json_outside, "labels.json is a link that leads out of the repository"),
     ],
 )
-def test_labels_that_cannot_be_read_are_ignored_and_it_says_why(
+def test_t124_labels_that_cannot_be_read_are_ignored_and_it_says_why(
     repository: Publisher, make: Callable[[Path], None], reason: str
 ) -> None:
     folder = repository("pick", picker()).parent
@@ -226,7 +226,7 @@ def closed_config(folder: Path) -> Path:
         (closed_config, "cannot read config.pbtxt: Permission denied"),
     ],
 )
-def test_what_belongs_to_somebody_else_is_listed_as_failed(
+def test_t124_what_belongs_to_somebody_else_is_listed_as_failed(
     repository: Publisher, closed: Callable[[Path], Path], reason: str
 ) -> None:
     repository("pick", picker())
@@ -270,7 +270,7 @@ def test_a_model_without_a_readable_folder_is_listed(
     assert told(running.server._repository) == {"pick": "", "foreign": ""}
 
 
-def test_whatever_a_look_raises_ends_neither_loader_nor_watcher(
+def test_t124_whatever_a_look_raises_ends_neither_loader_nor_watcher(
     repository: Publisher, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository("pick", picker())
@@ -292,7 +292,7 @@ def test_whatever_a_look_raises_ends_neither_loader_nor_watcher(
     assert running.server._watcher._thread.is_alive()
 
 
-def test_links_between_folders_are_followed_inside_the_repository_alone(
+def test_t125_links_between_folders_are_followed_inside_the_repository_alone(
     repository: Publisher, tmp_path: Path
 ) -> None:
     """As Kubernetes mounts a volume, and as the Hugging Face cache lays out a model."""

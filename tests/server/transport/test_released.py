@@ -48,8 +48,10 @@ from forwardpass.v1.model_service_pb2_grpc import ModelServiceStub
 from forwardpass.wire import to_tensor
 
 PATIENCE = 60
-# Calls of each kind and end; so many at a time.
+# Calls of each kind and end; so many at a time. `make faults` makes as many as would use up a
+# connection five times if they were not released.
 CALLS, AT_A_TIME = 16, 4
+MANY_CALLS, MANY_AT_A_TIME = 5000, 100
 CLASSIFIER, EMBEDDER, GENERATOR, WRITER = (
     ModelReference(name=name) for name in ("clf", "emb", "gen", "wr")
 )
@@ -298,18 +300,41 @@ def _running_frames() -> Iterator[int]:
             one = one.f_back
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How many calls there are of each kind and end, and how many of them at a time."""
+
+    calls: int
+    at_a_time: int
+
+    def by_turns(self, begin: Callable[[], Begun], then: Callable[[list[Begun]], None]) -> None:
+        """Makes the calls, some at a time, and waits for their ends."""
+        for _ in range(self.calls // self.at_a_time):
+            calls = [begin() for _ in range(self.at_a_time)]
+            then(calls)
+            for call in calls:
+                call.end()
+
+
+@pytest.fixture
+def scale(pytestconfig: pytest.Config) -> Scale:
+    if pytestconfig.getoption("--fault-seconds"):
+        return Scale(MANY_CALLS, MANY_AT_A_TIME)
+    return Scale(CALLS, AT_A_TIME)
+
+
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     return Gate(monkeypatch)
 
 
 @pytest.fixture
-def running(repository: Publisher, gate: Gate, start_server: StartServer) -> Running:
+def running(repository: Publisher, gate: Gate, start_server: StartServer, scale: Scale) -> Running:
     repository("clf", classifier())
     repository("emb", embedder())
     repository("gen", generator())
     repository("wr", writer())
-    return start_server(reflection=True, max_queued=AT_A_TIME * 8, management_port=0)
+    return start_server(reflection=True, max_queued=scale.at_a_time * 8, management_port=0)
 
 
 @pytest.fixture
@@ -333,15 +358,6 @@ def settled(running: Running, expected: Counter[str]) -> Counter[str]:
     return found
 
 
-def by_turns(begin: Callable[[], Begun], then: Callable[[list[Begun]], None]) -> None:
-    """Makes the calls, some at a time, and waits for their ends."""
-    for _ in range(CALLS // AT_A_TIME):
-        calls = [begin() for _ in range(AT_A_TIME)]
-        then(calls)
-        for call in calls:
-            call.end()
-
-
 def wait_under_way(running: Running, count: int) -> None:
     """Waits until so many calls that run models have been admitted."""
     until = time.monotonic() + PATIENCE
@@ -358,7 +374,9 @@ def cancel(calls: list[Begun]) -> None:
 
 @pytest.mark.usefixtures("no_inline_runs", "no_collector")
 @pytest.mark.parametrize("name", KINDS)
-def test_t101_calls_leave_nothing_however_they_end(running: Running, gate: Gate, name: str) -> None:
+def test_t101_calls_leave_nothing_however_they_end(
+    running: Running, gate: Gate, scale: Scale, name: str
+) -> None:
     kind, channel = KINDS[name], running.channel
     # Whatever is made once, such as a template, is there afterwards.
     kind.begin(channel, PATIENCE).end()
@@ -371,39 +389,42 @@ def test_t101_calls_leave_nothing_however_they_end(running: Running, gate: Gate,
         assert running.server._admission.wait_idle(PATIENCE)
         left[end] = settled(running, expected) - expected
 
-    by_turns(lambda: kind.begin(channel, PATIENCE), lambda _: None)
+    scale.by_turns(lambda: kind.begin(channel, PATIENCE), lambda _: None)
     check("answered")
     if kind.wrong is not None:
         wrong = kind.wrong
-        by_turns(lambda: wrong(channel, PATIENCE), lambda _: None)
+        scale.by_turns(lambda: wrong(channel, PATIENCE), lambda _: None)
         check("failed")
     if kind.waits:
         gate.open.clear()
-        by_turns(lambda: kind.begin(channel, 0.05), lambda _: None)
+        scale.by_turns(lambda: kind.begin(channel, 0.05), lambda _: None)
         check("expired")
         gate.open.clear()
 
         def cancel_under_way(calls: list[Begun]) -> None:
-            wait_under_way(running, AT_A_TIME)
+            wait_under_way(running, scale.at_a_time)
             cancel(calls)
 
-        by_turns(lambda: kind.begin(channel, PATIENCE), cancel_under_way)
+        scale.by_turns(lambda: kind.begin(channel, PATIENCE), cancel_under_way)
         check("cancelled")
         with lost(running) as (other, cut):
             gate.open.clear()
-            calls = [kind.begin(other, PATIENCE) for _ in range(AT_A_TIME)]
-            wait_under_way(running, AT_A_TIME)
+            calls = [kind.begin(other, PATIENCE) for _ in range(scale.at_a_time)]
+            wait_under_way(running, scale.at_a_time)
             cut()
             for call in calls:
                 call.end()
         check("connection lost")
     else:
-        by_turns(lambda: kind.begin(channel, 1e-4), lambda _: None)
+        scale.by_turns(lambda: kind.begin(channel, 1e-4), lambda _: None)
         check("expired")
-        by_turns(lambda: kind.begin(channel, PATIENCE), cancel)
+        scale.by_turns(lambda: kind.begin(channel, PATIENCE), cancel)
         check("cancelled")
+    # On the same connection, which has had as many as could be open at a time.
+    for _ in range(scale.calls // 5):
+        assert running.inference.Predict(PICTURE, timeout=PATIENCE).outputs
     running.server._admission.close()
-    by_turns(lambda: kind.begin(channel, PATIENCE), lambda _: None)
+    scale.by_turns(lambda: kind.begin(channel, PATIENCE), lambda _: None)
     check("refused")
     assert {end: found for end, found in left.items() if found} == {}
 
@@ -425,7 +446,7 @@ class lost:  # noqa: N801  # a context manager
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_t101_watches_leave_nothing(running: Running) -> None:
+def test_t101_watches_leave_nothing(running: Running, scale: Scale) -> None:
     health: Any = health_pb2_grpc.HealthStub(running.channel)
     expected = settled(running, Counter())
 
@@ -434,10 +455,10 @@ def test_t101_watches_leave_nothing(running: Running) -> None:
         assert next(call).status == health_pb2.HealthCheckResponse.SERVING
         return Begun(call, is_stream=True)
 
-    by_turns(lambda: watch(health), cancel)
+    scale.by_turns(lambda: watch(health), cancel)
     assert settled(running, expected) == expected
     with lost(running) as (channel, cut):
-        calls = [watch(health_pb2_grpc.HealthStub(channel)) for _ in range(AT_A_TIME)]
+        calls = [watch(health_pb2_grpc.HealthStub(channel)) for _ in range(scale.at_a_time)]
         cut()
         for call in calls:
             call.end()
@@ -445,14 +466,14 @@ def test_t101_watches_leave_nothing(running: Running) -> None:
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_t101_management_leaves_nothing(running: Running) -> None:
+def test_t101_management_leaves_nothing(running: Running, scale: Scale) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{running.server.management_port}") as channel:
         models: Any = ModelServiceStub(channel)
         models.LoadModel(LoadModelRequest(model=EMBEDDER), timeout=PATIENCE)
         expected = settled(running, Counter())
         for model in (EMBEDDER, NOBODY):
             request = LoadModelRequest(model=model)
-            by_turns(
+            scale.by_turns(
                 lambda: Begun(models.LoadModel.future(request, timeout=PATIENCE)),  # noqa: B023
                 lambda _: None,
             )

@@ -7,6 +7,7 @@ import pytest
 
 from forwardpass.server.transport import transit as module
 from forwardpass.server.transport.transit import Room, Transit
+from forwardpass.wire import Failure
 
 MIB = 1 << 20
 LIMIT = 1 << 30
@@ -24,14 +25,18 @@ class Message:
     peer: str = "a"
     unsent: int = 0
     has_ended: bool = False
-    is_evicted: bool = False
+    evicted_for: Failure | None = None
     is_asked_for: bool = False
 
     def ask(self) -> None:
         self.is_asked_for = True
 
-    def evict(self) -> None:
-        self.is_evicted = True
+    def evict(self, why: Failure) -> None:
+        self.evicted_for = why
+
+    @property
+    def is_evicted(self) -> bool:
+        return self.evicted_for is not None
 
 
 @dataclass
@@ -105,6 +110,9 @@ def test_one_connection_cannot_fill_the_queue_for_others(transit: Transit) -> No
     receive(transit, AT_A_TIME)
     many = receive(transit, module._MOST_WAITING + 2, "a")
     assert [message.is_evicted for message in many[-3:]] == [False, True, True]
+    why = many[-1].evicted_for
+    assert why is not None
+    assert "others of this connection among them" in why.message
     (other,) = receive(transit, 1, "b")
     assert not other.is_evicted
 
@@ -122,6 +130,28 @@ def test_what_is_slow_makes_room(transit: Transit, clock: Clock) -> None:
     assert transit.bytes == AT_A_TIME * LONGEST
     for message in slow:
         transit.received(message)
+    assert transit.bytes == 0
+
+
+def test_what_has_come_is_not_slow_and_keeps_its_room(transit: Transit, clock: Clock) -> None:
+    here, *others = receive(transit, AT_A_TIME)
+    (waiting,) = receive(transit, 1)
+    transit.came(here)
+    for message in others[1:]:
+        transit.received(message)
+    assert waiting.is_asked_for
+    (late,) = receive(transit, 1)
+    clock.now += SOON
+    # It is looked past.
+    assert transit.may_be_slow(clock.now) is others[0]
+    transit.age(clock.now)
+    assert here in transit.arriving
+    assert others[0] in transit.slow
+    transit.came(late)
+    assert late in transit.slow
+    for message in (here, late, waiting, others[0]):
+        transit.received(message)
+    assert not transit.arriving
     assert transit.bytes == 0
 
 

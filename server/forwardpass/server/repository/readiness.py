@@ -50,6 +50,9 @@ class Readiness:
         self._draining = False
         self._lock = threading.Lock()
         self._watchers: set[Callable[[], None]] = set()
+        # How often anything has changed, and which models served after how many changes.
+        self._changes = 0
+        self._seen: tuple[int, frozenset[str]] = (-1, frozenset())
         repository.on_change(self._notify)
 
     @property
@@ -66,7 +69,7 @@ class Readiness:
     def ready(self) -> bool:
         """Whether the server answers, draining or not."""
         models = self._repository.models
-        serving = {name for name in models if self._serves(name)}
+        serving = self._serving()
         with self._lock:
             self._has_served = self._has_served or bool(serving)
             if not self._has_been_ready and not self._becomes_ready(serving, models.keys()):
@@ -107,13 +110,22 @@ class Readiness:
         self._is_leaving = self._draining = True
         self._notify()
 
-    def _becomes_ready(self, serving: set[str], models: Collection[str]) -> bool:
+    def _becomes_ready(self, serving: frozenset[str], models: Collection[str]) -> bool:
         if self._found is None:
             return False
         if self._policy is Policy.ANY:
             return bool(serving) or self._may_be_empty
         # A model that has been removed is waited for no longer.
         return bool(serving) and self._found.intersection(models) <= serving
+
+    def _serving(self) -> frozenset[str]:
+        """Returns which models serve; found out once after each change, as callers ask often."""
+        changes, serving = self._seen
+        # Read before the models are looked at: what changes meanwhile is looked at again.
+        if changes != (now := self._changes):
+            serving = frozenset(filter(self._serves, self._repository.models))
+            self._seen = now, serving
+        return serving
 
     def _serves(self, name: str) -> bool:
         model = self._repository.models.get(name)
@@ -124,6 +136,8 @@ class Readiness:
             self._watchers.discard(watcher)
 
     def _notify(self) -> None:
+        with self._lock:
+            self._changes += 1
         # Looked at after each change: it becomes ready once, also where nobody asks meanwhile.
         _ = self.ready
         with self._lock:

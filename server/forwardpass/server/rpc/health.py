@@ -21,6 +21,14 @@ class Health:
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
+        self._answers: dict[bool | None, bytes] = {
+            ready: _Response(status=status).SerializeToString()
+            for ready, status in (
+                (None, _Response.SERVICE_UNKNOWN),
+                (False, _Response.NOT_SERVING),
+                (True, _Response.SERVING),
+            )
+        }
 
     def check(self, message: bytes) -> bytes:
         """Answers a HealthCheckRequest once."""
@@ -32,8 +40,7 @@ class Health:
                 f"no service or model {quote(request.service)}",
                 field="service",
             )
-        data: bytes = _Response(status=_status(ready)).SerializeToString()
-        return data
+        return self._answers[ready]
 
     async def watch(self, call: StreamCall, message: bytes) -> None:
         """Answers a HealthCheckRequest now and after each change, until the server drains."""
@@ -41,22 +48,16 @@ class Health:
         changed = Signal(call)
         forget = self._readiness.watch(changed.set)
         try:
-            told: int | None = None
+            told: bytes | None = None
             while True:
                 # Asked before the status, which then tells of the drain too.
                 draining = self._readiness.draining
-                status = _status(self._readiness.of(request.service))
-                if status != told:
-                    told = status
-                    await call.send(_Response(status=status).SerializeToString())
+                answer = self._answers[self._readiness.of(request.service)]
+                if answer != told:
+                    told = answer
+                    await call.send(answer)
                 if draining:
                     return
                 await changed.wait()
         finally:
             forget()
-
-
-def _status(ready: bool | None) -> int:  # three-valued
-    if ready is None:
-        return int(_Response.SERVICE_UNKNOWN)
-    return int(_Response.SERVING if ready else _Response.NOT_SERVING)

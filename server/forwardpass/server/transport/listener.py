@@ -15,8 +15,10 @@ HANDSHAKE_SECONDS = 10.0
 # How soon a ping may follow another while nothing else is sent. Go's clients ping every 10 s at
 # most, and the network may bring two of them closer together.
 PING_SECONDS = 5.0
-# The most calls on one connection; a client keeps those beyond to itself until others have ended.
-MAX_STREAMS = 1024
+# The most calls on one connection, where no more may run; a client keeps those beyond to itself
+# until others have ended. So many connections' worth of calls that are refused is what a newcomer
+# may have to wait for.
+CALLS_OF_CONNECTION = 512
 # Of a call's metadata, by gRPC's count, which adds 32 to each pair. With the two limits that core
 # has set apart, it refuses at random what lies between them.
 _METADATA_BYTES = 8_192
@@ -34,6 +36,7 @@ class Listener:
             path written as in a URL.
         max_message_bytes: The longest message, in either direction.
         max_in_flight: The most calls that run at a time.
+        max_open: The most calls that are let in at a time, those that wait for something included.
         certificates: What to serve TLS with; None for no TLS.
         shared: Whether processes of the same user may listen there too.
         max_connections: The most connections; more are closed at once.
@@ -46,6 +49,7 @@ class Listener:
     address: str
     max_message_bytes: int
     max_in_flight: int
+    max_open: int
     certificates: Certificates | None
     shared: bool = False
     max_connections: int = 1_000
@@ -53,6 +57,11 @@ class Listener:
     grace_seconds: float = 30.0
     idle_seconds: float = 60.0
     compress: bool = False
+
+    @property
+    def calls_of_connection(self) -> int:
+        """The most calls on one connection."""
+        return max(CALLS_OF_CONNECTION, self.max_in_flight)
 
     def bind(self, add_port: Callable[[str], int]) -> int:
         """Has gRPC core listen; returns the port.
@@ -92,7 +101,7 @@ class Listener:
             ("grpc.so_reuseport", int(self.shared)),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
-            ("grpc.max_concurrent_streams", MAX_STREAMS),
+            ("grpc.max_concurrent_streams", self.calls_of_connection),
             # What core takes in of a call before it is asked for. With probing, core would make it
             # longer where a connection is fast; with core's 64 KiB, streams would wait.
             # Beyond these core ends calls at random, those of callers who send few among them.

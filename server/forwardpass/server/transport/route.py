@@ -7,6 +7,10 @@ from enum import Enum
 
 from forwardpass.server.transport.stream_call import StreamCall
 
+# How long threads that take calls in may be busy with what they have, in seconds, before they are
+# taken to hang.
+HANG_SECONDS = 5.0
+
 
 class CallType(Enum):
     """How many messages go each way; the value is the label of the grpc_server_* metrics."""

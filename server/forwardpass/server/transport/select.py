@@ -1,5 +1,6 @@
 """Chooses the transport."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import structlog
@@ -43,7 +44,13 @@ def tick_of(name: Name) -> Tick | None:
 
 
 def create_transport(
-    listener: Listener, routes: Routes, tick: Tick | None, transit: Transit, helpers: int
+    listener: Listener,
+    routes: Routes,
+    tick: Tick | None,
+    transit: Transit,
+    helpers: int,
+    *,
+    look: Callable[[int], None],
 ) -> Transport:
     """Returns the transport that a tick belongs to; the stock one where there is none.
 
@@ -53,9 +60,10 @@ def create_transport(
         tick: As `tick_of` gives it.
         transit: What is on its way.
         helpers: Threads for steps that take long, where calls have none of their own.
+        look: Is told how many events the completion queue's thread has taken, on that thread.
     """
     if tick is None:
         return StockTransport(listener, routes, transit)
     from forwardpass.server.transport.completion_queue.transport import CompletionQueueTransport
 
-    return CompletionQueueTransport(listener, routes, tick, transit, helpers)
+    return CompletionQueueTransport(listener, routes, tick, transit, helpers, look=look)

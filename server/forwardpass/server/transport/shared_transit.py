@@ -9,6 +9,7 @@ from typing import Protocol
 import structlog
 
 from forwardpass.server.transport.transit import YOUNG_SECONDS, Transit
+from forwardpass.wire import Failure
 
 _log = structlog.get_logger()
 
@@ -42,23 +43,24 @@ class StockTransfer:
         """See `Transfer.peer`."""
         return self._call.peer
 
-    def evict(self) -> None:
-        """See `Transfer.evict`."""
+    def evict(self, why: Failure) -> None:
+        """See `Transfer.evict`; grpcio has no way to say why."""
+        _log.debug("evicted", peer=self.peer, reason=why.message)
         self._call.cut()
 
 
 class StockArrival(StockTransfer):
-    """A message that comes in, and that a thread waits to ask for.
+    """A message that comes in, and that a thread may have to wait to ask for.
 
     Attributes:
-        is_asked_for: Whether it may.
+        turn: Comes when it may be asked for; None where it need not wait.
     """
 
-    __slots__ = ("is_asked_for",)
+    __slots__ = ("turn",)
 
     def __init__(self, call: Cuttable) -> None:
         super().__init__(call)
-        self.is_asked_for = False
+        self.turn: threading.Event | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -67,12 +69,13 @@ class StockArrival(StockTransfer):
 
     def ask(self) -> None:
         """See `Arrival.ask`: the thread that waits does it."""
-        self.is_asked_for = True
+        if self.turn is not None:
+            self.turn.set()
 
-    def evict(self) -> None:
+    def evict(self, why: Failure) -> None:
         """See `Transfer.evict`."""
-        self.is_asked_for = True
-        super().evict()
+        self.ask()
+        super().evict(why)
 
 
 class SharedTransit:
@@ -89,6 +92,11 @@ class SharedTransit:
         self._thread = threading.Thread(target=self._watch, name="transit", daemon=True)
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is a thread that looks after it."""
+        return self._thread.is_alive()
+
     @contextmanager
     def receiving(self, arrival: StockArrival) -> Iterator[None]:
         """Waits until a message may be asked for, which is inside."""
@@ -97,16 +105,17 @@ class SharedTransit:
             if len(transit.arriving) < transit.most_arriving:
                 transit.arriving[arrival] = time.perf_counter()
             else:
+                # Its own, as all who wait would wake up for each other's.
+                arrival.turn = threading.Event()
                 transit.wait(arrival)
-                while not arrival.is_asked_for:
-                    self._changed.wait()
             self._wake()
+        if arrival.turn is not None:
+            arrival.turn.wait()
         try:
             yield
         finally:
             with self._changed:
                 transit.received(arrival)
-                self._changed.notify_all()
 
     @contextmanager
     def sending(self, transfer: StockTransfer) -> Iterator[None]:
@@ -140,7 +149,5 @@ class SharedTransit:
                     seconds = self._transit.look()
                 except Exception:  # noqa: BLE001  # logged with its traceback
                     _log.exception("transit_failed")
-                # What was asked for meanwhile waits for this.
-                self._changed.notify_all()
                 self._is_asleep = seconds is None
                 self._changed.wait(seconds)

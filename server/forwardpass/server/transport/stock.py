@@ -5,14 +5,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import grpc
 
 from forwardpass.server.transport.call import NO_MESSAGE, Ts
-from forwardpass.server.transport.listener import MAX_STREAMS, Listener
-from forwardpass.server.transport.route import CallType, Route, Routes, Transport
+from forwardpass.server.transport.listener import Listener
+from forwardpass.server.transport.route import HANG_SECONDS, CallType, Route, Routes, Transport
 from forwardpass.server.transport.shared_transit import SharedTransit, StockArrival, StockTransfer
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.trailers import trailing_metadata
@@ -38,10 +38,13 @@ class StockTransport(Transport):
     def __init__(self, listener: Listener, routes: Routes, transit: Transit) -> None:
         self._listener = listener
         self._transit = SharedTransit(transit)
-        # A call takes a thread before it is admitted, and holds it if its message never comes.
-        threads = max(listener.max_in_flight, MAX_STREAMS) + _SPARE_THREADS
+        # A call takes a thread before it is let in, and holds it if its message never comes.
+        threads = listener.max_open + listener.calls_of_connection + _SPARE_THREADS
+        self._threads = ThreadPoolExecutor(threads, "call")
+        # A step that a thread of theirs has to take, and since when.
+        self._asked: tuple[Future[None], float] | None = None
         self._server = grpc.server(
-            ThreadPoolExecutor(threads, "call"),
+            self._threads,
             handlers=[_Handlers(routes, self._transit)],
             options=listener.channel_arguments(),
         )
@@ -53,8 +56,17 @@ class StockTransport(Transport):
         return port
 
     def is_alive(self) -> bool:
-        """See `Transport.is_alive`: no thread answers for the others, so it always is."""
-        return True
+        """See `Transport.is_alive`: not while no thread has been free for too long.
+
+        That is told by two questions: the first begins to wait for one, and who asks later is told.
+        """
+        if not self._transit.is_alive:
+            return False
+        now, asked = time.monotonic(), self._asked
+        if asked is None or asked[0].done():
+            self._asked = self._threads.submit(_nothing), now
+            return True
+        return now - asked[1] < HANG_SECONDS
 
     def stop(self, grace: float) -> None:
         """See `Transport.stop`."""
@@ -72,6 +84,10 @@ class StockTransport(Transport):
             require_client_auth=authority is not None,
         )
         return self._server.add_secure_port(address, credentials)
+
+
+def _nothing() -> None:
+    """Takes a thread for a moment."""
 
 
 class _Handlers(grpc.GenericRpcHandler):

@@ -9,6 +9,7 @@ for others: it is counted among the slow ones, and where these are more than the
 the longest under way of the connection that holds most is ended.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
@@ -30,12 +31,18 @@ _ARRIVING_PART, _SLOW_PART, _FREE_PART = 16, 16, 4
 # Answers below this are looked after once there are more than that on their way.
 SMALL_BYTES, MOST_UNREAD = 1 << 14, 1024
 # The most that wait to be asked for, as far as their connections have more than one.
-_MOST_WAITING = 1024
+_MOST_WAITING = 16_384
 # What a call is told that is ended.
-NO_ROOM = Failure(
+_NO_ROOM = Failure(
     Reason.QUEUE_FULL,
     "the server's memory is short, and of the messages under way this connection has the most: it "
     "came in, or was read, too slowly; try again in 0.1 s",
+    retry_after=0.1,
+)
+_NO_TURN = Failure(
+    Reason.QUEUE_FULL,
+    f"{_MOST_WAITING} messages wait to be taken in, others of this connection among them; try "
+    "again in 0.1 s",
     retry_after=0.1,
 )
 
@@ -51,7 +58,7 @@ class Transfer(Hashable, Protocol):
     def unsent(self) -> int:
         """How many bytes wait to be taken, where it goes out."""
 
-    def evict(self) -> None:
+    def evict(self, why: Failure) -> None:
         """Ends the call that the message is of."""
 
 
@@ -102,7 +109,7 @@ class Transit:
 
     Attributes:
         arriving: What has been asked for, with when that was, by `time.perf_counter`; the oldest
-            first. At most `most_arriving`, without the slow ones.
+            first, but for what has come already. At most `most_arriving`, without the slow ones.
         most_arriving: How many there may be.
         waiting: What is to be asked for, by connection; they take turns.
         leaving: What is being sent, with when that began, without the slow ones.
@@ -148,10 +155,15 @@ class Transit:
         waiting = self.waiting.setdefault(arrival.peer, deque())
         if waiting and self._waiting_count >= _MOST_WAITING:
             self.evicted += 1
-            arrival.evict()
+            arrival.evict(_NO_TURN)
             return
         waiting.append(arrival)
         self._waiting_count += 1
+
+    def came(self, arrival: Arrival) -> None:
+        """Says that a message is there, and waits for us: it gets no slower, and keeps its room."""
+        if self.arriving.pop(arrival, None) is not None:
+            self.arriving[arrival] = math.inf
 
     def received(self, arrival: Arrival) -> None:
         """Makes room for others: a message is there, or will not come any more."""
@@ -195,7 +207,8 @@ class Transit:
             for transfer, since in young.items():
                 if now - since >= YOUNG_SECONDS:
                     return transfer
-                break
+                if since <= now:
+                    break
         return None
 
     def age(self, before: float) -> None:
@@ -260,7 +273,7 @@ class Transit:
             excess -= slow.size
             self._forget_slow(transfer)
             self.evicted += 1
-            transfer.evict()
+            transfer.evict(_NO_ROOM)
         self._looked_at = time.perf_counter()
 
     def _excess(self, room: Room, kept_free: int) -> int:

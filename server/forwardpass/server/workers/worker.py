@@ -77,7 +77,8 @@ class Worker:
 
         self._pipe = pipe
         self._on_end_of_load = loaded
-        self._server = Server(settings, loaded=self._on_loaded, changed=SchedulingPolicy().adapt)
+        policy = SchedulingPolicy(settings.scheduling_policy)
+        self._server = Server(settings, loaded=self._on_loaded, policy=policy)
         self._lock = threading.Lock()
         self._told = State()
         self._listening = self._loaded = False

@@ -23,14 +23,14 @@ from forwardpass.server.transport.completion_queue.core import (
 from forwardpass.server.transport.route import CallType, Route
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.trailers import trailing_metadata
-from forwardpass.server.transport.transit import MOST_UNREAD, NO_ROOM, SMALL_BYTES, Transit
+from forwardpass.server.transport.transit import MOST_UNREAD, SMALL_BYTES, Transit
 from forwardpass.wire import CODES, Failure, Reason
 
 # Deadlines beyond this, in seconds since 1970, mean that there is none.
 _NEVER = 1e10
 _OK = 0
-# Bytes of a message after which others that are there wait for the next tick.
-_MUCH = 1 << 18
+# A message of more bytes is taken in when all that is there and shorter has been.
+_LONG = 1 << 18
 # A message to send, or a step to run once those before it have been sent.
 _Item: TypeAlias = bytes | Callable[[], None]
 
@@ -44,8 +44,7 @@ class CallContext:
         waiting: Runs steps that wait.
         transit: What is on its way.
         thread: The transport's thread.
-        took_much: Whether a long message was taken in during this tick: it ends, and what is under
-            way is looked at.
+        long: Takes in a long message each, one a tick.
         unwatched: Calls whose handler waits, and whose caller's leaving nobody would notice.
     """
 
@@ -53,7 +52,7 @@ class CallContext:
     waiting: Executor
     transit: Transit
     thread: int = 0
-    took_much: bool = False
+    long: deque[Callable[[], None]] = field(default_factory=deque)
     unwatched: list["QueueCall"] = field(default_factory=list)
 
 
@@ -200,20 +199,20 @@ class QueueCall(StreamCall):
         """See `Call.submit`."""
         (self._context.waiting if waits else self._context.computing).submit(step)
 
-    def evict(self) -> None:
+    def evict(self, why: Failure) -> None:
         """Ends the call, as there is no room for its message."""
         if self.code is None and not self._writing:
-            self.fail(NO_ROOM)
+            self.fail(why)
         else:
-            self.cut()
+            self.cut(why)
 
-    def cut(self) -> None:
+    def cut(self, why: Failure) -> None:
         """Ends the call without waiting until what it has to send has been taken."""
         if self._outbox:
             self._outbox.clear()
         self._status = None
-        self._end(NO_ROOM.code)
-        self._core.cancel(NO_ROOM.code, NO_ROOM.message)
+        self._end(why.code)
+        self._core.cancel(why.code, why.message)
 
     def _run(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         if self.code is None:
@@ -231,7 +230,14 @@ class QueueCall(StreamCall):
 
     def _on_message(self, event: Event) -> None:
         """Takes the one message."""
-        message = self._take(event)
+        message = event.batch_operations[0].message()
+        if message is not None and len(message) > _LONG:
+            self._defer(partial(self._take_message, message))
+        else:
+            self._take_message(message)
+
+    def _take_message(self, message: bytes | None) -> None:
+        self._context.transit.received(self)
         if self.code is not None:
             return
         if message is None:
@@ -244,18 +250,21 @@ class QueueCall(StreamCall):
         if self.code is None:
             self._context.unwatched.append(self)
 
-    def _take(self, event: Event) -> bytes | None:
-        """Returns the message that was asked for; None where there is none."""
-        context = self._context
-        context.transit.received(self)
-        message: bytes | None = event.batch_operations[0].message()
-        if message is not None and len(message) > _MUCH:
-            context.took_much = True
-        return message
+    def _defer(self, take: Callable[[], None]) -> None:
+        """Has a long message taken in when its turn comes."""
+        self._context.transit.came(self)
+        self._context.long.append(take)
 
     def _on_part(self, event: Event) -> None:
         """Takes a message of a stream."""
-        message = self._take(event)
+        message = event.batch_operations[0].message()
+        if message is not None and len(message) > _LONG:
+            self._defer(partial(self._take_part, message))
+        else:
+            self._take_part(message)
+
+    def _take_part(self, message: bytes | None) -> None:
+        self._context.transit.received(self)
         if message is None:
             # The caller has sent its last, or has gone; of the latter an event tells that may still
             # stand in the queue.
@@ -353,9 +362,9 @@ class _Sending:
         """See `Transfer.peer`."""
         return self._call.peer
 
-    def evict(self) -> None:
+    def evict(self, why: Failure) -> None:
         """See `Transfer.evict`."""
-        self._call.cut()
+        self._call.cut(why)
 
     def post(self, step: Callable[[], None]) -> None:
         """See `QueueCall.post`."""

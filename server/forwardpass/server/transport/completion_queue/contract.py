@@ -33,9 +33,11 @@ def check_contract() -> None:
     """
     address = f"unix-abstract:forwardpass-{os.getpid()}-{threading.get_ident()}"
     try:
-        listener = Listener(address, _MESSAGE_BYTES, 1, None)
+        listener = Listener(address, _MESSAGE_BYTES, 1, 1, None)
         transit = Transit(_MESSAGE_BYTES, lambda: _PLENTY, lambda: None)
-        transport = CompletionQueueTransport(listener, _ROUTES, Tick(), transit, helpers=1)
+        transport = CompletionQueueTransport(
+            listener, _ROUTES, Tick(), transit, helpers=1, look=lambda _: None
+        )
         transport.start()
         try:
             with grpc.insecure_channel(address) as channel:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
@@ -12,7 +13,7 @@ from forwardpass.server.errors import quote
 from forwardpass.server.transport.completion_queue.call import CallContext, QueueCall
 from forwardpass.server.transport.completion_queue.core import TIMEOUT, Event, create_server
 from forwardpass.server.transport.listener import Listener
-from forwardpass.server.transport.route import CallType, Route, Routes, Transport
+from forwardpass.server.transport.route import HANG_SECONDS, CallType, Route, Routes, Transport
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.tick import Tick
 from forwardpass.server.transport.transit import YOUNG_SECONDS, Transit
@@ -22,12 +23,12 @@ from forwardpass.wire import Failure, Reason
 _OUTSTANDING = 64
 # A tick ends after this many events even if more are ready, so that none waits for long.
 _MOST_EVENTS = 256
+# How many events the transport takes between two looks at how busy it is.
+_LOOK_EVENTS = 64
 # Steps that wait, such as for a model to be loaded.
 _WAITING_STEPS = 16
 # How long cancelled calls may take to end.
 _RELEASE_SECONDS = 5.0
-# How long the transport's thread may take for one event, in seconds, before it is taken to hang.
-_HANG_SECONDS = 5.0
 _PAST = 0.0
 _log = structlog.get_logger()
 
@@ -41,14 +42,23 @@ class CompletionQueueTransport(Transport):
         tick: Runs what is deferred until everything that is ready has been taken in.
         transit: What is on its way.
         helpers: How many threads the pool has.
+        look: Is told every so many events how many, on the transport's thread.
     """
 
     def __init__(
-        self, listener: Listener, routes: Routes, tick: Tick, transit: Transit, helpers: int
+        self,
+        listener: Listener,
+        routes: Routes,
+        tick: Tick,
+        transit: Transit,
+        helpers: int,
+        *,
+        look: Callable[[int], None],
     ) -> None:
         self._listener = listener
         self._routes = {method.encode(): (method, route) for method, route in routes.items()}
         self._tick = tick
+        self._look_at_load = look
         self._context = CallContext(
             ThreadPoolExecutor(helpers, "computing"),
             ThreadPoolExecutor(_WAITING_STEPS, "waiting"),
@@ -82,7 +92,7 @@ class CompletionQueueTransport(Transport):
         if self._is_idle or asked_at is None:
             self._asked_at = now
             return True
-        return now - asked_at < _HANG_SECONDS
+        return now - asked_at < HANG_SECONDS
 
     def stop(self, grace: float) -> None:
         """See `Transport.stop`."""
@@ -106,12 +116,12 @@ class CompletionQueueTransport(Transport):
         poll, tick, over, context = self._queue.poll, self._tick, self._over, self._context
         transit, now = context.transit, time.time
         arriving, leaving, most_slow = transit.arriving, transit.leaving, transit.most_slow
-        taken = 0
+        taken = events = 0
         event: Event = None
         while not over.is_set():
             # While it waits it holds no call: the last event has its call as its tag.
             event = None
-            if tick.steps:
+            if tick.steps or context.long:
                 event = poll(_PAST)
             else:
                 self._is_idle = True
@@ -129,12 +139,15 @@ class CompletionQueueTransport(Transport):
                     continue
                 event.tag(event)
                 taken += 1
-                if taken >= _MOST_EVENTS or context.took_much:
+                events += 1
+                if events == _LOOK_EVENTS:
+                    events = 0
+                    self._look_at_load(_LOOK_EVENTS)
+                if taken >= _MOST_EVENTS:
                     taken = 0
-                    context.took_much = False
                     self._look()
                     self._end_tick()
-                elif not tick.steps:
+                elif not tick.steps and not context.long:
                     self._end_tick()
             except Exception:  # noqa: BLE001  # logged with its traceback
                 # One call must not take the others with it.
@@ -142,6 +155,9 @@ class CompletionQueueTransport(Transport):
 
     def _end_tick(self) -> None:
         tick, context = self._tick, self._context
+        if context.long:
+            context.long.popleft()()
+            self._look()
         if tick.steps:
             tick.end()
         if context.unwatched:
