@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from training import Publish
 
+from forwardpass.trainer.cli import main
 from forwardpass.trainer.recipes import RECIPES
 from forwardpass.trainer.zoo import ARCHITECTURES
 
@@ -62,15 +63,24 @@ def test_list_as_json() -> None:
     ],
 )
 def test_a_name_or_value_that_cannot_be_exits_with_2(
-    arguments: list[str], message: str, tmp_path: Path
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """In this process, as a new one would load torch first."""
     (tmp_path / "models" / "digits-mlp" / "1").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["forwardpass-train", *arguments])
 
-    done = train(*arguments, cwd=tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main()
 
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {message}")
-    assert not done.stdout
+    assert ended.value.code == 2
+    written = capsys.readouterr()
+    assert written.err.startswith(f"error: {message}")
+    assert not written.out
 
 
 def test_what_fails_exits_with_1_and_a_message(tmp_path: Path) -> None:
