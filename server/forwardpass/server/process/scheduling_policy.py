@@ -10,8 +10,9 @@ from typing import Literal
 
 _THREADS = Path("/proc/self/task")
 # How many events the transport takes each time it sleeps: with more than the first it is saturated,
-# with fewer than the second it no longer is. So many looks in a row have to find the same.
-_SATURATED, _AT_EASE, _LOOKS = 16, 8, 4
+# with fewer than the second it no longer is. That is looked at every so many events, and so many
+# looks in a row have to find the same.
+_SATURATED, _AT_EASE, _EVENTS, _LOOKS = 16, 8, 64, 4
 Name = Literal["auto", "batch", "other"]
 
 
@@ -38,6 +39,8 @@ class SchedulingPolicy:
         self._may_choose = sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER
         self._runs_inline: Callable[[], Iterable[bool]] = tuple
         self._is_saturated = name == "batch"
+        # Since the last look, and how often the transport's thread had slept by then.
+        self._events = 0
         self._sleeps = 0
         # How many looks in a row have found the transport as it was not before.
         self._looks = 0
@@ -52,11 +55,15 @@ class SchedulingPolicy:
         self.adapt()
 
     def look(self, events: int) -> None:
-        """Looks whether the transport is saturated; on its own thread.
+        """Looks now and then whether the transport is saturated; on its own thread.
 
         Args:
-            events: How many it has taken since the last look.
+            events: How many more it has taken.
         """
+        self._events += events
+        if self._events < _EVENTS:
+            return
+        events, self._events = self._events, 0
         if self._name != "auto" or not self._may_choose:
             return
         sleeps = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw

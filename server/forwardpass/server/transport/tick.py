@@ -17,6 +17,7 @@ class Tick:
     __slots__ = ("steps",)
 
     def __init__(self) -> None:
+        # Always the same list, as the transport holds on to it.
         self.steps: list[Callable[[], None]] = []
 
     def defer(self, step: Callable[[], None]) -> None:
@@ -25,6 +26,7 @@ class Tick:
 
     def end(self) -> None:
         """Runs the deferred steps; a step that these defer waits for the next tick."""
-        steps, self.steps = self.steps, []
+        steps = self.steps.copy()
+        self.steps.clear()
         for step in steps:
             step()

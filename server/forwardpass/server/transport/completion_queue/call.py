@@ -228,15 +228,12 @@ class QueueCall(StreamCall):
         except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
             self.fail_with(error)
 
-    def _on_message(self, event: Event) -> None:
+    def _on_message(self, event: Event, *, is_its_turn: bool = False) -> None:
         """Takes the one message."""
         message = event.batch_operations[0].message()
-        if message is not None and len(message) > _LONG:
-            self._defer(partial(self._take_message, message))
-        else:
-            self._take_message(message)
-
-    def _take_message(self, message: bytes | None) -> None:
+        if message is not None and len(message) > _LONG and not is_its_turn:
+            self._defer(partial(self._on_message, event, is_its_turn=True))
+            return
         self._context.transit.received(self)
         if self.code is not None:
             return
@@ -255,15 +252,12 @@ class QueueCall(StreamCall):
         self._context.transit.came(self)
         self._context.long.append(take)
 
-    def _on_part(self, event: Event) -> None:
+    def _on_part(self, event: Event, *, is_its_turn: bool = False) -> None:
         """Takes a message of a stream."""
         message = event.batch_operations[0].message()
-        if message is not None and len(message) > _LONG:
-            self._defer(partial(self._take_part, message))
-        else:
-            self._take_part(message)
-
-    def _take_part(self, message: bytes | None) -> None:
+        if message is not None and len(message) > _LONG and not is_its_turn:
+            self._defer(partial(self._on_part, event, is_its_turn=True))
+            return
         self._context.transit.received(self)
         if message is None:
             # The caller has sent its last, or has gone; of the latter an event tells that may still

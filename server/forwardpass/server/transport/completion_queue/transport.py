@@ -23,8 +23,6 @@ from forwardpass.wire import Failure, Reason
 _OUTSTANDING = 64
 # A tick ends after this many events even if more are ready, so that none waits for long.
 _MOST_EVENTS = 256
-# How many events the transport takes between two looks at how busy it is.
-_LOOK_EVENTS = 64
 # Steps that wait, such as for a model to be loaded.
 _WAITING_STEPS = 16
 # How long cancelled calls may take to end.
@@ -42,7 +40,7 @@ class CompletionQueueTransport(Transport):
         tick: Runs what is deferred until everything that is ready has been taken in.
         transit: What is on its way.
         helpers: How many threads the pool has.
-        look: Is told every so many events how many, on the transport's thread.
+        look: Is told at the end of each tick how many events it took, on the transport's thread.
     """
 
     def __init__(
@@ -68,6 +66,7 @@ class CompletionQueueTransport(Transport):
         self._server: Any = None
         self._queue: Any = None
         self._over = threading.Event()
+        self._is_over = False
         # Whether the thread waits for events, and since when somebody wants to see it take one.
         self._is_idle = False
         self._asked_at: float | None = None
@@ -110,18 +109,24 @@ class CompletionQueueTransport(Transport):
 
     def _serve(self) -> None:
         self._context.thread = threading.get_ident()
-        # With more, messages would have to wait for room where the callers are as quick as we are.
-        for _ in range(min(_OUTSTANDING, self._context.transit.most_arriving)):
+        # Those that are asked for now stand in the queue before the messages of those that came just
+        # before: with more, messages would have to wait for room where callers are as quick as we are.
+        for _ in range(min(_OUTSTANDING, (self._context.transit.most_arriving + 1) // 2)):
             self._ask()
-        poll, tick, over, context = self._queue.poll, self._tick, self._over, self._context
-        transit, now = context.transit, time.time
+        poll, tick, context, now = self._queue.poll, self._tick, self._context, time.time
+        transit, steps, long, unwatched = (
+            context.transit,
+            tick.steps,
+            context.long,
+            context.unwatched,
+        )
         arriving, leaving, most_slow = transit.arriving, transit.leaving, transit.most_slow
-        taken = events = 0
+        taken = 0
         event: Event = None
-        while not over.is_set():
+        while not self._is_over:
             # While it waits it holds no call: the last event has its call as its tag.
             event = None
-            if tick.steps or context.long:
+            if steps or long:
                 event = poll(_PAST)
             else:
                 self._is_idle = True
@@ -130,40 +135,40 @@ class CompletionQueueTransport(Transport):
                 else:
                     event = poll()
                 self._is_idle = False
-            self._asked_at = None
+                self._asked_at = None
             try:
-                if event.completion_type == TIMEOUT:
-                    taken = 0
-                    self._look()
-                    self._end_tick()
-                    continue
-                event.tag(event)
-                taken += 1
-                events += 1
-                if events == _LOOK_EVENTS:
-                    events = 0
-                    self._look_at_load(_LOOK_EVENTS)
-                if taken >= _MOST_EVENTS:
-                    taken = 0
-                    self._look()
-                    self._end_tick()
-                elif not tick.steps and not context.long:
-                    self._end_tick()
+                if event.completion_type != TIMEOUT:
+                    event.tag(event)
+                    taken += 1
+                    if taken < _MOST_EVENTS:
+                        if unwatched and not steps and not long:
+                            self._watch()
+                        continue
+                self._end_tick(taken)
             except Exception:  # noqa: BLE001  # logged with its traceback
                 # One call must not take the others with it.
                 _log.exception("transport_failed")
+            taken = 0
 
-    def _end_tick(self) -> None:
-        tick, context = self._tick, self._context
+    def _end_tick(self, taken: int) -> None:
+        self._asked_at = None
+        self._look_at_load(taken)
+        context, tick = self._context, self._tick
+        transit = context.transit
         if context.long:
             context.long.popleft()()
+        if transit.arriving or transit.leaving or transit.bytes > transit.most_slow:
             self._look()
         if tick.steps:
             tick.end()
         if context.unwatched:
-            for call in context.unwatched:
-                call.watch()
-            context.unwatched.clear()
+            self._watch()
+
+    def _watch(self) -> None:
+        unwatched = self._context.unwatched
+        for call in unwatched:
+            call.watch()
+        unwatched.clear()
 
     def _look(self) -> None:
         """Looks after the messages that are under way."""
@@ -194,6 +199,7 @@ class CompletionQueueTransport(Transport):
         QueueCall(self._context, method, route, event).begin()
 
     def _on_shutdown(self, _: Event) -> None:
+        self._is_over = True
         self._over.set()
 
 
