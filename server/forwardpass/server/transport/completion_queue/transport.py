@@ -109,8 +109,8 @@ class CompletionQueueTransport(Transport):
 
     def _serve(self) -> None:
         self._context.thread = threading.get_ident()
-        # Those that are asked for now stand in the queue before the messages of those that came just
-        # before: with more, messages would have to wait for room where callers are as quick as we are.
+        # Calls that are there stand in the queue before the messages of those that came just before:
+        # with more, messages would have to wait for room where callers are as quick as we are.
         for _ in range(min(_OUTSTANDING, (self._context.transit.most_arriving + 1) // 2)):
             self._ask()
         poll, tick, context, now = self._queue.poll, self._tick, self._context, time.time
@@ -167,7 +167,9 @@ class CompletionQueueTransport(Transport):
     def _watch(self) -> None:
         unwatched = self._context.unwatched
         for call in unwatched:
-            call.watch()
+            # Most have been answered meanwhile.
+            if call.code is None:
+                call.watch()
         unwatched.clear()
 
     def _look(self) -> None:
