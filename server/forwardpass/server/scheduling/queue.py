@@ -69,10 +69,7 @@ class WaitList:
         """
         if self.count >= self._policy.max_jobs:
             self.check_room()
-        level = self._last_level
-        if job.priority < level:
-            level = job.priority
-        self._levels[level].append(job)
+        self._levels[min(job.priority, self._last_level)].append(job)
         self.count += 1
 
     def oldest(self) -> Job:
