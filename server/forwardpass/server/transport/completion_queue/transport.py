@@ -109,8 +109,8 @@ class CompletionQueueTransport(Transport):
 
     def _serve(self) -> None:
         self._context.thread = threading.get_ident()
-        # A call that is there stands in the queue before the messages of those that came just before
-        # it: with more, messages would have to wait for room where callers are as quick as we are.
+        # The next calls stand in the queue before the messages of those that came just before: with
+        # more, messages would have to wait for room where callers are as quick as we are.
         for _ in range(min(_OUTSTANDING, (self._context.transit.most_arriving + 1) // 2)):
             self._ask()
         poll, tick, context, now = self._queue.poll, self._tick, self._context, time.time
