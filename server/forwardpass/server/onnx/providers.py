@@ -6,7 +6,6 @@ Here a provider that was asked for and is not there is an error.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # By the name in the settings.
@@ -133,6 +132,9 @@ def check_taken(providers: Sequence[Provider], in_use: Mapping[str, Mapping[str,
 
 
 def _is_installed(package: str) -> bool:
+    # Where all is well nobody asks, and to import it takes 25 ms of each start.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         version(package)
     except PackageNotFoundError:
