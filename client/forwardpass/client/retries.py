@@ -4,9 +4,8 @@ gRPC's own retries would also repeat a call whose connection broke after the req
 request that ends its server would then end the next one, and so on. So a call is made again only
 where a server refused it and says when to come again (trailing metadata grpc-retry-pushback-ms),
 where there was no connection, where it outlived the age of its connection, and where gRPC core
-turned it away while its server shut down, which nobody but the caller's own side could call
-cancelled. A request that a server has not begun to read when it closes a connection is sent again
-by gRPC itself.
+turned it away as CANCELLED while its server shut down. A request that a server has not begun to
+read when it closes a connection is sent again by gRPC itself.
 """
 
 import random

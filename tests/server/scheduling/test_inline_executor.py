@@ -47,6 +47,7 @@ class Transport:
         self.counters = ModelCounters()
         self.runs: list[list[int]] = []
         self.elsewhere: list[list[int]] = []
+        self.moves: list[str] = []
         self._thread = threading.current_thread()
         run = run or self._run
         self.watchdog = Watchdog()
@@ -65,6 +66,7 @@ class Transport:
                 self.counters,
                 failure_detector=detector or healthy(),
             ),
+            lambda: self.moves.append("tiny"),
         )
 
     def submit(self, *jobs: KeepingJob) -> None:
@@ -355,6 +357,7 @@ def test_a_run_that_takes_too_long_is_made_elsewhere_and_so_are_those_that_wait(
         one.wait()
         assert one.answer.outputs["y"].tolist() == one.inputs["x"].tolist()
     assert not transport.executor.is_inline
+    assert transport.moves == ["tiny"]
     # Once here, and never again.
     assert [is_here for is_here, _ in runs].count(True) == 1
     assert runs[0] == (True, [0, 1])

@@ -87,9 +87,13 @@ def test_t113_a_run_that_its_values_make_long_is_made_elsewhere_from_then_on(
     assert isinstance(executor, InlineExecutor)
     assert predict(running, "stretchy", 1) == 1
     assert executor.is_inline
+    # Of whoever chooses by what runs where.
+    told: list[bool] = []
+    running.server._repository.on_change(lambda: told.append(executor.is_inline))
     # A hundred times what it may take there, and answered all the same.
     assert predict(running, "stretchy", 2_000_000) == 2_000_000
     assert not executor.is_inline
+    assert told == [False]
     output = capfd.readouterr()
     assert "moved_off_the_transport" in output.out + output.err
     # The next one holds nobody up: others are answered while it runs.

@@ -90,6 +90,7 @@ def load(
     options: LoadOptions,
     moved: Callable[["model_service_pb2.ModelState.ValueType"], None],
     judged: Callable[[], None],
+    changed: Callable[[], None],
 ) -> Loaded:
     """Loads a version, which must pass every check.
 
@@ -103,6 +104,7 @@ def load(
         options: What the server decides.
         moved: Is told each state as it is entered.
         judged: Called when the runs of the loaded version begin to fail, and when that is over.
+        changed: Called when it is no longer run on the transport's own thread.
 
     Raises:
         OSError: A file cannot be read.
@@ -173,6 +175,7 @@ def load(
             policy,
             counters,
             threaded,
+            changed,
         )
     counters.pending = lambda: executor.waiting
     return Loaded(

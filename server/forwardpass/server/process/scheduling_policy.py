@@ -38,7 +38,7 @@ class SchedulingPolicy:
         self._given: int | None = None
         self._may_choose = sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER
         self._runs_inline: Callable[[], Iterable[bool]] = tuple
-        self._is_saturated = name == "batch"
+        self._is_saturated = False
         # Since the last look, and how often the transport's thread had slept by then.
         self._events = 0
         self._sleeps = 0

@@ -137,6 +137,7 @@ class Version:
                 options=options,
                 moved=self._move if before is None else lambda _: None,
                 judged=self._judged,
+                changed=self._changed,
             )
         except LOAD_ERRORS as error:
             self.fail(str(error), stamp)

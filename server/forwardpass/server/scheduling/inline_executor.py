@@ -38,6 +38,7 @@ class InlineExecutor:
         policy: How jobs are gathered into one run; its rows are the most that run here.
         counters: What is counted.
         executor: Takes the larger jobs.
+        moved: Called once, when all jobs go to that from then on.
     """
 
     def __init__(  # noqa: PLR0917  # each is one thing
@@ -50,6 +51,7 @@ class InlineExecutor:
         policy: BatchPolicy,
         counters: ModelCounters,
         executor: ThreadExecutor,
+        moved: Callable[[], None],
     ) -> None:
         self._name = name
         self._tick = tick
@@ -61,6 +63,7 @@ class InlineExecutor:
         self._deferred = False
         self._counters = counters
         self._executor = executor
+        self._moved = moved
         self.failure_detector = executor.failure_detector
 
     @property
@@ -154,6 +157,7 @@ class InlineExecutor:
                 model=self._name,
                 reason=f"a run took more than {self._seconds:.3g} s",
             )
+            self._moved()
         for job in jobs:
             try:
                 self._executor.submit(job)

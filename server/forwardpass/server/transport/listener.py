@@ -102,8 +102,6 @@ class Listener:
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
             ("grpc.max_concurrent_streams", self.calls_of_connection),
-            # What core takes in of a call before it is asked for. With probing, core would make it
-            # longer where a connection is fast; with core's 64 KiB, streams would wait.
             # Beyond these core ends calls at random, those of callers who send few among them.
             ("grpc.server.max_pending_requests", _PENDING_CALLS),
             ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_CALLS),
