@@ -155,6 +155,20 @@ def test_what_has_come_is_not_slow_and_keeps_its_room(transit: Transit, clock: C
     assert transit.bytes == 0
 
 
+def test_what_was_thought_to_be_there_and_is_not_gets_slow(transit: Transit, clock: Clock) -> None:
+    (message,) = receive(transit, 1)
+    transit.came(message)
+    clock.now += SOON
+    transit.is_awaited(message)
+    assert transit.may_be_slow(clock.now) is None
+    clock.now += SOON
+    assert transit.may_be_slow(clock.now) is message
+    transit.received(message)
+    # It was there after all, and is told so late.
+    transit.is_awaited(message)
+    assert not transit.arriving
+
+
 def test_slow_ones_stay_while_there_is_memory(transit: Transit, clock: Clock) -> None:
     messages = []
     for _ in range(8):

@@ -165,6 +165,11 @@ class Transit:
         if self.arriving.pop(arrival, None) is not None:
             self.arriving[arrival] = math.inf
 
+    def is_awaited(self, arrival: Arrival) -> None:
+        """Says that a message that was thought to be there is not: it gets slow from now on."""
+        if self.arriving.pop(arrival, None) is not None:
+            self.arriving[arrival] = time.perf_counter()
+
     def received(self, arrival: Arrival) -> None:
         """Makes room for others: a message is there, or will not come any more."""
         if self.arriving.pop(arrival, None) is None:

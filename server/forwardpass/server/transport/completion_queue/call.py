@@ -42,6 +42,7 @@ class CallContext:
     Attributes:
         computing: Runs steps that compute for long.
         waiting: Runs steps that wait.
+        asking: Asks core for messages that may be there already.
         transit: What is on its way.
         thread: The transport's thread.
         long: Takes in a long message each, one a tick.
@@ -50,6 +51,7 @@ class CallContext:
 
     computing: Executor
     waiting: Executor
+    asking: Executor
     transit: Transit
     thread: int = 0
     long: deque[Callable[[], None]] = field(default_factory=deque)
@@ -181,10 +183,16 @@ class QueueCall(StreamCall):
             transit.wait(self)
 
     def ask(self) -> None:
-        """See `Arrival.ask`."""
+        """See `Arrival.ask`: on another thread, as core unpacks there what is packed, at length."""
+        self._context.transit.came(self)
+        self._context.asking.submit(self._ask_core)
+
+    def _ask_core(self) -> None:
         streams = self._route.call_type is CallType.BIDI_STREAM
         taken = self._on_part if streams else self._on_message
         self._core.start_server_batch((receive_message(),), taken)
+        # It has not been there where this comes before it.
+        self.post(partial(self._context.transit.is_awaited, self))
 
     def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """See `Call.resume`."""

@@ -25,6 +25,8 @@ _OUTSTANDING = 64
 _MOST_EVENTS = 256
 # Steps that wait, such as for a model to be loaded.
 _WAITING_STEPS = 16
+# Messages that core unpacks at a time.
+_ASKING_THREADS = 2
 # How long cancelled calls may take to end.
 _RELEASE_SECONDS = 5.0
 _PAST = 0.0
@@ -60,6 +62,7 @@ class CompletionQueueTransport(Transport):
         self._context = CallContext(
             ThreadPoolExecutor(helpers, "computing"),
             ThreadPoolExecutor(_WAITING_STEPS, "waiting"),
+            ThreadPoolExecutor(_ASKING_THREADS, "asking"),
             transit,
         )
         self._thread = threading.Thread(target=self._serve, name="transport", daemon=True)
@@ -106,6 +109,7 @@ class CompletionQueueTransport(Transport):
             self._server.destroy()
         self._context.computing.shutdown(wait=False)
         self._context.waiting.shutdown(wait=False)
+        self._context.asking.shutdown(wait=False)
 
     def _serve(self) -> None:
         self._context.thread = threading.get_ident()
