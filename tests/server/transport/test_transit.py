@@ -155,18 +155,32 @@ def test_what_has_come_is_not_slow_and_keeps_its_room(transit: Transit, clock: C
     assert transit.bytes == 0
 
 
-def test_what_was_thought_to_be_there_and_is_not_gets_slow(transit: Transit, clock: Clock) -> None:
+def test_what_core_is_asked_for_gets_slow_once_it_has_been_asked(
+    transit: Transit, clock: Clock
+) -> None:
     (message,) = receive(transit, 1)
-    transit.came(message)
+    transit.begin_asking(message)
     clock.now += SOON
-    transit.is_awaited(message)
+    assert transit.may_be_slow(clock.now) is None
+    transit.end_asking(message)
     assert transit.may_be_slow(clock.now) is None
     clock.now += SOON
     assert transit.may_be_slow(clock.now) is message
     transit.received(message)
-    # It was there after all, and is told so late.
-    transit.is_awaited(message)
+    # That core has been asked is told after a message that was there.
+    transit.end_asking(message)
     assert not transit.arriving
+
+
+def test_what_has_come_while_core_was_asked_is_not_slow(transit: Transit, clock: Clock) -> None:
+    (message,) = receive(transit, 1)
+    transit.begin_asking(message)
+    transit.came(message)
+    transit.end_asking(message)
+    clock.now += SOON
+    assert transit.may_be_slow(clock.now) is None
+    transit.age(clock.now)
+    assert message in transit.arriving
 
 
 def test_slow_ones_stay_while_there_is_memory(transit: Transit, clock: Clock) -> None:

@@ -35,13 +35,12 @@ class WaitList:
     For one thread at a time.
     """
 
-    __slots__ = ("_counters", "_last_level", "_levels", "_policy", "count")
+    __slots__ = ("_counters", "_levels", "_policy", "count")
 
     def __init__(self, policy: BatchPolicy, counters: ModelCounters) -> None:
         self._policy = policy
         self._counters = counters
         self._levels: list[deque[Job]] = [deque() for _ in range(policy.priorities)]
-        self._last_level = policy.priorities - 1
         self.count = 0
 
     def check_room(self) -> None:
@@ -69,7 +68,7 @@ class WaitList:
         """
         if self.count >= self._policy.max_jobs:
             self.check_room()
-        self._levels[min(job.priority, self._last_level)].append(job)
+        self._levels[min(job.priority, len(self._levels) - 1)].append(job)
         self.count += 1
 
     def oldest(self) -> Job:

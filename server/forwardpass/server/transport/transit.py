@@ -32,6 +32,9 @@ _ARRIVING_PART, _SLOW_PART, _FREE_PART = 16, 16, 4
 SMALL_BYTES, MOST_UNREAD = 1 << 14, 1024
 # The most that wait to be asked for, as far as their connections have more than one.
 _MOST_WAITING = 16_384
+# Instead of when a message was asked for, and later than any time: it is there and waits for us, or
+# core is being asked for it.
+_HERE, _ASKING = math.inf, 1e300
 # What a call is told that is ended.
 _NO_ROOM = Failure(
     Reason.QUEUE_FULL,
@@ -163,11 +166,16 @@ class Transit:
     def came(self, arrival: Arrival) -> None:
         """Says that a message is there, and waits for us: it gets no slower, and keeps its room."""
         if self.arriving.pop(arrival, None) is not None:
-            self.arriving[arrival] = math.inf
+            self.arriving[arrival] = _HERE
 
-    def is_awaited(self, arrival: Arrival) -> None:
-        """Says that a message that was thought to be there is not: it gets slow from now on."""
-        if self.arriving.pop(arrival, None) is not None:
+    def begin_asking(self, arrival: Arrival) -> None:
+        """Says that core is being asked for a message, which it may have to unpack first."""
+        self.arriving[arrival] = _ASKING
+
+    def end_asking(self, arrival: Arrival) -> None:
+        """Says that core has been asked: a message that has not come gets slow from now on."""
+        if self.arriving.get(arrival) == _ASKING:
+            del self.arriving[arrival]
             self.arriving[arrival] = time.perf_counter()
 
     def received(self, arrival: Arrival) -> None:

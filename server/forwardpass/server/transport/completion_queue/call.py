@@ -184,15 +184,15 @@ class QueueCall(StreamCall):
 
     def ask(self) -> None:
         """See `Arrival.ask`: on another thread, as core unpacks there what is packed, at length."""
-        self._context.transit.came(self)
+        self._context.transit.begin_asking(self)
         self._context.asking.submit(self._ask_core)
 
     def _ask_core(self) -> None:
         streams = self._route.call_type is CallType.BIDI_STREAM
         taken = self._on_part if streams else self._on_message
         self._core.start_server_batch((receive_message(),), taken)
-        # It has not been there where this comes before it.
-        self.post(partial(self._context.transit.is_awaited, self))
+        # It was not there where this comes before it.
+        self.post(partial(self._context.transit.end_asking, self))
 
     def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         """See `Call.resume`."""
