@@ -126,18 +126,12 @@ def test_to_forget_the_states_is_done_each_time(running: Running) -> None:
         assert second != first
 
 
-def test_a_form_that_is_forgotten_meanwhile_is_parsed(
+def test_a_request_whose_model_has_gone_meanwhile_is_parsed(
     running: Running, parsed: Parsed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     list(one_by_one(running, [streamed(rows())]))
-    take = RequestTemplates.take
-
-    def take_too_late(forms: RequestTemplates, *arguments: object) -> bool:
-        # As a new version has it, between a request's coming and its turn.
-        forms._templates.clear()
-        return take(forms, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(RequestTemplates, "take", take_too_late)
+    # As a new version has it, between the finding of the template and the lease.
+    monkeypatch.setattr(RequestTemplates, "begin", lambda *_: False)
     array = rows()
     ((name, answer),) = one_by_one(running, [streamed(array)])
     assert name == "one"

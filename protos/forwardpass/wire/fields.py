@@ -1,5 +1,7 @@
 """Protobuf's wire format, as far as wrapping bytes in a message, and walking over one, takes."""
 
+from functools import lru_cache
+
 BYTES = 2
 _VARINT, _FIXED = 0, {1: 8, 5: 4}
 _MAX_VARINT = 10
@@ -24,8 +26,12 @@ def length_delimited(number: int, payload: bytes) -> bytes:
     return tag_and_length(number, len(payload)) + payload
 
 
+@lru_cache(maxsize=256)
 def tag_and_length(number: int, size: int) -> bytes:
-    """Returns what stands before the `size` bytes of such a field."""
+    """Returns what stands before the `size` bytes of such a field.
+
+    Most answers are as long as others, so that this is found out once.
+    """
     return varint(number << 3 | 2) + varint(size)
 
 

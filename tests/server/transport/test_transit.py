@@ -12,7 +12,7 @@ from forwardpass.wire import Failure
 MIB = 1 << 20
 LIMIT = 1 << 30
 LONGEST = 8 * MIB
-# 64 MiB, a sixteenth.
+# 64 MiB, a sixteenth; beside them there is a place for who is not known to send long messages.
 AT_A_TIME = 8
 # A little more than a message is young for, in seconds.
 SOON = 1.2 * module.YOUNG_SECONDS
@@ -27,9 +27,13 @@ class Message:
     has_ended: bool = False
     evicted_for: Failure | None = None
     is_asked_for: bool = False
+    is_apart: bool = False
 
     def ask(self) -> None:
         self.is_asked_for = True
+
+    def ask_apart(self) -> None:
+        self.is_asked_for = self.is_apart = True
 
     def evict(self, why: Failure) -> None:
         self.evicted_for = why
@@ -70,7 +74,7 @@ def receive(transit: Transit, count: int, peer: str = "a") -> list[Message]:
     """Has messages asked for as a transport does."""
     messages = [Message(peer) for _ in range(count)]
     for message in messages:
-        if len(transit.arriving) < transit.most_arriving:
+        if len(transit.arriving) < transit.places:
             transit.arriving[message] = time.perf_counter()
             message.ask()
         else:
@@ -84,14 +88,39 @@ def make_slow(transit: Transit, clock: Clock) -> None:
 
 
 def test_no_more_are_asked_for_than_there_is_room_for(transit: Transit) -> None:
-    messages = receive(transit, AT_A_TIME + 3)
-    assert [message.is_asked_for for message in messages] == [True] * AT_A_TIME + [False] * 3
+    messages = receive(transit, AT_A_TIME + 4)
+    at_once = [message.is_asked_for for message in messages]
+    assert at_once == [True] * (AT_A_TIME + 1) + [False] * 3
     transit.received(messages[0])
-    assert [message.is_asked_for for message in messages[AT_A_TIME:]] == [True, False, False]
+    assert [message.is_asked_for for message in messages[-3:]] == [True, False, False]
+
+
+def test_a_place_is_kept_for_who_sends_no_long_ones(transit: Transit) -> None:
+    long = receive(transit, AT_A_TIME, "long")
+    transit.was_long(long[0])
+    waiting = receive(transit, 2, "long")
+    short, other = receive(transit, 1, "short"), receive(transit, 1, "other")
+    assert [message.is_asked_for for message in waiting] == [False, False]
+    assert short[0].is_asked_for
+    # There is one.
+    assert not other[0].is_asked_for
+    transit.received(short[0])
+    assert other[0].is_asked_for
+    assert not any(message.is_asked_for for message in waiting)
+
+
+def test_only_what_may_be_long_is_asked_for_apart(transit: Transit) -> None:
+    first = receive(transit, AT_A_TIME + 1, "a")
+    (long,), (short,) = receive(transit, 1, "long"), receive(transit, 1, "short")
+    transit.was_long(long)
+    for message in first:
+        transit.received(message)
+    assert (long.is_asked_for, long.is_apart) == (True, True)
+    assert (short.is_asked_for, short.is_apart) == (True, False)
 
 
 def test_connections_take_turns(transit: Transit) -> None:
-    first = receive(transit, AT_A_TIME)
+    first = receive(transit, AT_A_TIME + 1)
     many, one = receive(transit, 5, "a"), receive(transit, 1, "b")
     for message in first[:2]:
         transit.received(message)
@@ -100,14 +129,14 @@ def test_connections_take_turns(transit: Transit) -> None:
 
 
 def test_who_has_ended_is_not_asked_for(transit: Transit) -> None:
-    (first, *_), waiting = receive(transit, AT_A_TIME), receive(transit, 2)
+    (first, *_), waiting = receive(transit, AT_A_TIME + 1), receive(transit, 2)
     waiting[0].has_ended = True
     transit.received(first)
     assert [message.is_asked_for for message in waiting] == [False, True]
 
 
 def test_one_connection_cannot_fill_the_queue_for_others(transit: Transit) -> None:
-    receive(transit, AT_A_TIME)
+    receive(transit, AT_A_TIME + 1)
     many = receive(transit, module._MOST_WAITING + 2, "a")
     assert [message.is_evicted for message in many[-3:]] == [False, True, True]
     why = many[-1].evicted_for
@@ -118,7 +147,7 @@ def test_one_connection_cannot_fill_the_queue_for_others(transit: Transit) -> No
 
 
 def test_what_is_slow_makes_room(transit: Transit, clock: Clock) -> None:
-    slow, waiting = receive(transit, AT_A_TIME), receive(transit, 1)
+    slow, waiting = receive(transit, AT_A_TIME + 1), receive(transit, 1)
     assert transit.may_be_slow(clock.now) is None
     clock.now += SOON
     assert transit.may_be_slow(clock.now) is slow[0]
@@ -127,15 +156,61 @@ def test_what_is_slow_makes_room(transit: Transit, clock: Clock) -> None:
     assert not waiting[0].is_asked_for
     transit.age(clock.now - SOON)
     assert waiting[0].is_asked_for
-    assert transit.bytes == AT_A_TIME * LONGEST
+    assert transit.bytes == (AT_A_TIME + 1) * LONGEST
     for message in slow:
         transit.received(message)
     assert transit.bytes == 0
 
 
+def test_where_slow_ones_have_all_the_memory_the_next_waits_until_one_is_ended(
+    transit: Transit, clock: Clock
+) -> None:
+    # 64 MiB are theirs in any case, and the memory has not been looked at.
+    slow = receive(transit, AT_A_TIME + 1)
+    transit.was_long(slow[0])
+    make_slow(transit, clock)
+    long, short = receive(transit, 1), receive(transit, 1, "b")
+    assert not long[0].is_asked_for
+    assert short[0].is_asked_for
+    clock.available = LIMIT // 4
+    clock.now += module._PATIENCE_SECONDS / 2
+    transit.look()
+    assert not long[0].is_asked_for
+    clock.now += module._PATIENCE_SECONDS
+    transit.look()
+    assert [message.is_evicted for message in slow] == [True, *[False] * AT_A_TIME]
+    assert long[0].is_asked_for
+
+
+def test_answers_that_were_slow_and_are_taken_make_room(transit: Transit, clock: Clock) -> None:
+    answer = Message(unsent=LIMIT // 16)
+    transit.leaving[answer] = clock.now
+    make_slow(transit, clock)
+    long, waiting = receive(transit, 2)
+    assert long.is_asked_for
+    assert not waiting.is_asked_for
+    transit.was_long(long)
+    transit.sent(answer)
+    assert waiting.is_asked_for
+
+
+def test_where_there_is_memory_the_next_is_asked_for_once_it_has_been_looked_at(
+    transit: Transit, clock: Clock
+) -> None:
+    slow = receive(transit, AT_A_TIME + 1)
+    transit.was_long(slow[0])
+    make_slow(transit, clock)
+    (waiting,) = receive(transit, 1)
+    assert not waiting.is_asked_for
+    clock.now += module._LOOK_SECONDS
+    transit.look()
+    assert waiting.is_asked_for
+    assert not any(message.is_evicted for message in slow)
+
+
 def test_what_has_come_is_not_slow_and_keeps_its_room(transit: Transit, clock: Clock) -> None:
     here, *others = receive(transit, AT_A_TIME)
-    (waiting,) = receive(transit, 1)
+    beside, waiting = receive(transit, 2)
     transit.came(here)
     for message in others[1:]:
         transit.received(message)
@@ -149,7 +224,7 @@ def test_what_has_come_is_not_slow_and_keeps_its_room(transit: Transit, clock: C
     assert others[0] in transit.slow
     transit.came(late)
     assert late in transit.slow
-    for message in (here, late, waiting, others[0]):
+    for message in (here, late, beside, waiting, others[0]):
         transit.received(message)
     assert not transit.arriving
     assert transit.bytes == 0
@@ -188,8 +263,8 @@ def test_slow_ones_stay_while_there_is_memory(transit: Transit, clock: Clock) ->
     for _ in range(8):
         messages += receive(transit, AT_A_TIME)
         make_slow(transit, clock)
-    clock.now += 10
-    transit.look()
+        clock.now += module._LOOK_SECONDS
+        transit.look()
     assert transit.bytes == 64 * LONGEST
     assert not any(message.is_evicted for message in messages)
     # 512 MiB may come, and a quarter is kept free.
@@ -238,7 +313,8 @@ def test_answers_that_are_not_read_count_with_all_that_waits_behind_them(
     transit.leaving[answer] = clock.now
     make_slow(transit, clock)
     transit.grow(answer, 50 * MIB)
-    assert transit.bytes == 150 * MIB
+    # What is sent is core's and ours.
+    assert transit.bytes == 250 * MIB
     clock.available = 0
     clock.now += 1
     assert transit.look() is None

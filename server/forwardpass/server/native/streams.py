@@ -12,7 +12,7 @@ from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.receive import Received, receive
-from forwardpass.server.rpc.request_templates import RequestTemplates
+from forwardpass.server.rpc.request_templates import RequestTemplate, RequestTemplates
 from forwardpass.server.rpc.schema import EMBED_STREAM, PREDICT_STREAM, Schema
 from forwardpass.server.rpc.stream import Stream, StreamedCall
 from forwardpass.server.scheduling.admission import Admission
@@ -83,7 +83,7 @@ class _Parsed(Generic[Request]):
     names_model: bool
 
 
-class _NativeStream(Stream[bytes | _Parsed[Request]], Generic[Request]):
+class _NativeStream(Stream[RequestTemplate | _Parsed[Request]], Generic[Request]):
     """Requests that mean the model of the one before where they name none.
 
     Those of a known form are not parsed: they name their model, which has no states.
@@ -117,21 +117,23 @@ class _NativeStream(Stream[bytes | _Parsed[Request]], Generic[Request]):
             templates: Where it may be remembered; None where it may not.
         """
 
-    def parse(self, message: bytes) -> bytes | _Parsed[Request]:
+    def parse(self, message: bytes) -> RequestTemplate | _Parsed[Request]:
         """See `Stream.parse`."""
         template = self._templates.find(message)
         if template is not None:
             self._model = template.model
-            return message
+            return template
         return self._parse(message)
 
-    def begin(self, call: StreamedCall, request: bytes | _Parsed[Request]) -> None:
+    def begin(
+        self, call: StreamedCall, message: bytes, request: RequestTemplate | _Parsed[Request]
+    ) -> None:
         """See `Stream.begin`."""
-        if isinstance(request, bytes):
-            if self._templates.take(call, request):
+        if isinstance(request, RequestTemplate):
+            if self._templates.begin(call, message, request):
                 return
-            # Models have changed since it was found, so that all templates were forgotten.
-            request = self._parse(request)
+            # Its id is no text, or its model takes no more.
+            request = self._parse(message)
         self.answer_one(call, request.received, self._templates if request.names_model else None)
 
     def _parse(self, message: bytes) -> _Parsed[Request]:
@@ -177,9 +179,9 @@ class PredictStream(_NativeStream[PredictStreamRequest]):
         request = received.head.request
         call.drive(self._predict.answer(call, received, request, templates, self._state))
 
-    def must_be_alone(self, request: bytes | _Parsed[PredictStreamRequest]) -> bool:
+    def must_be_alone(self, request: RequestTemplate | _Parsed[PredictStreamRequest]) -> bool:
         """See `Stream.must_be_alone`."""
-        if isinstance(request, bytes):
+        if isinstance(request, RequestTemplate):
             return False
         head = request.received.head
         # The state after one request is the state before the next, or is forgotten.

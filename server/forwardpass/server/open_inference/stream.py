@@ -11,6 +11,7 @@ from forwardpass.server.open_inference.infer import Infer
 from forwardpass.server.open_inference.response import stream_answer, stream_error
 from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.rpc.receive import receive
+from forwardpass.server.rpc.request_templates import RequestTemplate
 from forwardpass.server.rpc.schema import INFER
 from forwardpass.server.rpc.stream import Stream, StreamedCall
 from forwardpass.server.scheduling.admission import Admission
@@ -60,8 +61,8 @@ class _InferCall(StreamedCall):
         return stream_error(failure.message, request_id)
 
 
-class _InferStream(Stream[bytes]):
-    """Requests of a ModelStreamInfer."""
+class _InferStream(Stream[RequestTemplate | None]):
+    """Requests of a ModelStreamInfer; those of a known form are not parsed."""
 
     def __init__(
         self, call: StreamCall, readiness: Readiness, admission: Admission, infer: Infer
@@ -69,14 +70,14 @@ class _InferStream(Stream[bytes]):
         super().__init__(call, readiness, admission)
         self._infer = infer
 
-    def parse(self, message: bytes) -> bytes:
-        """See `Stream.parse`: the handler does so."""
-        return message
+    def parse(self, message: bytes) -> RequestTemplate | None:
+        """See `Stream.parse`: what has no template is parsed by the handler."""
+        return self._infer.templates.find(message)
 
-    def begin(self, call: StreamedCall, request: bytes) -> None:
+    def begin(self, call: StreamedCall, message: bytes, request: RequestTemplate | None) -> None:
         """See `Stream.begin`."""
-        if not self._infer.templates.take(call, request):
-            call.drive(self._infer.infer(call, request))
+        if request is None or not self._infer.templates.begin(call, message, request):
+            call.drive(self._infer.infer(call, message))
 
     def new_call(self, message: bytes) -> StreamedCall:
         """See `Stream.new_call`."""

@@ -219,8 +219,14 @@ class RequestTemplates:
             CallError: The model's queue is full.
         """
         template = self.find(message)
-        if template is None:
-            return False
+        return template is not None and self.begin(call, message, template)
+
+    def begin(self, call: Call, message: bytes, template: RequestTemplate) -> bool:
+        """Begins to answer a request whose template was found; whether its model still takes any.
+
+        Raises:
+            CallError: The model's queue is full.
+        """
         request_id = ""
         if template.after:
             try:

@@ -133,10 +133,10 @@ class Stream(ABC, Generic[Item]):
         forget = self._readiness.watch(lambda: self._call.resume(self._drain_if_asked))
         try:
             async for message in self._window:
-                must_be_alone = self._take(message)
-                if must_be_alone is not None:
+                waiting = self._take(message)
+                if waiting is not None:
                     await self._wait_answered()
-                    self._begin(*must_be_alone)
+                    self._begin(*waiting)
             await self._wait_answered()
         finally:
             forget()
@@ -156,8 +156,8 @@ class Stream(ABC, Generic[Item]):
         """
 
     @abstractmethod
-    def begin(self, call: StreamedCall, request: Item) -> None:
-        """Begins to answer one request."""
+    def begin(self, call: StreamedCall, message: bytes, request: Item) -> None:
+        """Begins to answer the request in a message."""
 
     def must_be_alone(self, request: Item) -> bool:  # noqa: ARG002  # none, but for those with states
         """Whether a request must wait for the answers to those before it."""
@@ -167,7 +167,7 @@ class Stream(ABC, Generic[Item]):
         """Returns the call that the request in a message is answered by."""
         return StreamedCall(self._call, self._flush)
 
-    def _take(self, message: bytes) -> tuple[StreamedCall, Item] | None:
+    def _take(self, message: bytes) -> tuple[StreamedCall, bytes, Item] | None:
         """Begins to answer the request in a message; its answer follows those before it.
 
         Returns:
@@ -177,18 +177,21 @@ class Stream(ABC, Generic[Item]):
         call.size = len(message)
         try:
             request = self.parse(message)
-            if self._begun and self.must_be_alone(request):
-                return call, request
         except CallError as error:
             self._let_in(call)
             call.fail(error.failure)
-        else:
-            self._begin(call, request)
+            return None
+        if self._begun and self.must_be_alone(request):
+            return call, message, request
+        self._begin(call, message, request)
         return None
 
-    def _begin(self, call: StreamedCall, request: Item) -> None:
+    def _begin(self, call: StreamedCall, message: bytes, request: Item) -> None:
         self._let_in(call)
-        call.guard(self.begin, call, request)
+        try:
+            self.begin(call, message, request)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
+            call.fail_with(error)
 
     def _let_in(self, call: StreamedCall) -> None:
         """Counts a request until its answer is written, or the stream ends."""

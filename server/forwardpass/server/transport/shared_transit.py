@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from forwardpass.server.transport.transit import YOUNG_SECONDS, Transit
+from forwardpass.server.transport.transit import LONG_BYTES, YOUNG_SECONDS, Transit
 from forwardpass.wire import Failure
 
 _log = structlog.get_logger()
@@ -54,13 +54,15 @@ class StockArrival(StockTransfer):
 
     Attributes:
         turn: Comes when it may be asked for; None where it need not wait.
+        size: Its bytes, once it is there.
     """
 
-    __slots__ = ("turn",)
+    __slots__ = ("size", "turn")
 
     def __init__(self, call: Cuttable) -> None:
         super().__init__(call)
         self.turn: threading.Event | None = None
+        self.size = 0
 
     @property
     def has_ended(self) -> bool:
@@ -71,6 +73,10 @@ class StockArrival(StockTransfer):
         """See `Arrival.ask`: the thread that waits does it."""
         if self.turn is not None:
             self.turn.set()
+
+    def ask_apart(self) -> None:
+        """See `Arrival.ask_apart`."""
+        self.ask()
 
     def evict(self, why: Failure) -> None:
         """See `Transfer.evict`."""
@@ -102,7 +108,7 @@ class SharedTransit:
         """Waits until a message may be asked for, which is inside."""
         transit = self._transit
         with self._changed:
-            if len(transit.arriving) < transit.most_arriving:
+            if len(transit.arriving) < transit.places:
                 transit.arriving[arrival] = time.perf_counter()
             else:
                 # Its own, as all who wait would wake up for each other's.
@@ -115,6 +121,8 @@ class SharedTransit:
             yield
         finally:
             with self._changed:
+                if arrival.size > LONG_BYTES:
+                    transit.was_long(arrival)
                 transit.received(arrival)
 
     @contextmanager

@@ -214,8 +214,11 @@ class StockCall(StreamCall):
         Raises:
             grpc.RpcError: The caller has gone.
         """
-        with self._transit.receiving(StockArrival(self)):
-            return next(self._messages, None)
+        arrival = StockArrival(self)
+        with self._transit.receiving(arrival):
+            message = next(self._messages, None)
+            arrival.size = len(message or b"")
+        return message
 
     def cut(self) -> None:
         """Ends the call, as there is no room for its messages; from any thread.

@@ -102,16 +102,14 @@ class StreamCall(Call):
 class Next(Future[bytes | None]):
     """The caller's next message; awaiting it ends a loop where there is none."""
 
-    __slots__ = ("_stream",)
+    __slots__ = ()
 
-    def __init__(self, call: StreamCall) -> None:
-        super().__init__(call)
-        self._stream = call
+    _call: StreamCall
 
     def detach(self) -> None:
         """See `Future.detach`: its call holds it no longer either, which it holds itself."""
         super().detach()
-        self._stream.forget_reading()
+        self._call.forget_reading()
 
     def __await__(self) -> Generator[Future[Any], None, bytes]:
         if not self._is_settled:
@@ -157,21 +155,23 @@ class Window:
         return self
 
     def __anext__(self) -> Next:
-        following = self._call.next_message()
-        if not self._call.is_half_closed:
-            self._ask()
+        call = self._call
+        following = call.next_message()
+        if not call.is_half_closed:
+            if self._room:
+                self._ask()
+            else:
+                self._is_full = True
         return following
 
     def release(self) -> None:
         """Makes room for one more message."""
         self._room += 1
         if self._is_full:
+            self._is_full = False
             self._ask_if_open()
 
     def _ask(self) -> None:
-        self._is_full = not self._room
-        if not self._room:
-            return
         if self._house.may_read(self._call):
             self._room -= 1
             self._call.read()

@@ -78,7 +78,10 @@ class Future(Generic[T]):
         if not self._is_settled:
             self._is_settled = True
             self._value = value
-            self._wake()
+            # As `_wake`, for which every message of a stream would pay.
+            task, self._task = self._task, None
+            if task is not None:
+                task.step()
 
     def detach(self) -> None:
         """Wakes nobody any more: its handler waits no longer."""

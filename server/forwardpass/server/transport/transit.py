@@ -5,8 +5,8 @@ what a slow caller sends may become as long as the longest message allowed, and 
 read stays. A message is asked for as if it were the longest: no more are at a time than there is
 room kept for, the others wait, and hold nothing but what core takes in unasked. Most are there in
 less than a millisecond. One that has not come, or not been taken, in five is slow, and makes room
-for others: it is counted among the slow ones, and where these are more than the memory there is,
-the longest under way of the connection that holds most is ended.
+for others: it is counted among the slow ones. Where these come to more than the memory there is, no
+more messages are asked for, and the longest under way of the connection that holds most is ended.
 """
 
 import math
@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from forwardpass.server.transport.turns import Turns
 from forwardpass.wire import Failure, Reason
 
 # A message under way for longer is slow, in seconds.
@@ -25,9 +26,14 @@ _PATIENCE_SECONDS = 0.25
 # How soon the memory is looked at again, and how soon what was freed is given back to the system.
 _LOOK_SECONDS, _TRIM_SECONDS = 0.05, 0.5
 # Of the memory there is, this part is kept for messages that come in, and as much is the slow ones'
-# whatever else there is. Slow ones leave that part to what is being worked on, and where half of it
-# is gone memory is short.
-_ARRIVING_PART, _SLOW_PART, _FREE_PART = 16, 16, 4
+# whatever else there is.
+_ARRIVING_PART, _SLOW_PART = 16, 16
+# Slow ones leave that part to what is being worked on, or so many of the longest messages, but at
+# most that part: two that core unpacks, one that it gives us, which is there three times then, one
+# that is run with what comes out, and an answer. Where half of that is gone memory is short.
+_FREE_PART, _FREE_MESSAGES, _MOST_FREE_PART = 4, 10, 2
+# Longer messages let those wait that come after them.
+LONG_BYTES = 1 << 18
 # Answers below this are looked after once there are more than that on their way.
 SMALL_BYTES, MOST_UNREAD = 1 << 14, 1024
 # The most that wait to be asked for, as far as their connections have more than one.
@@ -75,6 +81,9 @@ class Arrival(Transfer, Protocol):
     def ask(self) -> None:
         """Asks for it."""
 
+    def ask_apart(self) -> None:
+        """Asks for it where others need not wait while it is unpacked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
@@ -112,9 +121,10 @@ class Transit:
 
     Attributes:
         arriving: What has been asked for, with when that was, by `time.perf_counter`; the oldest
-            first, but for what has come already. At most `most_arriving`, without the slow ones.
-        most_arriving: How many there may be.
-        waiting: What is to be asked for, by connection; they take turns.
+            first, but for what has come already. Without the slow ones.
+        most_arriving: How many there may be at most.
+        places: How many there may be now.
+        waiting: What is to be asked for in its turn.
         leaving: What is being sent, with when that began, without the slow ones.
         slow: The slow ones.
         bytes: Of the slow ones: the most that they may come to.
@@ -138,16 +148,18 @@ class Transit:
         limit = measure().limit
         self.arriving: dict[Arrival, float] = {}
         self.most_arriving = max(1, limit // _ARRIVING_PART // max_message_bytes)
-        self.waiting: dict[str, deque[Arrival]] = {}
+        self.places = self.most_arriving
+        self.waiting: Turns[Arrival] = Turns()
         self.leaving: dict[Transfer, float] = {}
         self.slow: dict[Transfer, Slow] = {}
         self.bytes = 0
         self.most_slow = limit // _SLOW_PART
+        # What there was room for when the memory was looked at.
+        self._room_for_slow = self.most_slow
         self.unread = 0
         # Made once: each answer has it as its tag.
         self.on_read: Callable[[object], None] = self._read
         self.evicted = 0
-        self._waiting_count = 0
         self._looked_at = self._trimmed_at = 0.0
 
     def wait(self, arrival: Arrival) -> None:
@@ -155,13 +167,16 @@ class Transit:
 
         Too many do not wait, as far as their connections have more than one.
         """
-        waiting = self.waiting.setdefault(arrival.peer, deque())
-        if waiting and self._waiting_count >= _MOST_WAITING:
+        if self.waiting.count >= _MOST_WAITING and self.waiting.has(arrival.peer):
             self.evicted += 1
             arrival.evict(_NO_TURN)
-            return
-        waiting.append(arrival)
-        self._waiting_count += 1
+        else:
+            self.waiting.add(arrival)
+            self.ask_for_more()
+
+    def was_long(self, arrival: Arrival) -> None:
+        """Says that a message has more than `LONG_BYTES`."""
+        self.waiting.sent_long(arrival.peer)
 
     def came(self, arrival: Arrival) -> None:
         """Says that a message is there, and waits for us: it gets no slower, and keeps its room."""
@@ -182,13 +197,15 @@ class Transit:
         """Makes room for others: a message is there, or will not come any more."""
         if self.arriving.pop(arrival, None) is None:
             self._forget_slow(arrival)
-        if self.waiting:
+        if self.waiting.count:
             self.ask_for_more()
 
     def sent(self, transfer: Transfer) -> None:
         """Says that an answer has been taken, or never will be."""
         if self.leaving.pop(transfer, None) is None:
             self._forget_slow(transfer)
+            if self.waiting.count:
+                self.ask_for_more()
 
     def _read(self, _: object) -> None:
         self.unread -= 1
@@ -198,21 +215,26 @@ class Transit:
         slow = self.slow.get(transfer)
         if slow is not None:
             slow.size += size
-            self.bytes += size
+            self._count_bytes(size)
 
     def ask_for_more(self) -> None:
-        """Asks for messages that wait, as many as there is room for."""
-        while self.waiting and len(self.arriving) < self.most_arriving:
-            peer = next(iter(self.waiting))
-            waiting = self.waiting.pop(peer)
-            arrival = waiting.popleft()
-            self._waiting_count -= 1
-            if waiting:
-                # It is the turn of all others first.
-                self.waiting[peer] = waiting
+        """Asks for messages that wait, as many as there are places.
+
+        One place more is kept for connections that are not known to send long ones, so that they
+        need not wait for those of others.
+        """
+        waiting = self.waiting
+        while waiting.count and len(self.arriving) <= self.places:
+            is_kept = len(self.arriving) == self.places
+            arrival = waiting.pop_short() if is_kept else waiting.pop()
+            if arrival is None:
+                return
             if not arrival.has_ended:
                 self.arriving[arrival] = time.perf_counter()
-                arrival.ask()
+                if waiting.may_be_long(arrival):
+                    arrival.ask_apart()
+                else:
+                    arrival.ask()
 
     def may_be_slow(self, now: float) -> Transfer | None:
         """Returns a message that has been under way for so long that it may be slow, if any."""
@@ -236,7 +258,8 @@ class Transit:
             self._count_slow(arrival, self._longest, self.arriving.pop(arrival))
         leaving = [one for one, since in self.leaving.items() if since <= before]
         for transfer in leaving:
-            self._count_slow(transfer, transfer.unsent, self.leaving.pop(transfer))
+            # Core makes a copy of what it sends.
+            self._count_slow(transfer, 2 * transfer.unsent, self.leaving.pop(transfer))
         if arriving:
             self.ask_for_more()
 
@@ -256,11 +279,17 @@ class Transit:
     def _forget_slow(self, transfer: Transfer) -> None:
         slow = self.slow.pop(transfer, None)
         if slow is not None:
-            self.bytes -= slow.size
+            self._count_bytes(-slow.size)
 
     def _count_slow(self, transfer: Transfer, size: int, since: float) -> None:
         self.slow[transfer] = Slow(size, since)
-        self.bytes += size
+        self._count_bytes(size)
+
+    def _count_bytes(self, more: int) -> None:
+        self.bytes += more
+        if self.bytes <= self.most_slow:
+            self._room_for_slow = self.most_slow
+        self.places = 0 if self.bytes > self._room_for_slow else self.most_arriving
 
     def _relieve(self) -> None:
         """Ends messages until those that are left fit into the memory there is."""
@@ -268,13 +297,18 @@ class Transit:
         if now - self._looked_at < _LOOK_SECONDS:
             return
         room = self._measure()
-        kept_free = room.limit // _FREE_PART
-        if self._excess(room, kept_free) > 0 and now - self._trimmed_at >= _TRIM_SECONDS:
+        kept_free = max(
+            room.limit // _FREE_PART,
+            min(_FREE_MESSAGES * self._longest, room.limit // _MOST_FREE_PART),
+        )
+        is_short = self.bytes > room.available - kept_free
+        if is_short and now - self._trimmed_at >= _TRIM_SECONDS:
             self._trim()
             self._trimmed_at = now
             room = self._measure()
         patience = 0.0 if room.available < kept_free // 2 else _PATIENCE_SECONDS
-        excess = self._excess(room, kept_free)
+        self._room_for_slow = max(room.available - kept_free, self.most_slow)
+        excess = self.bytes - self._room_for_slow
         connections = _by_connection(self.slow) if excess > 0 else []
         while excess > 0:
             heaviest = max(connections, key=lambda connection: connection.bytes)
@@ -287,10 +321,9 @@ class Transit:
             self._forget_slow(transfer)
             self.evicted += 1
             transfer.evict(_NO_ROOM)
+        self._count_bytes(0)
+        self.ask_for_more()
         self._looked_at = time.perf_counter()
-
-    def _excess(self, room: Room, kept_free: int) -> int:
-        return self.bytes - max(room.available - kept_free, self.most_slow)
 
 
 def _by_connection(slow: Mapping[Transfer, Slow]) -> list["_Connection"]:

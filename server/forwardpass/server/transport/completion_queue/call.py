@@ -13,6 +13,7 @@ from forwardpass.server.transport.call import NO_MESSAGE, Ts
 from forwardpass.server.transport.completion_queue.core import (
     CLOSE,
     INITIAL_METADATA,
+    NO_FLAGS,
     STATUS_OK,
     Event,
     receive_close,
@@ -23,16 +24,15 @@ from forwardpass.server.transport.completion_queue.core import (
 from forwardpass.server.transport.route import CallType, Route
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.trailers import trailing_metadata
-from forwardpass.server.transport.transit import MOST_UNREAD, SMALL_BYTES, Transit
+from forwardpass.server.transport.transit import LONG_BYTES, MOST_UNREAD, SMALL_BYTES, Transit
 from forwardpass.wire import CODES, Failure, Reason
 
 # Deadlines beyond this, in seconds since 1970, mean that there is none.
 _NEVER = 1e10
 _OK = 0
-# A message of more bytes is taken in when all that is there and shorter has been.
-_LONG = 1 << 18
-# A message to send, or a step to run once those before it have been sent.
-_Item: TypeAlias = bytes | Callable[[], None]
+_Step: TypeAlias = Callable[[], None]
+# A message to send, with what to do once it is written, or a step to run once those before it are.
+_Item: TypeAlias = tuple[bytes, _Step | None] | _Step
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class CallContext:
         asking: Asks core for messages that may be there already.
         transit: What is on its way.
         thread: The transport's thread.
-        long: Takes in a long message each, one a tick.
+        later: What may take long, and is done when all else that is there has been taken in.
         unwatched: Calls whose handler waits, and whose caller's leaving nobody would notice.
     """
 
@@ -54,7 +54,7 @@ class CallContext:
     asking: Executor
     transit: Transit
     thread: int = 0
-    long: deque[Callable[[], None]] = field(default_factory=deque)
+    later: deque[Callable[[], None]] = field(default_factory=deque)
     unwatched: list["QueueCall"] = field(default_factory=list)
 
 
@@ -76,6 +76,7 @@ class QueueCall(StreamCall):
         "_sending",
         "_status",
         "_writing",
+        "_written",
         "unsent",
     )
 
@@ -90,7 +91,9 @@ class QueueCall(StreamCall):
         self._has_begun = False
         # Bytes of what is being written of a stream; 0 while nothing is.
         self._writing = 0
-        # Made for the first message of several: calls with one answer never need it.
+        # What to do once that is written.
+        self._written: _Step | None = None
+        # Made for the first that has to wait: calls with one answer never need it.
         self._outbox: deque[_Item] | None = None
         self._sending: _Sending | None = None
         self.unsent = 0
@@ -112,7 +115,7 @@ class QueueCall(StreamCall):
         if self._route.call_type is not CallType.BIDI_STREAM:
             # As `read`, of which a call would cost as much again.
             transit = self._context.transit
-            if len(transit.arriving) < transit.most_arriving:
+            if len(transit.arriving) < transit.places:
                 transit.arriving[self] = self.started
                 self._core.start_server_batch((receive_message(),), self._on_message)
             else:
@@ -131,7 +134,7 @@ class QueueCall(StreamCall):
         """See `Call.reply`."""
         # First, so that who has the answer finds it counted.
         if self._end(_OK):
-            answer = send_message(message)
+            answer = send_message(message, NO_FLAGS)
             transit = self._context.transit
             if len(message) < SMALL_BYTES and transit.unread < MOST_UNREAD:
                 transit.unread += 1
@@ -149,20 +152,19 @@ class QueueCall(StreamCall):
 
     def write(self, message: bytes, written: Callable[[], None] | None = None) -> None:
         """See `StreamCall.write`."""
-        if self.code is None:
-            outbox = self._outbox
-            if outbox is None:
-                outbox = self._outbox = deque()
-            outbox.append(message)
-            if written is not None:
-                outbox.append(written)
-            self.unsent += len(message)
-            if not self._writing:
-                self._advance()
-            elif self._sending is None:
-                self._look_after_unsent()
-            elif self._context.transit.slow:
-                self._context.transit.grow(self._sending, len(message))
+        if self.code is not None:
+            return
+        self.unsent += len(message) or 1
+        if not self._writing and not self._outbox:
+            self._send(message, written)
+            return
+        if self._outbox is None:
+            self._outbox = deque()
+        self._outbox.append((message, written))
+        if self._sending is None:
+            self._look_after_unsent()
+        elif self._context.transit.slow:
+            self._context.transit.grow(self._sending, len(message))
 
     def finish(self) -> None:
         """See `StreamCall.finish`."""
@@ -176,21 +178,25 @@ class QueueCall(StreamCall):
     def read(self) -> None:
         """See `StreamCall.read`."""
         transit = self._context.transit
-        if len(transit.arriving) < transit.most_arriving:
+        if len(transit.arriving) < transit.places:
             transit.arriving[self] = time.perf_counter()
             self._core.start_server_batch((receive_message(),), self._on_part)
         else:
             transit.wait(self)
 
     def ask(self) -> None:
-        """See `Arrival.ask`: on another thread, as core unpacks there what is packed, at length."""
-        self._context.transit.begin_asking(self)
-        self._context.asking.submit(self._ask_core)
-
-    def _ask_core(self) -> None:
+        """See `Arrival.ask`."""
         streams = self._route.call_type is CallType.BIDI_STREAM
         taken = self._on_part if streams else self._on_message
         self._core.start_server_batch((receive_message(),), taken)
+
+    def ask_apart(self) -> None:
+        """See `Arrival.ask_apart`: it is core that unpacks it, on the thread that asks."""
+        self._context.transit.begin_asking(self)
+        self._context.asking.submit(self._ask_on_thread)
+
+    def _ask_on_thread(self) -> None:
+        self.ask()
         # It was not there where this comes before it.
         self.post(partial(self._context.transit.end_asking, self))
 
@@ -239,7 +245,7 @@ class QueueCall(StreamCall):
     def _on_message(self, event: Event, *, is_its_turn: bool = False) -> None:
         """Takes the one message."""
         message = event.batch_operations[0].message()
-        if message is not None and len(message) > _LONG and not is_its_turn:
+        if message is not None and len(message) > LONG_BYTES and not is_its_turn:
             self._defer(partial(self._on_message, event, is_its_turn=True))
             return
         self._context.transit.received(self)
@@ -257,13 +263,15 @@ class QueueCall(StreamCall):
 
     def _defer(self, take: Callable[[], None]) -> None:
         """Has a long message taken in when its turn comes."""
-        self._context.transit.came(self)
-        self._context.long.append(take)
+        transit = self._context.transit
+        transit.was_long(self)
+        transit.came(self)
+        self._context.later.append(take)
 
     def _on_part(self, event: Event, *, is_its_turn: bool = False) -> None:
         """Takes a message of a stream."""
         message = event.batch_operations[0].message()
-        if message is not None and len(message) > _LONG and not is_its_turn:
+        if message is not None and len(message) > LONG_BYTES and not is_its_turn:
             self._defer(partial(self._on_part, event, is_its_turn=True))
             return
         self._context.transit.received(self)
@@ -288,14 +296,19 @@ class QueueCall(StreamCall):
     def _on_written(self, event: Event) -> None:
         self.unsent -= self._writing
         self._writing = 0
+        written, self._written = self._written, None
         sending = self._sending
         if sending is not None:
             # It holds the call, which must not hold it for longer.
             self._sending = None
             self._context.transit.sent(sending)
-        if not event.success and self._outbox:
-            self._outbox.clear()
-        self._advance()
+        if not event.success:
+            if self._outbox:
+                self._outbox.clear()
+        elif written is not None:
+            written()
+        if self._outbox or self._status is not None:
+            self._advance()
 
     def _put(self, item: _Item) -> None:
         """Does an item of the outbox when those before it are done."""
@@ -315,19 +328,20 @@ class QueueCall(StreamCall):
         outbox = self._outbox
         while outbox and not self._writing:
             item = outbox.popleft()
-            if isinstance(item, bytes):
-                self._send(item)
+            if isinstance(item, tuple):
+                self._send(*item)
             else:
                 item()
         if self._status is not None and not outbox and not self._writing:
             status, self._status = self._status, None
             self._start((status,) if self._is_watched else (status, CLOSE), _done)
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, message: bytes, written: _Step | None) -> None:
         # A message without bytes is one, too.
         self._writing = len(message) or 1
+        self._written = written
         self._look_after_unsent()
-        self._start((send_message(message),), self._on_written)
+        self._start((send_message(message, NO_FLAGS),), self._on_written)
 
     def _look_after_unsent(self) -> None:
         """Has what waits to be taken looked after, unless it is small."""
@@ -343,7 +357,8 @@ class QueueCall(StreamCall):
 
     def post(self, step: Callable[[], None]) -> None:
         """Has the step done on the transport's thread, from any thread."""
-        self._core.start_server_batch((), lambda _: step())
+        later = self._context.later
+        self._core.start_server_batch((), lambda _: later.append(step))
 
 
 class _Sending:

@@ -33,27 +33,23 @@ class Tag(Protocol):
 
 
 TIMEOUT = cygrpc.CompletionType.queue_timeout
-_NO_FLAGS = 0
-INITIAL_METADATA = cygrpc.SendInitialMetadataOperation((), _NO_FLAGS)
-STATUS_OK = cygrpc.SendStatusFromServerOperation((), 0, b"", _NO_FLAGS)
+NO_FLAGS = 0
+INITIAL_METADATA = cygrpc.SendInitialMetadataOperation((), NO_FLAGS)
+STATUS_OK = cygrpc.SendStatusFromServerOperation((), 0, b"", NO_FLAGS)
 # Where nobody asks whether the caller had gone.
-CLOSE = cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)
+CLOSE = cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS)
 
 
 # These make an operation: the first's `message()` is None when there is none, the second's
-# `cancelled()` tells whether the caller has gone, the third takes the bytes to send.
-receive_message = partial(cygrpc.ReceiveMessageOperation, _NO_FLAGS)
-receive_close = partial(cygrpc.ReceiveCloseOnServerOperation, _NO_FLAGS)
-
-
-def send_message(message: bytes) -> Any:
-    """Returns the operation."""
-    return cygrpc.SendMessageOperation(message, _NO_FLAGS)
+# `cancelled()` tells whether the caller has gone, the third takes the bytes to send and `NO_FLAGS`.
+receive_message = partial(cygrpc.ReceiveMessageOperation, NO_FLAGS)
+receive_close = partial(cygrpc.ReceiveCloseOnServerOperation, NO_FLAGS)
+send_message = cygrpc.SendMessageOperation
 
 
 def send_status(code: int, details: str, trailing: tuple[tuple[str, str | bytes], ...]) -> Any:
     """Returns the operation."""
-    return cygrpc.SendStatusFromServerOperation(trailing, code, details.encode(), _NO_FLAGS)
+    return cygrpc.SendStatusFromServerOperation(trailing, code, details.encode(), NO_FLAGS)
 
 
 def create_server(listener: Listener) -> tuple[Any, Any, int]:

@@ -23,6 +23,8 @@ from forwardpass.wire import Failure, Reason
 _OUTSTANDING = 64
 # A tick ends after this many events even if more are ready, so that none waits for long.
 _MOST_EVENTS = 256
+# For so many seconds a tick does what may take long; the last may go on for longer.
+_LATER_SECONDS = 0.001
 # Steps that wait, such as for a model to be loaded.
 _WAITING_STEPS = 16
 # Messages that core unpacks at a time.
@@ -73,6 +75,8 @@ class CompletionQueueTransport(Transport):
         # Whether the thread waits for events, and since when somebody wants to see it take one.
         self._is_idle = False
         self._asked_at: float | None = None
+        # Calls that were not answered in the tick in which they came.
+        self._older: list[QueueCall] = []
         # Whether a step of ours is in the queue that tells what is behind it.
         self._is_marked = False
 
@@ -118,10 +122,10 @@ class CompletionQueueTransport(Transport):
         for _ in range(min(_OUTSTANDING, (self._context.transit.most_arriving + 1) // 2)):
             self._ask()
         poll, tick, context, now = self._queue.poll, self._tick, self._context, time.time
-        transit, steps, long, unwatched = (
+        transit, steps, later, unwatched = (
             context.transit,
             tick.steps,
-            context.long,
+            context.later,
             context.unwatched,
         )
         arriving, leaving, most_slow = transit.arriving, transit.leaving, transit.most_slow
@@ -130,7 +134,7 @@ class CompletionQueueTransport(Transport):
         while not self._is_over:
             # While it waits it holds no call: the last event has its call as its tag.
             event = None
-            if steps or long:
+            if steps or later:
                 event = poll(_PAST)
             else:
                 self._is_idle = True
@@ -145,8 +149,8 @@ class CompletionQueueTransport(Transport):
                     event.tag(event)
                     taken += 1
                     if taken < _MOST_EVENTS:
-                        if unwatched and not steps and not long:
-                            self._watch()
+                        if unwatched and not steps and not later:
+                            self._watch(unwatched)
                         continue
                 self._end_tick(taken)
             except Exception:  # noqa: BLE001  # logged with its traceback
@@ -159,22 +163,36 @@ class CompletionQueueTransport(Transport):
         self._look_at_load(taken)
         context, tick = self._context, self._tick
         transit = context.transit
-        if context.long:
-            context.long.popleft()()
+        if context.later:
+            self._do_later()
         if transit.arriving or transit.leaving or transit.bytes > transit.most_slow:
             self._look()
         if tick.steps:
             tick.end()
-        if context.unwatched:
-            self._watch()
+        if context.unwatched or self._older:
+            self._watch(self._older)
+            if tick.steps:
+                # Most are answered in the next tick, which follows at once.
+                self._older.extend(context.unwatched)
+                context.unwatched.clear()
+            else:
+                self._watch(context.unwatched)
 
-    def _watch(self) -> None:
-        unwatched = self._context.unwatched
-        for call in unwatched:
-            # Most have been answered meanwhile.
+    def _do_later(self) -> None:
+        """Does what may take long, until some time is over."""
+        later, end = self._context.later, time.perf_counter() + _LATER_SECONDS
+        while later:
+            later.popleft()()
+            if time.perf_counter() >= end:
+                return
+
+    @staticmethod
+    def _watch(calls: list[QueueCall]) -> None:
+        """Notices from now on when the callers leave of those calls that are still open."""
+        for call in calls:
             if call.code is None:
                 call.watch()
-        unwatched.clear()
+        calls.clear()
 
     def _look(self) -> None:
         """Looks after the messages that are under way."""
@@ -199,7 +217,13 @@ class CompletionQueueTransport(Transport):
     def _on_call(self, event: Event) -> None:
         if not event.success:
             return
-        self._ask()
+        waiting = self._context.transit.waiting
+        if waiting.count and not waiting.has_long:
+            # Their messages are soon taken in; with more calls now, there would always be some that
+            # wait.
+            self._context.later.append(self._ask)
+        else:
+            self._ask()
         name = event.call_details.method
         method, route = self._routes.get(name) or (name.decode(errors="replace"), _UNKNOWN)
         QueueCall(self._context, method, route, event).begin()
