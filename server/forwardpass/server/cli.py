@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from forwardpass.server.process.deadline import STOPPING_SECONDS, exit_within
 from forwardpass.server.process.error_stream import silence_grpc
 from forwardpass.server.process.gc import keep, pause, settle
+from forwardpass.server.process.lean_imports import import_structlog
 from forwardpass.server.process.malloc import share_one_arena
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pause()
     share_one_arena()
     silence_grpc()
+    import_structlog()
     from forwardpass.server.process import log
     from forwardpass.server.settings import SettingsError
     from forwardpass.server.settings_sources import load

@@ -236,12 +236,12 @@ def test_t132_callers_that_fail_handshakes_hold_up_nobody(
         assert server.finish() == 0
 
 
-def logging(code: str) -> subprocess.CompletedProcess[str]:
+def logging(code: str, form: str = "json") -> subprocess.CompletedProcess[str]:
     """Runs code where the log is that of a process that serves."""
     begin = (
         "import structlog, sys, threading\n"
         "from forwardpass.server.process import log\n"
-        "log.configure(level='error', form='json', waits=False)\n"
+        f"log.configure(level='error', form='{form}', waits=False)\n"
     )
     return subprocess.run(
         [sys.executable, "-c", begin + code],
@@ -266,6 +266,35 @@ def test_what_python_itself_prints_is_written_in_whole_lines() -> None:
     assert lines[between - 1] == "ZeroDivisionError: division by zero"
     assert json.loads(lines[between])["event"] == "between"
     assert lines[-1] == "ValueError: at the end"
+
+
+@pytest.mark.parametrize("form", ["json", "plain"])
+def test_a_traceback_shows_no_variables(form: str) -> None:
+    ended = logging(
+        "def fault(letter):\n"
+        "    return letter / 2\n"
+        "try:\n"
+        "    fault('what a ' + 'caller sent')\n"
+        "except TypeError as error:\n"
+        "    structlog.get_logger().error('call_failed', exc_info=error)\n",
+        form,
+    )
+    assert ended.returncode == 0
+    assert "in fault" in ended.stderr
+    assert "TypeError" in ended.stderr
+    assert "what a caller sent" not in ended.stderr
+
+
+def test_a_start_imports_no_rich() -> None:
+    code = (
+        "import sys\n"
+        "from forwardpass.server.process.lean_imports import import_structlog\n"
+        "import_structlog()\n"
+        "assert 'structlog' in sys.modules and 'rich' not in sys.modules\n"
+        "import rich, structlog\n"
+        "assert structlog.dev.rich is None\n"
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=True)
 
 
 def test_a_line_that_was_written_in_part_stays_a_line_of_its_own(tmp_path: Path) -> None:

@@ -32,7 +32,12 @@ def configure(*, level: str, form: str, waits: bool, worker: int | None = None) 
     plain = form == "plain" or (form == "auto" and stream.isatty())
     threshold = logging.getLevelNamesMapping()[level.upper()]
     renderers: list[structlog.types.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        # A traceback that shows variables would show what callers sent.
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
         if plain
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
