@@ -26,6 +26,9 @@ from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 
+# The first test here waits until every recipe has trained, which a busy machine takes minutes for.
+pytestmark = pytest.mark.timeout(1200)
+
 
 @pytest.fixture(scope="module")
 def models(publish_once: Publish) -> Path:
