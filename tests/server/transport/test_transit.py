@@ -87,6 +87,14 @@ def make_slow(transit: Transit, clock: Clock) -> None:
     transit.age(clock.now - SOON)
 
 
+def fill_with_slow(transit: Transit, clock: Clock) -> list[Message]:
+    """Takes what is the slow ones' in any case, 64 MiB, by a connection that sends long ones."""
+    slow = receive(transit, AT_A_TIME + 1)
+    transit.was_long(slow[0])
+    make_slow(transit, clock)
+    return slow
+
+
 def test_no_more_are_asked_for_than_there_is_room_for(transit: Transit) -> None:
     messages = receive(transit, AT_A_TIME + 4)
     at_once = [message.is_asked_for for message in messages]
@@ -165,10 +173,7 @@ def test_what_is_slow_makes_room(transit: Transit, clock: Clock) -> None:
 def test_where_slow_ones_have_all_the_memory_the_next_waits_until_one_is_ended(
     transit: Transit, clock: Clock
 ) -> None:
-    # 64 MiB are theirs in any case, and the memory has not been looked at.
-    slow = receive(transit, AT_A_TIME + 1)
-    transit.was_long(slow[0])
-    make_slow(transit, clock)
+    slow = fill_with_slow(transit, clock)
     long, short = receive(transit, 1), receive(transit, 1, "b")
     assert not long[0].is_asked_for
     assert short[0].is_asked_for
@@ -197,9 +202,7 @@ def test_answers_that_were_slow_and_are_taken_make_room(transit: Transit, clock:
 def test_where_there_is_memory_the_next_is_asked_for_once_it_has_been_looked_at(
     transit: Transit, clock: Clock
 ) -> None:
-    slow = receive(transit, AT_A_TIME + 1)
-    transit.was_long(slow[0])
-    make_slow(transit, clock)
+    slow = fill_with_slow(transit, clock)
     (waiting,) = receive(transit, 1)
     assert not waiting.is_asked_for
     clock.now += module._LOOK_SECONDS
@@ -274,6 +277,21 @@ def test_slow_ones_stay_while_there_is_memory(transit: Transit, clock: Clock) ->
     assert [message.is_evicted for message in messages] == [True, *[False] * 63]
     assert transit.evicted == 1
     assert clock.trims
+
+
+def test_slow_ones_leave_room_for_long_messages_in_work(clock: Clock) -> None:
+    """Ten of 64 MiB are more than half of the memory, which is what is kept then."""
+    transit = Transit(64 * MIB, clock.room, clock.trim)
+    clock.available = LIMIT // 2 + 128 * MIB
+    messages = []
+    for _ in range(3):
+        messages += receive(transit, 1)
+        make_slow(transit, clock)
+        clock.now += module._LOOK_SECONDS
+        transit.look()
+    clock.now += module._PATIENCE_SECONDS
+    transit.look()
+    assert [message.is_evicted for message in messages] == [True, False, False]
 
 
 def test_the_longest_of_whom_holds_most_is_ended(transit: Transit, clock: Clock) -> None:
