@@ -45,7 +45,8 @@ class CallContext:
         asking: Asks core for messages that may be there already.
         transit: What is on its way.
         thread: The transport's thread.
-        later: What may take long, and is done when all else that is there has been taken in.
+        posted: What is done when all that is there has been taken in, such as other threads' steps.
+        long: Long messages, which are taken in after those.
         unwatched: Calls whose handler waits, and whose caller's leaving nobody would notice.
     """
 
@@ -54,7 +55,8 @@ class CallContext:
     asking: Executor
     transit: Transit
     thread: int = 0
-    later: deque[Callable[[], None]] = field(default_factory=deque)
+    posted: deque[Callable[[], None]] = field(default_factory=deque)
+    long: deque[Callable[[], None]] = field(default_factory=deque)
     unwatched: list["QueueCall"] = field(default_factory=list)
 
 
@@ -266,7 +268,7 @@ class QueueCall(StreamCall):
         transit = self._context.transit
         transit.was_long(self)
         transit.came(self)
-        self._context.later.append(take)
+        self._context.long.append(take)
 
     def _on_part(self, event: Event, *, is_its_turn: bool = False) -> None:
         """Takes a message of a stream."""
@@ -357,8 +359,8 @@ class QueueCall(StreamCall):
 
     def post(self, step: Callable[[], None]) -> None:
         """Has the step done on the transport's thread, from any thread."""
-        later = self._context.later
-        self._core.start_server_batch((), lambda _: later.append(step))
+        posted = self._context.posted
+        self._core.start_server_batch((), lambda _: posted.append(step))
 
 
 class _Sending:

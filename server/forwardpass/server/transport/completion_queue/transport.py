@@ -23,7 +23,7 @@ from forwardpass.wire import Failure, Reason
 _OUTSTANDING = 64
 # A tick ends after this many events even if more are ready, so that none waits for long.
 _MOST_EVENTS = 256
-# For so many seconds a tick does what may take long; the last may go on for longer.
+# For so many seconds a tick does what was put off; the last may go on for longer.
 _LATER_SECONDS = 0.001
 # Steps that wait, such as for a model to be loaded.
 _WAITING_STEPS = 16
@@ -122,19 +122,15 @@ class CompletionQueueTransport(Transport):
         for _ in range(min(_OUTSTANDING, (self._context.transit.most_arriving + 1) // 2)):
             self._ask()
         poll, tick, context, now = self._queue.poll, self._tick, self._context, time.time
-        transit, steps, later, unwatched = (
-            context.transit,
-            tick.steps,
-            context.later,
-            context.unwatched,
-        )
+        transit, steps, unwatched = context.transit, tick.steps, context.unwatched
+        posted, long = context.posted, context.long
         arriving, leaving, most_slow = transit.arriving, transit.leaving, transit.most_slow
         taken = 0
         event: Event = None
         while not self._is_over:
             # While it waits it holds no call: the last event has its call as its tag.
             event = None
-            if steps or later:
+            if steps or posted or long:
                 event = poll(_PAST)
             else:
                 self._is_idle = True
@@ -149,7 +145,7 @@ class CompletionQueueTransport(Transport):
                     event.tag(event)
                     taken += 1
                     if taken < _MOST_EVENTS:
-                        if unwatched and not steps and not later:
+                        if unwatched and not (steps or posted or long):
                             self._watch(unwatched)
                         continue
                 self._end_tick(taken)
@@ -163,7 +159,7 @@ class CompletionQueueTransport(Transport):
         self._look_at_load(taken)
         context, tick = self._context, self._tick
         transit = context.transit
-        if context.later:
+        if context.posted or context.long:
             self._do_later()
         if transit.arriving or transit.leaving or transit.bytes > transit.most_slow:
             self._look()
@@ -179,12 +175,13 @@ class CompletionQueueTransport(Transport):
                 self._watch(context.unwatched)
 
     def _do_later(self) -> None:
-        """Does what may take long, until some time is over."""
-        later, end = self._context.later, time.perf_counter() + _LATER_SECONDS
-        while later:
-            later.popleft()()
-            if time.perf_counter() >= end:
-                return
+        """Does what was put off until some time is over: something of each kind."""
+        end = time.perf_counter() + _LATER_SECONDS
+        for steps in (self._context.posted, self._context.long):
+            while steps:
+                steps.popleft()()
+                if time.perf_counter() >= end:
+                    break
 
     @staticmethod
     def _watch(calls: list[QueueCall]) -> None:
@@ -221,7 +218,7 @@ class CompletionQueueTransport(Transport):
         if waiting.count and not waiting.has_long:
             # Their messages are soon taken in; with more calls now, there would always be some that
             # wait.
-            self._context.later.append(self._ask)
+            self._context.posted.append(self._ask)
         else:
             self._ask()
         name = event.call_details.method
