@@ -105,14 +105,15 @@ SERVER = {
     "settings": "errors",
     "native": "rpc repository loading scheduling onnx transport errors",
     "open_inference": "rpc repository loading scheduling onnx transport process errors",
-    "rpc": "repository loading scheduling onnx metrics transport errors",
+    "rpc": "repository loading scheduling onnx metrics transport aligned errors",
     "repository": "loading scheduling metrics errors",
     "loading": "scheduling onnx metrics transport process errors",
-    "scheduling": "metrics transport errors",
-    "onnx": "errors",
+    "scheduling": "metrics transport aligned errors",
+    "onnx": "aligned errors",
     "metrics": "transport process",
     "transport": "errors",
     "process": "",
+    "aligned": "",
     "errors": "",
 }
 # As it has grown, with three circles: fit and progress, export and zoo, data and pretrained.

@@ -19,6 +19,7 @@ from tiny_models import (
     picker,
 )
 
+from forwardpass.server.aligned import Aligned
 from forwardpass.server.errors import InvalidInput, RunError
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.onnx.session import Session
@@ -417,18 +418,19 @@ def test_every_input_is_joined_in_the_order_of_the_jobs() -> None:
     ]
     joined = collate(jobs, None)
 
+    assert isinstance(joined, Aligned)
     assert list(joined) == ["a", "b"]
     assert joined["a"].tolist() == numbers(0, 6).tolist()
     assert joined["b"].tolist() == [0, 0, 2, 3, 3, 3]
 
 
-def test_a_group_joins_its_own_jobs() -> None:
+def test_a_group_joins_its_own_jobs_be_it_one() -> None:
     group = Alike()
     jobs = [job(group=group), job(group=group)]
     collate(jobs, group)
     collate(jobs[:1], group)
 
-    assert group.gathered == [jobs]
+    assert group.gathered == [jobs, jobs[:1]]
 
 
 def test_outputs_with_a_row_for_each_row_can_be_shared_out() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from forwardpass.server.aligned import Aligned, align
 from forwardpass.server.errors import RunError
 from forwardpass.server.onnx.cuda_graph import BoundRun, Shapes, shapes_of
 from forwardpass.server.onnx.providers import (
@@ -247,18 +248,17 @@ class Session:
     def _run(
         self, outputs: Sequence[str], inputs: Mapping[str, Array], options: Any
     ) -> list[Array]:
+        aligned = align(inputs)
         try:
-            return self._try(outputs, inputs, options)
+            return self._try(outputs, aligned, options)
         except ort_errors.InvalidArgument as error:
             raise RunError(_sentence(error)).blame_values() from error
         except _RUN_ERRORS as error:
             if bytes_asked_for(error) is None:
                 raise RunError(_sentence(error)) from error
-        return self._run_in_an_empty_arena(outputs, inputs)
+        return self._run_in_an_empty_arena(outputs, aligned)
 
-    def _run_in_an_empty_arena(
-        self, outputs: Sequence[str], inputs: Mapping[str, Array]
-    ) -> list[Array]:
+    def _run_in_an_empty_arena(self, outputs: Sequence[str], inputs: Aligned) -> list[Array]:
         """Runs once more what the arena had no room for.
 
         What earlier runs have left there is in pieces of their sizes.
@@ -276,14 +276,12 @@ class Session:
                 raise RunError(_sentence(error)) from error
             raise too_much_for_a_step(asked) from error
 
-    def _try(
-        self, outputs: Sequence[str], inputs: Mapping[str, Array], options: Any
-    ) -> list[Array]:
+    def _try(self, outputs: Sequence[str], inputs: Aligned, options: Any) -> list[Array]:
         if self._bound is not None:
             return _CAPTURING.submit(self._run_bound, outputs, inputs, options).result()
         if not self._by_value.isdisjoint(outputs):
             return self._run_by_values(outputs, inputs, options)
-        feeds = with_bfloat16(inputs) if self._bfloat16_in else dict(inputs)
+        feeds = with_bfloat16(inputs) if self._bfloat16_in else inputs
         values: list[Array] = self._session.run(list(outputs), feeds, options)
         return values
 
@@ -298,7 +296,9 @@ class Session:
         }
         values = self._session.run_with_ort_values(list(outputs), feeds, options)
         check_outputs(sum(size_of(value) for value in values))
-        return [from_ort_value(value) for value in values]
+        arrays = zip(outputs, map(from_ort_value, values), strict=True)
+        # An output that is an input lies where the input does, and that is used again.
+        return [array.copy() if name in inputs else array for name, array in arrays]
 
     def _run_bound(
         self, outputs: Sequence[str], inputs: Mapping[str, Array], options: Any

@@ -107,9 +107,6 @@ def _raw(tensor: Any, message: bytes, span: Span, reader: InputReader) -> Array:
     if not count:
         return _empty(kind, shape)
     array = np.frombuffer(message, kind.dtype, count, begin)
-    if not array.flags.aligned:
-        # It begins where the message happens to have it, which vector instructions may not like.
-        array = array.copy()
     if kind.dtype.kind == "b" and array.view(np.uint8).max() > 1:
         raise _Wrong("is BOOL, of which each is one byte, 0 or 1, got another")
     return _finite(array.reshape(shape), reader)

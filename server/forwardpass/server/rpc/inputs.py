@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from forwardpass.pixels import ImageError, open_image, to_pixels
+from forwardpass.server.aligned import empty_aligned
 from forwardpass.server.errors import Abandoned, InvalidInput, quote
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.onnx.signature import TensorSpec
@@ -127,7 +128,8 @@ class InputReader:
         self, call: Call, images: Sequence[bytes], form: model_card_pb2.ImageInput
     ) -> Array:
         """Decodes images, until their caller has gone."""
-        pixels = np.empty((len(images), form.height, form.width, form.channels), np.uint8)
+        shape = (len(images), form.height, form.width, form.channels)
+        pixels = empty_aligned(shape, np.dtype(np.uint8))
         most = left = _LARGE_IMAGES * self.max_pixels
         for row, data in enumerate(images):
             if call.has_ended:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from forwardpass.server.aligned import Aligned, join_aligned
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.onnx.signature import TensorSpec
 from forwardpass.server.repository.repository import Repository
@@ -119,15 +120,15 @@ class RequestTemplate:
 
     def read(self, message: bytes) -> Mapping[str, Array]:
         """Returns the input of one request, looked at where it lies."""
-        array = np.frombuffer(message, self._dtype, self._count, self.begin).reshape(self._shape)
-        return {self._name: array if array.flags.aligned else array.copy()}
+        array = np.frombuffer(message, self._dtype, self._count, self.begin)
+        return {self._name: array.reshape(self._shape)}
 
     def gather(self, jobs: Sequence["TemplateJob"]) -> Mapping[str, Array]:
         """See `JobGroup.gather`."""
         begin, end = self.begin, self.begin + self._count * self._dtype.itemsize
-        elements = b"".join([memoryview(job.message)[begin:end] for job in jobs])
+        elements = join_aligned([memoryview(job.message)[begin:end] for job in jobs])
         shape = (len(jobs) * self._shape[0], *self._shape[1:])
-        return {self._name: np.frombuffer(elements, self._dtype).reshape(shape)}
+        return Aligned({self._name: np.ndarray(shape, self._dtype, elements)})
 
     def answer(self, jobs: Sequence["TemplateJob"], run: Outcome) -> None:
         """See `JobGroup.answer`."""

@@ -4,8 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import numpy as np
-
+from forwardpass.server.aligned import Aligned, concatenate_aligned
 from forwardpass.server.errors import CallError, RunError
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.scheduling.failure_detector import FailureDetector
@@ -105,17 +104,19 @@ def _blamed(error: Exception, job: Job, failure_detector: FailureDetector) -> Ex
 
 
 def collate(jobs: Sequence[Job], group: JobGroup | None) -> Mapping[str, Array]:
-    """Returns the inputs of all jobs, joined along axis 0; a single job's as they are.
+    """Returns the inputs of all jobs, joined along axis 0; those of a job of no group as they are.
 
     Args:
         jobs: The jobs.
         group: As `group_of` tells.
     """
-    if len(jobs) == 1:
-        return jobs[0].inputs
     if group is not None:
         return group.gather(jobs)
-    return {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
+    if len(jobs) == 1:
+        return jobs[0].inputs
+    return Aligned(
+        {name: concatenate_aligned([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
+    )
 
 
 def check_rows(outputs: Mapping[str, Array], rows: int) -> None:
