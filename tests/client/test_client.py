@@ -210,6 +210,10 @@ def test_models(client: Client) -> None:
     ]
     assert (model.golden.rows, model.golden.passed) == (5, True)
     assert len(model.digest) == 64
+    assert model.row_independence is not None
+    assert model.row_independence.rows == 5
+    assert model.row_independence.difference < 1e-5
+    assert model.card.row_independence is None
     assert client.model("floats").card is None
 
 

@@ -19,6 +19,7 @@ from forwardpass.artefact import (
     draw_uniforms,
     load_golden,
     max_absolute_error,
+    relative_difference,
     save_golden,
     space_id,
     verify_manifest,
@@ -187,3 +188,29 @@ def test_agreement_counts_nan_with_nan_and_nothing_else() -> None:
     assert max_absolute_error(np.array([11.5, np.nan, np.inf]), reference) == pytest.approx(1.5)
     assert max_absolute_error(np.array([10.0, 0.0, np.inf]), reference) == np.inf
     assert max_absolute_error(np.array([255], np.uint8), np.array([0], np.uint8)) == 255
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ([2.0, -8.0, np.inf, np.nan], 0.0),
+        ([2.0, -7.0, np.inf, np.nan], 0.125),
+        ([2.0, -8.0, np.inf, 0.0], np.inf),
+        ([2.0, -8.0, -np.inf, np.nan], np.inf),
+        ([2.0, -8.0], np.inf),
+    ],
+)
+def test_a_difference_is_a_share_of_the_greatest_element(
+    answer: list[float], expected: float
+) -> None:
+    reference = np.array([2.0, -8.0, np.inf, np.nan])
+    assert relative_difference(np.array(answer), reference) == expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "other"), [([0.0], [1e-30]), ([3], [4]), ([True], [False]), (["a"], ["b"])]
+)
+def test_what_has_no_size_differs_wholly(reference: list[object], other: list[object]) -> None:
+    first, second = np.array(reference), np.array(other)
+    assert relative_difference(first, first) == 0
+    assert relative_difference(second, first) == np.inf

@@ -28,6 +28,7 @@ from forwardpass.server.loading.batch_curve import CurvePoint
 from forwardpass.server.loading.cache import Findings, VerificationCache, open_cache
 from forwardpass.server.loading.config import ModelConfig
 from forwardpass.server.loading.files import RepositoryFiles
+from forwardpass.server.loading.independence import Independence
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.loading.source import Source, read_source
 from forwardpass.server.process import cpu
@@ -39,7 +40,11 @@ from forwardpass.wire import to_tensor
 
 CRASH = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"]
 CRASHED = "loading it or running it once crashed with SIGSEGV"
-FINDINGS = Findings([CurvePoint(1, 0.001), CurvePoint(2, 0.002)], {})
+FINDINGS = Findings(
+    [CurvePoint(1, 0.001), CurvePoint(2, 0.002)],
+    {},
+    Independence(is_shown=True, rows=3, difference=1e-7),
+)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from forwardpass.trainer.errors import ParityError
 from forwardpass.trainer.export.graph import export_graph
-from forwardpass.trainer.export.parity import answer, measure_parity
+from forwardpass.trainer.export.parity import answer, measure_parity, measure_row_independence
 from forwardpass.trainer.export.release import Trained, release
 from forwardpass.trainer.settings import Settings
 from forwardpass.trainer.workspace import Workspace
@@ -76,6 +76,25 @@ def test_the_error_that_is_measured_is_the_greatest() -> None:
     error = measure_parity(model, golden, pb.Tolerance(absolute=1))
 
     assert error == pytest.approx(0.25, abs=1e-5)
+
+
+def test_how_far_rows_are_apart_is_measured_and_rounded_up() -> None:
+    def independence(module: nn.Module) -> pb.RowIndependence:
+        model = export_graph(module.eval(), {"x": X}, ["y"]).SerializeToString()
+        return measure_row_independence(model, {"x": X})
+
+    apart = independence(BatchWise())
+    assert (apart.rows, apart.max_relative_difference) == (6, np.inf)
+    near = independence(_Named(nn.Linear(2, 1)))
+    assert near.rows == 6
+    bound = near.max_relative_difference
+    assert bound == 0 or (bound < 1e-5 and bound == 10.0 ** round(np.log10(bound)))
+
+
+def test_the_card_says_how_far_rows_are_apart(workspace: Workspace) -> None:
+    card = release(trained(_Named(nn.Linear(2, 1))), workspace).card
+    assert card.row_independence.rows == 6
+    assert card.row_independence.max_relative_difference < 1e-5
 
 
 class _Named(nn.Module):

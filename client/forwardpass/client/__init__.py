@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ImageInput,
         OutputDifference,
         Quantization,
+        RowIndependence,
         TensorSpec,
     )
     from forwardpass.client.channel import Tls
@@ -60,6 +61,7 @@ _HOMES = {
         "ImageInput",
         "OutputDifference",
         "Quantization",
+        "RowIndependence",
         "TensorSpec",
     ),
     "channel": ("Tls",),
@@ -117,6 +119,7 @@ __all__ = [
     "Overloaded",
     "Prediction",
     "Quantization",
+    "RowIndependence",
     "ServerError",
     "Signature",
     "TensorSpec",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from forwardpass.v1 import model_card_pb2 as pb
+from forwardpass.v1.model_service_pb2 import Model
 from forwardpass.wire import DTYPES
 
 
@@ -99,6 +100,19 @@ class Quantization:
 
 
 @dataclass(frozen=True, slots=True)
+class RowIndependence:
+    """How near rows that share a run are to the same rows alone.
+
+    Attributes:
+        rows: How many rows shared a run.
+        difference: The greatest difference of an element, as a share of the greatest of its row.
+    """
+
+    rows: int
+    difference: float
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """What a model is.
 
@@ -118,6 +132,7 @@ class Card:
         versions: The software that made it, such as "torch": "2.13.0".
         reference: The paper or book that the architecture is from.
         quantization: What an int8 model was made from; None for any other.
+        row_independence: As export measured it; None where it did not.
     """
 
     description: str
@@ -134,6 +149,7 @@ class Card:
     versions: Mapping[str, str]
     reference: str
     quantization: Quantization | None
+    row_independence: RowIndependence | None
 
 
 def to_card(message: pb.ModelCard) -> Card:
@@ -165,7 +181,15 @@ def to_card(message: pb.ModelCard) -> Card:
         quantization=(
             _to_quantization(message.quantization) if message.HasField("quantization") else None
         ),
+        row_independence=to_row_independence(message),
     )
+
+
+def to_row_independence(message: pb.ModelCard | Model) -> RowIndependence | None:
+    if not message.HasField("row_independence"):
+        return None
+    measured = message.row_independence
+    return RowIndependence(measured.rows, measured.max_relative_difference)
 
 
 def _to_quantization(message: pb.Quantization) -> Quantization:

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-from forwardpass.client.card import Card, TensorSpec, to_card, to_tensor_spec
+from forwardpass.client.card import (
+    Card,
+    RowIndependence,
+    TensorSpec,
+    to_card,
+    to_row_independence,
+    to_tensor_spec,
+)
 from forwardpass.client.errors import ModelFailed, Unavailable
 from forwardpass.v1 import model_service_pb2 as pb
 
@@ -130,6 +137,8 @@ class Model:
         providers: The ONNX Runtime execution providers that it runs on, in order.
         embedding_spaces: The spaces of its embedding outputs; `embed` uses the first.
         load_seconds: How long it took from verifying to ready.
+        row_independence: As this server measured it; None where rows are not known to be
+            independent, or nothing could be measured.
     """
 
     summary: ModelSummary
@@ -142,6 +151,7 @@ class Model:
     providers: tuple[str, ...]
     embedding_spaces: tuple[EmbeddingSpace, ...]
     load_seconds: float
+    row_independence: RowIndependence | None
 
 
 def check_loaded(model: Model) -> None:
@@ -193,6 +203,7 @@ def to_model(message: pb.Model) -> Model:
             for space in message.embedding_spaces
         ),
         load_seconds=message.load_duration.ToNanoseconds() / 1e9,
+        row_independence=to_row_independence(message),
     )
 
 

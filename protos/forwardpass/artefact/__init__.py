@@ -36,7 +36,7 @@ from forwardpass.artefact.onnx_graph import (
     read_graph,
 )
 from forwardpass.artefact.philox import draw_latents, draw_uniforms
-from forwardpass.artefact.tolerance import max_absolute_error, within
+from forwardpass.artefact.tolerance import max_absolute_error, relative_difference, within
 
 MODEL_FILE = "model.onnx"
 
@@ -68,6 +68,7 @@ __all__ = [
     "parse_model",
     "read_graph",
     "read_manifest",
+    "relative_difference",
     "save_golden",
     "space_id",
     "verify_manifest",

@@ -17,7 +17,7 @@ def max_absolute_error(answer: Array, reference: Array) -> float:
     a, r = answer.astype(np.float64), reference.astype(np.float64)
     same = (a == r) | (np.isnan(a) & np.isnan(r))
     error = np.where(same, 0.0, np.abs(np.where(same, 0.0, a) - np.where(same, 0.0, r)))
-    return float(np.nan_to_num(error, nan=np.inf).max(initial=0.0))
+    return float(np.nan_to_num(error, nan=np.inf, posinf=np.inf).max(initial=0.0))
 
 
 def within(answer: Array, reference: Array, tolerance: model_card_pb2.Tolerance) -> bool:
@@ -33,3 +33,17 @@ def within(answer: Array, reference: Array, tolerance: model_card_pb2.Tolerance)
         atol=tolerance.absolute,
         equal_nan=True,
     )
+
+
+def relative_difference(answer: Array, reference: Array) -> float:
+    """Returns the greatest |answer - reference| as a share of the greatest |reference|.
+
+    Infinite where the shapes differ, one is NaN and the other is not, or elements that are no
+    floating-point numbers differ; elements that are infinite in both agree.
+    """
+    error = max_absolute_error(answer, reference)
+    if not error or not np.isfinite(error) or reference.dtype.kind in "iub":
+        return np.inf if error else 0.0
+    sizes = np.abs(reference.astype(np.float64))
+    greatest = float(sizes[np.isfinite(sizes)].max(initial=0.0))
+    return error / greatest if greatest else np.inf

@@ -57,6 +57,10 @@ def _loaded_facts(loaded: Loaded) -> dict[str, Any]:
             "max_rows": loaded.batching.max_rows,
             "reason": loaded.batching.reason,
         },
+        "row_independence": {
+            "rows": loaded.independence.rows,
+            "max_relative_difference": loaded.independence.difference,
+        },
         "curve": [{"rows": p.rows, "seconds": round(p.seconds, 7)} for p in loaded.curve],
         "seconds": round(loaded.seconds, 3),
     }

@@ -70,6 +70,8 @@ def _facts(model: Model) -> Iterator[tuple[str, str]]:
         )
     batching = "on" if model.batching.enabled else "off"
     yield "batching", ": ".join(filter(None, (batching, model.batching.reason)))
+    if apart := model.row_independence:
+        yield "rows", f"{apart.rows} in one run equal each alone within {apart.difference:.1g}"
     yield "providers", ", ".join(model.providers)
     for space in model.embedding_spaces:
         yield f"space of {space.output}", f"{space.space_id}, {space.dimension} numbers a vector"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from forwardpass.server.errors import CallError, RunError
 from forwardpass.server.loading.examples import Example
 from forwardpass.server.onnx.session import Session
 from forwardpass.server.onnx.signature import Signature
@@ -43,7 +44,8 @@ class Batching:
 def measure_curve(session: Session, example: Example, most: int) -> list[CurvePoint]:
     """Times runs of 1, 2, 4 … `most` rows, captured where the session captures.
 
-    Each size's first run warms it up and is not counted: a GPU takes long over it.
+    Each size's first run warms it up and is not counted: a GPU takes long over it. A size that the
+    graph refuses is the end: it may still be asked for, and says so.
     """
     points: list[CurvePoint] = []
     names = [output.name for output in session.outputs]
@@ -52,7 +54,10 @@ def measure_curve(session: Session, example: Example, most: int) -> list[CurvePo
     while rows <= most and (rows <= 2 or spent < _BUDGET):
         inputs = example(rows)
         session.capture(inputs)
-        session.run(names, inputs)
+        try:
+            session.run(names, inputs)
+        except (CallError, RunError):
+            break
         times: list[float] = []
         while len(times) < _RUNS and (not times or spent < _BUDGET):
             started = time.perf_counter()

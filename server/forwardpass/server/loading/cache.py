@@ -1,7 +1,8 @@
 """What loading found out about a version, kept from one start of the server to the next.
 
-An entry says that the sandbox survived a graph, which of its divisions must be guarded, and how
-long runs of it take: to find that out takes longer than all the rest of a load. It is a small file
+An entry says that the sandbox survived a graph, which of its divisions must be guarded, whether its
+rows are independent, and how long runs of it take: to find that out takes longer than all the rest
+of a load. It is a small file
 of JSON, and holds nothing that is executed. Its name is a digest of everything that these depend
 on, so whatever changes leads to another entry.
 """
@@ -15,7 +16,7 @@ import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ import structlog
 from forwardpass.server.loading.batch_curve import CurvePoint
 from forwardpass.server.loading.config import ModelConfig
 from forwardpass.server.loading.division import Guards
+from forwardpass.server.loading.independence import Independence
 from forwardpass.server.loading.source import Source, Unparsed
 from forwardpass.server.onnx.session import ONNXRUNTIME_VERSION
 from forwardpass.server.process.cores import available_cores
@@ -33,7 +35,7 @@ from forwardpass.server.process.cpu import processor
 from forwardpass.server.process.release import release
 
 # Changes with what an entry holds, and with how the sandbox tries or the curve is measured.
-_FORMAT = 3
+_FORMAT = 4
 _MAX_BYTES = 1 << 16
 # The least recently used entries beyond this number are evicted: those of old versions.
 _MAX_ENTRIES = 256
@@ -51,10 +53,12 @@ class Findings:
     Attributes:
         curve: How long runs of it take.
         guards: Which divisions of it must be guarded.
+        independence: What is known of its rows.
     """
 
     curve: Sequence[CurvePoint]
     guards: Guards
+    independence: Independence
 
 
 class CacheError(Exception):
@@ -142,6 +146,7 @@ class VerificationCache:
             "facts": json.loads(key),
             "curve": [[point.rows, point.seconds] for point in findings.curve],
             "guards": [*findings.guards.items()],
+            "independence": asdict(findings.independence),
         }
         try:
             path = self._path(source, key)
@@ -160,6 +165,7 @@ class VerificationCache:
             "golden": source.golden_digest,
             "max_batch_size": config.max_batch_size,
             "dynamic_batching": config.dynamic_batching,
+            "inputs": config.inputs,
         }
         return json.dumps({**self._setup, **facts}, sort_keys=True)
 
@@ -252,7 +258,7 @@ def _parse(data: bytes, key: str) -> Findings:
     if any(p.rows != 1 << i or not 0 < p.seconds < inf for i, p in enumerate(curve)):
         raise CacheError("its curve is not one of 1, 2, 4 ... rows and of seconds")
     guards = {int(number): int(kind) for number, kind in entry["guards"]}
-    return Findings(curve, guards)
+    return Findings(curve, guards, Independence(**entry["independence"]))
 
 
 def _write(path: Path, text: str) -> None:

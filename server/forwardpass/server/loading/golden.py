@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forwardpass.artefact import Golden, max_absolute_error, within
+from forwardpass.artefact import Golden, max_absolute_error, relative_difference, within
 from forwardpass.server.errors import quote
 from forwardpass.server.onnx.session import Session
 from forwardpass.v1 import model_card_pb2
@@ -17,10 +17,18 @@ class GoldenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GoldenResult:
-    """How many rows agreed, and the greatest absolute difference from the golden answers."""
+    """How the golden inputs were answered.
+
+    Attributes:
+        rows: How many rows agreed.
+        max_absolute_error: The greatest absolute difference from the golden answers.
+        row_difference: How far a row among all of them was from the row alone, as a share of its
+            greatest element; 0 for a model that is not batched.
+    """
 
     rows: int
     max_absolute_error: float
+    row_difference: float
 
 
 def replay(
@@ -36,7 +44,8 @@ def replay(
     cuts = [slice(None)]
     if batched:
         cuts += [slice(row, row + 1) for row in range(golden.rows)]
-    worst = 0.0
+    worst = apart = 0.0
+    together: dict[str, Array] = {}
     for cut in cuts:
         inputs = {name: array[cut] for name, array in golden.inputs.items()}
         answers = session.run(names, inputs)
@@ -52,7 +61,8 @@ def replay(
                     f"card allows {tolerance.absolute:g} + {tolerance.relative:g} x |answer|"
                 )
             worst = max(worst, error)
-    return GoldenResult(golden.rows, worst)
+            apart = max(apart, relative_difference(together.setdefault(name, answer)[cut], answer))
+    return GoldenResult(golden.rows, worst, apart)
 
 
 def _is_nan(answer: Array) -> bool:

@@ -9,19 +9,11 @@ from pathlib import Path
 from forwardpass.artefact import (
     CARD_KEY,
     CardError,
-    Golden,
     GraphError,
     ManifestError,
     card_from_json,
 )
-from forwardpass.server.loading.batch_curve import (
-    DEFAULT_MAX_ROWS,
-    Batching,
-    CurvePoint,
-    decide,
-    inline_rows,
-    measure_curve,
-)
+from forwardpass.server.loading.batch_curve import inline_rows
 from forwardpass.server.loading.cache import Findings
 from forwardpass.server.loading.config import (
     CONFIG_FILE,
@@ -31,11 +23,11 @@ from forwardpass.server.loading.config import (
     read_labels,
 )
 from forwardpass.server.loading.division import Guards, find_guards, guarded
-from forwardpass.server.loading.examples import example_inputs, probe_inputs
+from forwardpass.server.loading.examples import Example
 from forwardpass.server.loading.files import FileError, RepositoryFiles
 from forwardpass.server.loading.golden import GoldenError, GoldenResult, replay
-from forwardpass.server.loading.independence import rows_are_independent
 from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.loading.measure import measure
 from forwardpass.server.loading.options import LoadOptions
 from forwardpass.server.loading.padding import padded
 from forwardpass.server.loading.sandbox import SandboxError
@@ -126,22 +118,28 @@ def load(
         vocabulary = find_vocabulary(signature, card.labels if card is not None else ())
         moved(State.MODEL_STATE_WARMING)
         golden = _replay(session, source, card, signature)
-        for warmup in config.warmups:
-            inputs = warmup_inputs(signature, warmup, files)
+        warmups = [warmup_inputs(signature, warmup, files) for warmup in config.warmups]
+        for warmup, inputs in zip(config.warmups, warmups, strict=True):
             session.capture(inputs)
             for _ in range(warmup.count):
                 session.run(list(signature.outputs), inputs)
         # Measuring is what warms a GPU up, and what has its runs captured.
         on_cpu = all(p.device[0] == "cpu" and not p.captures for p in options.providers)
-        curve, batching = _measure(
+        measured = measure(
+            name,
             session,
             signature,
             source,
             config,
-            known.curve if known is not None and on_cpu else None,
+            has_card=card is not None,
+            golden=golden,
+            warmups=warmups,
+            known=known if on_cpu else None,
         )
+        signature, curve, batching = measured.signature, measured.curve, measured.batching
         if options.cache is not None and known is None:
-            options.cache.keep(source, config, Findings(curve, guards))
+            findings = Findings(curve, guards, measured.independence)
+            options.cache.keep(source, config, findings)
         on_failure.pop_all()
     # Only the sizes that were measured are captured.
     sizes = [point.rows for point in curve]
@@ -157,7 +155,7 @@ def load(
         run,
         policy,
         counters,
-        failure_detector=FailureDetector(_probe(session, signature, source.golden), judged),
+        failure_detector=FailureDetector(_probe(session, signature, measured.example), judged),
         instances=config.instances,
     )
     executor: ThreadExecutor | InlineExecutor = threaded
@@ -191,6 +189,7 @@ def load(
         golden=golden,
         curve=curve,
         batching=batching,
+        independence=measured.independence,
         executor=executor,
         seconds=time.perf_counter() - started,
         vocabulary=vocabulary,
@@ -206,13 +205,14 @@ def _parse(
     What was never tried is not even parsed here before the sandbox has done so.
     """
     cache, sandbox = options.cache, options.sandbox
+    dims = {name: extents for name, _, extents in config.inputs}
     tried = None
     if sandbox is not None and (cache is None or not cache.has_tried(unparsed)):
-        tried = sandbox.check(unparsed)
+        tried = sandbox.check(unparsed, dims)
     source = complete(unparsed, parse_graph(unparsed))
     known = None if cache is None else cache.find(source, config)
     if sandbox is not None and tried is None and known is None:
-        tried = sandbox.check(unparsed)
+        tried = sandbox.check(unparsed, dims)
     if tried is not None and tried.identity != source.identity:
         raise SourceError("its files changed while it was being tried")
     if known is not None:
@@ -231,8 +231,6 @@ def _describe(
         signature = card_signature(signature, card)
     check_tensors(config, signature)
     if config.max_batch_size is None:
-        if card is None and rows_are_independent(session, signature):
-            signature = dataclasses.replace(signature, batched=True)
         return card, signature
     if config.max_batch_size == 0:
         return card, dataclasses.replace(signature, batched=False, max_rows=0)
@@ -269,44 +267,14 @@ def _replay(
     return replay(session, source.golden, card.tolerance, batched=signature.batched)
 
 
-def _measure(
-    session: Session,
-    signature: Signature,
-    source: Source,
-    config: ModelConfig,
-    known: Sequence[CurvePoint] | None,
-) -> tuple[Sequence[CurvePoint], Batching]:
-    if not signature.batched:
-        reason = "the rows of the model are not known to be independent"
-        return [], Batching(enabled=False, max_rows=1, reason=reason)
-    most = signature.max_rows or DEFAULT_MAX_ROWS
-    if not config.dynamic_batching:
-        most = min(most, DEFAULT_MAX_ROWS)
-    curve = known
-    if curve is None:
-        curve = measure_curve(session, example_inputs(signature, source.golden), most)
-    if config.dynamic_batching:
-        reason = f"{CONFIG_FILE} asks for dynamic_batching"
-        return curve, Batching(enabled=True, max_rows=most, reason=reason)
-    return curve, decide(curve, most)
-
-
 def _probe(
-    session: Session, signature: Signature, golden: Golden | None
+    session: Session, signature: Signature, example: Example | None
 ) -> Callable[[], object] | None:
     """Returns what runs the model on an input that it has answered; None where there is none."""
-    inputs, outputs = probe_inputs(signature, golden), list(signature.outputs)
-
-    def probe() -> object:
-        return session.run(outputs, inputs)
-
-    # Golden data have been replayed; what is made up may be what the graph does not take.
-    if golden is None:
-        try:
-            probe()
-        except Exception:  # noqa: BLE001  # whatever it is, it says nothing of the model
-            return None
-    return probe
+    if example is None:
+        return None
+    inputs, outputs = example(1), list(signature.outputs)
+    return lambda: session.run(outputs, inputs)
 
 
 def _output_labels(

@@ -10,6 +10,7 @@ from forwardpass.artefact import space_id
 from forwardpass.server.loading.batch_curve import Batching, CurvePoint
 from forwardpass.server.loading.config import ModelConfig
 from forwardpass.server.loading.golden import GoldenResult
+from forwardpass.server.loading.independence import Independence
 from forwardpass.server.loading.vocabulary import Vocabulary
 from forwardpass.server.metrics.counters import ModelCounters
 from forwardpass.server.onnx.session import Session
@@ -73,6 +74,7 @@ class Loaded:
         golden: How it answered its golden inputs; None where it came with none.
         curve: How long runs take here, by their number of rows.
         batching: How its requests are gathered.
+        independence: What is known of its rows.
         executor: What runs its jobs.
         seconds: How long loading took.
         vocabulary: The characters of a text generator; None for any other model.
@@ -92,6 +94,7 @@ class Loaded:
     golden: GoldenResult | None
     curve: Sequence[CurvePoint]
     batching: Batching
+    independence: Independence
     executor: ThreadExecutor | InlineExecutor
     seconds: float
     vocabulary: Vocabulary | None = None

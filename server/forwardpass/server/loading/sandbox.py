@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ class Sandbox:
         self._end()
         self._lock.release()
 
-    def check(self, unparsed: Unparsed) -> Tried:
+    def check(self, unparsed: Unparsed, dims: Mapping[str, Sequence[int]] | None = None) -> Tried:
         """Parses a version's files, loads its graph and runs it once, in the process.
 
         A graph that merely cannot be loaded or run there fails again, with its reason, in the
@@ -102,6 +102,7 @@ class Sandbox:
 
         Args:
             unparsed: The files, not looked into yet.
+            dims: Extents that a configuration states, by input; -1 for any.
 
         Raises:
             SandboxError: The process crashed, took too long or too much memory.
@@ -111,6 +112,7 @@ class Sandbox:
             "root": str(unparsed.files.root.absolute()),
             "follow_links": [str(path.absolute()) for path in unparsed.files.follow_links],
             "folder": str(unparsed.folder),
+            "dims": {name: list(extents) for name, extents in (dims or {}).items()},
             "extra_bytes": self._limits.extra_bytes,
             "seconds": max(1, int(self._limits.seconds)),
         }

@@ -6,15 +6,17 @@ import resource
 import select
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forwardpass.artefact import GraphError, ManifestError
+from forwardpass.artefact import GraphError, ManifestError, parse_model
 from forwardpass.server.loading.division import Guards, find_guards, guarded
-from forwardpass.server.loading.examples import example_inputs
+from forwardpass.server.loading.examples import find_example
 from forwardpass.server.loading.files import FileError, RepositoryFiles
+from forwardpass.server.loading.input_values import InputValues, input_values
 from forwardpass.server.loading.source import (
     Source,
     SourceError,
@@ -101,7 +103,7 @@ def _verdict(question: Mapping[str, Any], budget: Budget) -> dict[str, Any]:
             return {"reason": f"cannot read it: {error.strerror or error}"}
         verdict: dict[str, Any] = {"identity": source.identity}
         try:
-            verdict["guards"] = [*_run(source).items()]
+            verdict["guards"] = [*_run(source, question["dims"]).items()]
         except Exception as error:  # noqa: BLE001  # the server meets it again and says it
             if _is_allocation(error):
                 return {"exceeded": budget.bytes}
@@ -130,12 +132,17 @@ def _parse(question: Mapping[str, Any], budget: Budget) -> Source:
     return complete(unparsed, graph)
 
 
-def _run(source: Source) -> Guards:
+def _run(source: Source, dims: Mapping[str, Sequence[int]]) -> Guards:
     guards = find_guards(source)
     session = Session(guarded(source.model, guards), source.weights, threads=1)
-    signature = graph_signature(session.inputs, session.outputs)
-    inputs = example_inputs(signature, source.golden)(1)
-    session.run(list(signature.outputs), inputs)
+    # Of golden data a row is enough.
+    signature = replace(
+        graph_signature(session.inputs, session.outputs), batched=source.golden is not None
+    )
+    values = InputValues({}) if source.golden else input_values(parse_model(source.model))
+    stated = {name: tuple(extents) for name, extents in dims.items()}
+    example = find_example(session, signature, source.golden, values, dims=stated)
+    session.run(list(signature.outputs), example(1))
     return guards
 
 

@@ -88,6 +88,9 @@ def _describe(model: model_service_pb2.Model, loaded: Loaded) -> None:
     model.batching.enabled = loaded.batching.enabled
     model.batching.max_rows = loaded.batching.max_rows
     model.batching.reason = loaded.batching.reason
+    if loaded.independence.rows:
+        model.row_independence.rows = loaded.independence.rows
+        model.row_independence.max_relative_difference = loaded.independence.difference
     model.providers.extend(loaded.session.providers)
     for output, space in loaded.embedding_spaces.items():
         model.embedding_spaces.add(

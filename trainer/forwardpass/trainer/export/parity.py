@@ -1,12 +1,13 @@
-"""Whether ONNX Runtime answers as torch does."""
+"""Whether ONNX Runtime answers as torch does, and rows together as each alone."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from forwardpass.artefact import Golden, max_absolute_error, within
+from forwardpass.artefact import Golden, max_absolute_error, relative_difference, within
 from forwardpass.trainer.errors import ParityError
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
@@ -69,3 +70,28 @@ def measure_parity(model: bytes, golden: Golden, tolerance: model_card_pb2.Toler
                 )
             worst = max(worst, error)
     return worst
+
+
+def measure_row_independence(
+    model: bytes, inputs: Mapping[str, Array]
+) -> model_card_pb2.RowIndependence:
+    """Returns how far rows that share a run are from the same rows alone.
+
+    The difference is rounded up to a power of ten: its digits are an accident of the processor.
+
+    Args:
+        model: The ONNX file; axis 0 of every input and output counts rows.
+        inputs: An array for each input.
+    """
+    session = open_session(model)
+    names = [output.name for output in session.get_outputs()]
+    together = session.run(names, dict(inputs))
+    rows = len(together[0])
+    worst = 0.0
+    for row in range(rows):
+        own = slice(row, row + 1)
+        alone = session.run(names, {name: array[own] for name, array in inputs.items()})
+        pairs = zip(together, alone, strict=True)
+        worst = max(worst, *(relative_difference(whole[own], single) for whole, single in pairs))
+    bound = 10.0 ** math.ceil(math.log10(worst)) if 0 < worst < math.inf else worst
+    return model_card_pb2.RowIndependence(rows=rows, max_relative_difference=bound)

@@ -32,7 +32,7 @@ from forwardpass.trainer.errors import (
 from forwardpass.trainer.export.front import COUNTS, Front
 from forwardpass.trainer.export.graph import export_graph
 from forwardpass.trainer.export.int8 import Int8
-from forwardpass.trainer.export.parity import answer, measure_parity
+from forwardpass.trainer.export.parity import answer, measure_parity, measure_row_independence
 from forwardpass.trainer.export.publish import newest_version, publish
 from forwardpass.trainer.settings import Settings
 from forwardpass.trainer.workspace import Workspace
@@ -124,6 +124,7 @@ def release(trained: Trained, workspace: Workspace) -> Published:
     if trained.sequences:
         error = max(error, measure_parity(_bytes(model), _shorter(trained), trained.tolerance))
     card = _card(trained, model, error)
+    card.row_independence.CopyFrom(measure_row_independence(_bytes(model), golden.inputs))
     name = trained.name or trained.recipe
     folder = publish(workspace.models, name, _with_card(model, card), golden, trained.plots)
     return Published(folder, card)
@@ -223,6 +224,8 @@ def release_int8(
     card.versions.update(software())
     card.tolerance.CopyFrom(int8.tolerance)
     card.parity_error = int8.drift
+    independence = measure_row_independence(_bytes(int8.graph), int8.golden.inputs)
+    card.row_independence.CopyFrom(independence)
     card.quantization.CopyFrom(quantization)
     card.quantization.parent_version = int(parent.folder.name)
     card.quantization.parent_sha256 = file_digest(parent.folder / MODEL_FILE)
