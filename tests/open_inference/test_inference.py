@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ from tiny_models import model as graph_of
 from forwardpass.server.rpc.receive import MAX_BYTES
 from forwardpass.server.scheduling.executor import ThreadExecutor
 from forwardpass.server.scheduling.job import Job
-from forwardpass.wire import Array, Reason
+from forwardpass.v1.inference_service_pb2 import EmbedRequest
+from forwardpass.v1.model_service_pb2 import ModelReference
+from forwardpass.wire import Array, Reason, to_tensor
 
 from .calls import FEATURES, TYPES, Calls, emb, infer_request, new, raw_output
 from .conftest import A, B, Hold
@@ -283,3 +286,31 @@ def test_a_lease_is_given_back_and_a_success_counted(calls: Calls, running: Runn
     calls.infer(emb())
     assert version.counters.succeeded[0] == before + 1
     assert not version.loaded.leases._leases
+
+
+def test_the_configured_timeout_ends_the_wait_of_whoever_asks_for_none(
+    hold: Hold, repository: Publisher, start_server: StartServer
+) -> None:
+    folder = repository("emb", embedder()).parent
+    (folder / "config.pbtxt").write_text(
+        "max_batch_size: 1 dynamic_batching { "
+        "default_queue_policy { default_timeout_microseconds: 20000 } }"
+    )
+    running = start_server()
+    calls = Calls(running.channel)
+    one = np.zeros((1, 4), np.float32)
+    native = EmbedRequest(model=ModelReference(name="emb"), inputs={"features": to_tensor(one)})
+    embed: Any = running.inference.Embed
+    for _ in range(2):
+        # The second is of a known form.
+        hold.hold()
+        with ThreadPoolExecutor() as threads:
+            first = threads.submit(calls.infer, emb(one))
+            assert hold.busy.wait(30)
+            for call, request in ((calls.infer, emb(one)), (embed, native)):
+                failure = failure_of(call, request, timeout=60)
+                assert failure.reason is Reason.DEADLINE_EXCEEDED
+                assert "default_timeout_microseconds" in failure.message
+            hold.release.set()
+            assert first.result().outputs
+        hold.busy.clear()

@@ -139,6 +139,7 @@ class Model:
         load_seconds: How long it took from verifying to ready.
         row_independence: As this server measured it; None where rows are not known to be
             independent, or nothing could be measured.
+        class_labels: The name of each class that `top_k` ranks.
     """
 
     summary: ModelSummary
@@ -152,6 +153,7 @@ class Model:
     embedding_spaces: tuple[EmbeddingSpace, ...]
     load_seconds: float
     row_independence: RowIndependence | None
+    class_labels: tuple[str, ...]
 
 
 def check_loaded(model: Model) -> None:
@@ -204,6 +206,7 @@ def to_model(message: pb.Model) -> Model:
         ),
         load_seconds=message.load_duration.ToNanoseconds() / 1e9,
         row_independence=to_row_independence(message),
+        class_labels=tuple(message.class_labels),
     )
 
 

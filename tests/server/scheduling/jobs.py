@@ -37,6 +37,7 @@ class KeepingJob(Job):
         rows: int | None = None,
         outputs: tuple[str, ...] = ("y",),
         deadline: float | None = None,
+        timeout: float | None = None,
         submitted: float | None = None,
         priority: int = 0,
         group: JobGroup | None = None,
@@ -49,6 +50,7 @@ class KeepingJob(Job):
             time.perf_counter() if submitted is None else submitted,
             priority,
             group,
+            timeout=timeout,
             alone=alone,
         )
         self._inputs = inputs

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forwardpass.server.scheduling.job import Answer, Outcome, Stop, earliest, group_of
+from forwardpass.server.scheduling.job import Answer, Outcome, Stop, group_of
 
 from .jobs import FUTURE, PAST, Alike, Background, KeepingJob, job, numbers
 
@@ -236,11 +236,12 @@ def test_jobs_have_a_group_where_all_of_them_are_of_it() -> None:
 
 
 def test_a_job_is_of_use_until_its_deadline_or_its_timeout_whichever_is_earlier() -> None:
-    assert earliest(None, None) is None
-    assert earliest(FUTURE, None) == FUTURE
-    assert earliest(PAST, 10.0) == PAST
+    assert job().deadline is None
+    assert job(deadline=FUTURE).deadline == FUTURE
+    assert job(deadline=PAST, timeout=10.0).deadline == PAST
     for deadline in (None, FUTURE):
         before = time.monotonic()
-        end = earliest(deadline, 10.0)
-        assert end is not None
-        assert before + 10 <= end <= time.monotonic() + 10
+        one = job(deadline=deadline, timeout=10.0)
+        assert one.times_out
+        assert one.deadline is not None
+        assert before + 10 <= one.deadline <= time.monotonic() + 10

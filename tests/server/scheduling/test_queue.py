@@ -335,6 +335,32 @@ def test_who_takes_waits_until_somebody_puts() -> None:
     assert taking.result() == [one]
 
 
+def test_a_job_is_told_of_its_timeout_while_nobody_takes_any() -> None:
+    queue = job_queue()
+    patient, hasty, unlimited = job(timeout=DAY), job(timeout=0.01), job()
+    for one in (patient, unlimited, hasty):
+        queue.put(one)
+    hasty.wait()
+
+    assert isinstance(hasty.error, CallError)
+    assert hasty.error.failure.reason == Reason.DEADLINE_EXCEEDED
+    assert "default_timeout_microseconds" in hasty.error.failure.message
+    assert queue.waiting == 2
+    assert queue.take() == [patient, unlimited]
+    queue.close()
+
+
+def test_a_later_job_may_time_out_first() -> None:
+    queue = job_queue()
+    for timeout in (DAY, 0.02, 0.01):
+        one = job(timeout=timeout)
+        queue.put(one)
+        if timeout < DAY:
+            one.wait()
+            assert isinstance(one.error, CallError)
+    queue.close()
+
+
 def test_a_full_queue_refuses_before_and_at_the_put() -> None:
     queue = job_queue(max_jobs=1)
     queue.check_room()

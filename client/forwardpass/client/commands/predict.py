@@ -81,8 +81,7 @@ def _image_outputs(model: Model) -> list[str]:
 
 
 def _default_classes(model: Model) -> int:
-    scores = {"probabilities", "logits"} & {spec.role for spec in model.signature.outputs}
-    return min(_CLASSES, len(model.card.labels)) if model.card and scores else 0
+    return min(_CLASSES, len(model.class_labels))
 
 
 def _title(titles: Sequence[str], row: int) -> str:

@@ -1,41 +1,28 @@
-"""A model's config.pbtxt, as Triton writes it: the part of it that is honoured here.
+"""A model's config.pbtxt, as Triton writes it: what of it is honoured, and what is refused.
 
-Field numbers and meanings are Triton's; protos/open_inference/model_config.proto has the part. A
-field that is not in it is named in a warning, unless leaving it out would change answers: then the
-model is refused.
+Every field that is set, at any depth, is honoured, named in a warning, or refused where leaving it
+out would change answers; `config_text` tells them apart.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import structlog
-from google.protobuf import text_format
 
 from forwardpass.artefact import MODEL_FILE
 from forwardpass.server.errors import quote
+from forwardpass.server.loading.config_text import CONFIG_FILE, ConfigError, read_text
 from forwardpass.server.loading.files import FileError, NamedFile, RepositoryFiles
 from forwardpass.server.onnx.signature import Signature, TensorSpec
 from forwardpass.wire.dtypes import ELEMENT_TYPES
 from forwardpass.wire.open_inference import message_class
 
-CONFIG_FILE = "config.pbtxt"
 _MAX_BYTES = 1 << 20
 _MAX_LABEL_BYTES = 16 << 20
-# How deep messages may lie in one another; Triton's own lie 5 deep.
-_MAX_DEPTH = 32
 _MAX_WARMUPS = 1000
-# Top-level fields of Triton's whose loss would change what a model answers.
-_DECISIVE = {
-    *("ensemble_scheduling", "sequence_batching", "batch_input", "batch_output"),
-    *("model_operations", "cc_model_filenames", "runtime"),
-}
 _log = structlog.get_logger()
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be honoured; the message says which field and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +50,8 @@ class ModelConfig:
         dynamic_batching: Whether to gather requests; None leaves it to the measured curve.
         max_queue_delay: Seconds a request may wait for others.
         max_queue_size: The most requests that wait; 0 takes the server's own limit.
+        default_timeout: Seconds that a request may wait for its turn; 0 for any number.
+        allow_timeout_override: Whether a request may ask for less than that.
         priorities: How many priorities there are; 0 for none.
         default_priority: The priority of a request that states none, from 1.
         instances: How many runs may be under way at a time.
@@ -70,12 +59,15 @@ class ModelConfig:
         label_files: By output, the file of the model's folder that names its classes.
         tensors: Inputs and outputs as stated: (name, OIP-free element name, extents).
         warmups: Requests to make before a version is ready.
+        parameters: Texts that travel with it.
     """
 
     max_batch_size: int | None = None
     dynamic_batching: bool | None = None
     max_queue_delay: float = 0.0
     max_queue_size: int = 0
+    default_timeout: float = 0.0
+    allow_timeout_override: bool = False
     priorities: int = 0
     default_priority: int = 0
     instances: int = 1
@@ -84,11 +76,24 @@ class ModelConfig:
     inputs: Sequence[tuple[str, str, tuple[int, ...]]] = ()
     outputs: Sequence[tuple[str, str, tuple[int, ...]]] = ()
     warmups: Sequence[Warmup] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def first_priority(self) -> int:
         """The priority of a request that states none, from 0 as jobs have it."""
         return max(0, self.default_priority - 1)
+
+    def timeout(self, asked: float | None) -> float | None:
+        """Returns how many seconds a request may wait for its turn; None for any number.
+
+        Args:
+            asked: What it asks for.
+        """
+        if not self.default_timeout:
+            return asked
+        if asked is None or not self.allow_timeout_override:
+            return self.default_timeout
+        return min(asked, self.default_timeout)
 
 
 def read_config(files: RepositoryFiles, folder: Path) -> ModelConfig:
@@ -109,23 +114,11 @@ def read_config(files: RepositoryFiles, folder: Path) -> ModelConfig:
         raise ConfigError(str(error)) from None
     except OSError as error:
         raise ConfigError(f"cannot read {CONFIG_FILE}: {error.strerror}") from None
-    text = data.decode(errors="replace")
-    message: Any = message_class("ModelConfig")()
-    known = set(message.DESCRIPTOR.fields_by_name)
-    try:
-        unknown = [name for name in _top_level_fields(text) if name not in known]
-    except text_format.ParseError as error:
-        raise ConfigError(f"{CONFIG_FILE}: {error}") from None
-    if decisive := sorted(set(unknown) & _DECISIVE):
-        raise ConfigError(f"{CONFIG_FILE}: {decisive[0]} would change answers and is not supported")
-    for name in sorted(set(unknown)):
+    text = read_text(data)
+    for name in text.ignored:
         _log.warning("config_field_ignored", model=folder.name, field=name)
-    try:
-        text_format.Parse(text, message, allow_unknown_field=True)
-    except text_format.ParseError as error:
-        raise ConfigError(f"{CONFIG_FILE}: {error}") from None
-    _refuse(folder, message)
-    return _honour(files, folder, message)
+    _refuse(folder, text.message)
+    return _honour(files, folder, text.message, text.fields)
 
 
 def read_labels(file: NamedFile, files: RepositoryFiles) -> Sequence[str]:
@@ -135,10 +128,23 @@ def read_labels(file: NamedFile, files: RepositoryFiles) -> Sequence[str]:
         ConfigError: The file is no text.
         FileError: The file must not be read.
     """
+    data = files.read(file.path, _MAX_LABEL_BYTES)
     try:
-        return files.read(file.path, _MAX_LABEL_BYTES).decode().splitlines()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{CONFIG_FILE}: {file.path.name} is not UTF-8") from None
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{CONFIG_FILE}: {file.path.name} is not UTF-8, but {_guess_encoding(data)} by its "
+            f"bytes (line {line}); write it anew as UTF-8"
+        ) from None
+    # Not `splitlines`: a label may hold what Unicode counts among the ends of lines.
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines if lines[-1] else lines[:-1]
+
+
+def _guess_encoding(data: bytes) -> str:
+    marked = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return "UTF-16" if marked or b"\0" in data else "Latin-1 or another of one byte a character"
 
 
 def check_tensors(config: ModelConfig, signature: Signature) -> None:
@@ -147,7 +153,6 @@ def check_tensors(config: ModelConfig, signature: Signature) -> None:
     Raises:
         ConfigError: One has another name, type or extents.
     """
-    batched = bool(config.max_batch_size)
     for kind, stated, specs in (
         ("input", config.inputs, signature.inputs),
         ("output", config.outputs, signature.outputs),
@@ -159,19 +164,66 @@ def check_tensors(config: ModelConfig, signature: Signature) -> None:
                     f"{CONFIG_FILE} states {kind} {quote(name)}; "
                     f"the graph has {', '.join(map(quote, specs))}"
                 )
-            whole = (-1, *extents) if batched else extents
-            if element != spec.type.name or not _fits(whole, spec):
+            if element != spec.type.name or _whole(config, extents, spec) is None:
+                whole = (-1, *extents) if config.max_batch_size else extents
                 raise ConfigError(
                     f"{CONFIG_FILE} states {kind} {quote(name)} as {element} {list(whole)}, "
                     f"but the graph has {spec.type.name} {list(spec.shape)}"
                 )
+    missing = [name for name in signature.inputs if name not in {one[0] for one in config.inputs}]
+    if config.inputs and missing:
+        raise ConfigError(
+            f"{CONFIG_FILE} states inputs, but not {quote(missing[0])}, which the graph takes too"
+        )
 
 
-def _fits(stated: tuple[int, ...], spec: TensorSpec) -> bool:
-    return len(stated) == len(spec.shape) and all(
-        -1 in (ours, theirs) or ours == theirs
-        for ours, theirs in zip(stated, spec.shape, strict=True)
-    )
+def narrowed(config: ModelConfig, signature: Signature) -> Signature:
+    """Returns the signature with what the configuration states of it.
+
+    Extents that the graph leaves open are as stated, and where outputs are stated, there are no
+    others.
+
+    Args:
+        config: What `check_tensors` has passed.
+        signature: What card and graph say.
+    """
+
+    def narrow(spec: TensorSpec, extents: tuple[int, ...]) -> TensorSpec:
+        whole = _whole(config, extents, spec)
+        if whole is None or not spec.ranked:
+            return spec
+        pairs = zip(whole, spec.shape, strict=True)
+        return replace(spec, shape=tuple(b if a == -1 else a for a, b in pairs))
+
+    inputs, outputs = dict(signature.inputs), dict(signature.outputs)
+    for name, _, extents in config.inputs:
+        inputs[name] = narrow(inputs[name], extents)
+    stated = {name: extents for name, _, extents in config.outputs}
+    if stated:
+        outputs = {
+            name: narrow(spec, stated[name]) for name, spec in outputs.items() if name in stated
+        }
+    return replace(signature, inputs=inputs, outputs=outputs)
+
+
+def _whole(
+    config: ModelConfig, extents: tuple[int, ...], spec: TensorSpec
+) -> tuple[int, ...] | None:
+    """Returns stated extents with the batch axis, if there is one; None where they do not fit.
+
+    A configuration that does not say whether there is one may leave it out or not.
+    """
+    batched, plain = (-1, *extents), extents
+    if not spec.ranked:
+        return batched if config.max_batch_size else plain
+    choices = [plain, batched] if config.max_batch_size is None else [plain]
+    for choice in [batched] if config.max_batch_size else choices:
+        if len(choice) == len(spec.shape) and all(
+            -1 in (ours, theirs) or ours == theirs
+            for ours, theirs in zip(choice, spec.shape, strict=True)
+        ):
+            return choice
+    return None
 
 
 def _refuse(folder: Path, message: Any) -> None:
@@ -197,16 +249,20 @@ def _refuse(folder: Path, message: Any) -> None:
             raise ConfigError(f"{CONFIG_FILE}: {why}")
 
 
-def _honour(files: RepositoryFiles, folder: Path, message: Any) -> ModelConfig:
+def _honour(
+    files: RepositoryFiles, folder: Path, message: Any, fields: Collection[str]
+) -> ModelConfig:
     batching = message.dynamic_batching
     policy = batching.default_queue_policy
-    states_tensors = message.input or message.output
     states_batching = message.HasField("dynamic_batching")
     return ModelConfig(
-        max_batch_size=message.max_batch_size if states_tensors or message.max_batch_size else None,
+        # A configuration that says nothing of it, such as one for labels alone, does not say 0.
+        max_batch_size=message.max_batch_size if "max_batch_size" in fields else None,
         dynamic_batching=True if states_batching else None,
         max_queue_delay=batching.max_queue_delay_microseconds / 1e6,
         max_queue_size=policy.max_queue_size,
+        default_timeout=policy.default_timeout_microseconds / 1e6,
+        allow_timeout_override=policy.allow_timeout_override,
         priorities=batching.priority_levels,
         default_priority=batching.default_priority_level,
         instances=_instances(message),
@@ -219,6 +275,7 @@ def _honour(files: RepositoryFiles, folder: Path, message: Any) -> ModelConfig:
         inputs=[_tensor(tensor) for tensor in message.input],
         outputs=[_tensor(tensor) for tensor in message.output],
         warmups=[_warmup(files, folder, warmup) for warmup in message.model_warmup],
+        parameters={name: one.string_value for name, one in message.parameters.items()},
     )
 
 
@@ -277,19 +334,3 @@ def _inside(files: RepositoryFiles, folder: Path, name: str) -> NamedFile:
         raise ConfigError(f"{CONFIG_FILE}: {error}") from None
     except OSError as error:
         raise ConfigError(f"{CONFIG_FILE}: no file {quote(name)}: {error.strerror}") from None
-
-
-def _top_level_fields(text: str) -> Iterator[str]:
-    """Yields the names of the outermost fields, those that the message does not know too."""
-    words = text_format.Tokenizer(text.split("\n"))
-    depth = 0
-    previous = ""
-    while not words.AtEnd():
-        word = words.token
-        if depth == 0 and word in (":", "{", "<") and previous.isidentifier():
-            yield previous
-        depth += (word in "{<[") - (word in "}>]")
-        if depth > _MAX_DEPTH:
-            raise ConfigError(f"{CONFIG_FILE}: it is nested more than {_MAX_DEPTH} deep")
-        previous = word
-        words.NextToken()

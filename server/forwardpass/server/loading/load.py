@@ -3,8 +3,10 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+import structlog
 
 from forwardpass.artefact import (
     CARD_KEY,
@@ -15,13 +17,8 @@ from forwardpass.artefact import (
 )
 from forwardpass.server.loading.batch_curve import inline_rows
 from forwardpass.server.loading.cache import Findings
-from forwardpass.server.loading.config import (
-    CONFIG_FILE,
-    ConfigError,
-    ModelConfig,
-    check_tensors,
-    read_labels,
-)
+from forwardpass.server.loading.config import ModelConfig, check_tensors, narrowed, read_labels
+from forwardpass.server.loading.config_text import CONFIG_FILE, ConfigError
 from forwardpass.server.loading.division import Guards, find_guards, guarded
 from forwardpass.server.loading.examples import Example
 from forwardpass.server.loading.files import FileError, RepositoryFiles
@@ -55,6 +52,7 @@ from forwardpass.server.scheduling.inline_executor import InlineExecutor
 from forwardpass.server.scheduling.queue import BatchPolicy
 from forwardpass.v1 import model_card_pb2, model_service_pb2
 
+_log = structlog.get_logger()
 State = model_service_pb2.ModelState
 # What a version may fail with by its own fault: the message is the reason.
 LOAD_ERRORS = (
@@ -103,6 +101,7 @@ def load(
         Exception: Any of LOAD_ERRORS: it did not pass.
     """
     started = time.perf_counter()
+    _look_for_config(name, number, folder, files)
     moved(State.MODEL_STATE_VERIFYING)
     unparsed = read_files(files, folder, manifest_required=options.manifest_required)
     moved(State.MODEL_STATE_LOADING)
@@ -197,6 +196,14 @@ def load(
     )
 
 
+def _look_for_config(name: str, number: int, folder: Path, files: RepositoryFiles) -> None:
+    """Tells of a configuration that nobody reads."""
+    with suppress(OSError, FileError):
+        files.stamp(folder / CONFIG_FILE)
+        reason = f"{CONFIG_FILE} belongs into the model's folder, not into a version's"
+        _log.warning("config_ignored", model=name, version=number, reason=reason)
+
+
 def _parse(
     unparsed: Unparsed, config: ModelConfig, options: LoadOptions
 ) -> tuple[Source, Findings | None, Guards | None]:
@@ -230,6 +237,7 @@ def _describe(
     if card is not None:
         signature = card_signature(signature, card)
     check_tensors(config, signature)
+    signature = narrowed(config, signature)
     if config.max_batch_size is None:
         return card, signature
     if config.max_batch_size == 0:

@@ -15,7 +15,8 @@ from forwardpass.server.loading.batch_curve import (
     measure_curve,
 )
 from forwardpass.server.loading.cache import Findings
-from forwardpass.server.loading.config import CONFIG_FILE, ModelConfig
+from forwardpass.server.loading.config import ModelConfig
+from forwardpass.server.loading.config_text import CONFIG_FILE
 from forwardpass.server.loading.examples import Example, NoExampleError, find_example
 from forwardpass.server.loading.golden import GoldenResult
 from forwardpass.server.loading.independence import (

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from forwardpass.server.loading.config import CONFIG_FILE, ConfigError, Warmup
+from forwardpass.server.loading.config import Warmup
+from forwardpass.server.loading.config_text import CONFIG_FILE, ConfigError
 from forwardpass.server.loading.examples import made_up_array
 from forwardpass.server.loading.files import NamedFile, RepositoryFiles
 from forwardpass.server.onnx.signature import Signature

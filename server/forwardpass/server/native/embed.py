@@ -57,7 +57,13 @@ class Embed:
             inputs = await self._reader.read(call, loaded, received, request)
             rows = loaded.signature.check(inputs)
             if templates is not None:
-                plan = Plan(loaded, rows, (output,), loaded.config.first_priority)
+                plan = Plan(
+                    loaded,
+                    rows,
+                    (output,),
+                    loaded.config.first_priority,
+                    loaded.config.timeout(None),
+                )
                 encode = None if request.timing else partial(encode_embeddings, plan, vectors_of)
                 templates.remember(received, request.model, inputs, plan, encode, execution.epoch)
             answer = await execution.run(inputs, rows, (output,))

@@ -1,6 +1,7 @@
 """ModelService: what is served, and management of it."""
 
 from forwardpass.server.loading.loaded import Loaded
+from forwardpass.server.native.outputs import class_labels
 from forwardpass.server.onnx.signature import signature_message
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.repository.version import Version
@@ -91,6 +92,7 @@ def _describe(model: model_service_pb2.Model, loaded: Loaded) -> None:
     if loaded.independence.rows:
         model.row_independence.rows = loaded.independence.rows
         model.row_independence.max_relative_difference = loaded.independence.difference
+    model.class_labels.extend(class_labels(loaded))
     model.providers.extend(loaded.session.providers)
     for output, space in loaded.embedding_spaces.items():
         model.embedding_spaces.add(

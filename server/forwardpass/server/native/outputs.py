@@ -14,12 +14,26 @@ from forwardpass.wire import Array
 
 
 def class_output(loaded: Loaded) -> TensorSpec | None:
-    """Returns the output that classes are read from: the probabilities, else the logits."""
+    """Returns the output that classes are read from: the probabilities, else the logits.
+
+    Where no card tells which they are, the first that the configuration has labels for.
+    """
     signature = loaded.signature
     for role in (model_card_pb2.TENSOR_ROLE_PROBABILITIES, model_card_pb2.TENSOR_ROLE_LOGITS):
         if specs := signature.outputs_of(role):
             return specs[0]
-    return None
+    labelled = (spec for name, spec in signature.outputs.items() if name in loaded.output_labels)
+    return next((spec for spec in labelled if signature.batched and _is_table(spec)), None)
+
+
+def class_labels(loaded: Loaded) -> Sequence[str]:
+    """Returns the name of each class that `top_k` ranks; none where there are none."""
+    spec = class_output(loaded)
+    return () if spec is None else loaded.output_labels.get(spec.name, ())
+
+
+def _is_table(spec: TensorSpec) -> bool:
+    return len(spec.shape) == 2 and spec.type.dtype.kind in "fiu"
 
 
 def check_top_k(loaded: Loaded, top_k: int) -> TensorSpec | None:
@@ -30,7 +44,7 @@ def check_top_k(loaded: Loaded, top_k: int) -> TensorSpec | None:
     """
     if not top_k:
         return None
-    spec, labels = class_output(loaded), loaded.labels
+    spec, labels = class_output(loaded), class_labels(loaded)
     if spec is None or not labels:
         raise InvalidInput("top_k is given, but the model has no classes", field="top_k")
     if top_k > len(labels):
@@ -49,20 +63,23 @@ def classify(
     """Returns the `top_k` likeliest classes of each row; equal ones by index.
 
     Args:
-        scores: (rows, classes): probabilities or logits, as `spec.role` says.
+        scores: (rows, classes): probabilities or logits, as `spec.role` says, or any numbers.
         spec: The output that they are.
-        labels: The name of each class.
+        labels: The name of each class; those beyond have none.
         top_k: How many, at most the number of labels.
     """
     if spec.role == model_card_pb2.TENSOR_ROLE_LOGITS:
         exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
         scores = exponents / exponents.sum(axis=1, keepdims=True)
+    scores = scores.astype(np.float64)
     ranking = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
     return [
         inference_service_pb2.Classification(
             classes=[
                 inference_service_pb2.ClassScore(
-                    index=index, label=labels[index], probability=row[index]
+                    index=index,
+                    label=labels[index] if index < len(labels) else "",
+                    probability=row[index],
                 )
                 for index in order.tolist()
             ]

@@ -3,7 +3,13 @@
 from functools import partial
 
 from forwardpass.server.loading.loaded import Loaded
-from forwardpass.server.native.outputs import check_top_k, classify, image_outputs, pictures
+from forwardpass.server.native.outputs import (
+    check_top_k,
+    class_labels,
+    classify,
+    image_outputs,
+    pictures,
+)
 from forwardpass.server.native.state import ModelState
 from forwardpass.server.native.templates import encode_predictions
 from forwardpass.server.onnx.signature import TensorSpec
@@ -74,7 +80,13 @@ class Predict:
                 state.recall(loaded.signature, inputs)
             rows = loaded.signature.check(inputs)
             if templates is not None:
-                plan = Plan(loaded, rows, wanted, loaded.config.first_priority)
+                plan = Plan(
+                    loaded,
+                    rows,
+                    wanted,
+                    loaded.config.first_priority,
+                    loaded.config.timeout(None),
+                )
                 is_plain = not (request.top_k or request.png or request.timing)
                 encode = partial(encode_predictions, plan) if is_plain else None
                 templates.remember(received, request.model, inputs, plan, encode, execution.epoch)
@@ -120,7 +132,7 @@ def _response(  # noqa: PLR0917  # each is one thing
     given = answer.outputs
     if ranked is not None:
         response.classifications.extend(
-            classify(given[ranked.name], ranked, loaded.labels, request.top_k)
+            classify(given[ranked.name], ranked, class_labels(loaded), request.top_k)
         )
     for name in outputs:
         if name in as_png:

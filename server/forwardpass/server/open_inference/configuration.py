@@ -74,6 +74,8 @@ def _describe(loaded: Loaded) -> Any:
     )
     if loaded.batching.enabled:
         config.dynamic_batching.CopyFrom(_batching(loaded))
+    for name, text in loaded.config.parameters.items():
+        config.parameters[name].string_value = text
     if loaded.card is not None:
         config.parameters[CARD_KEY].string_value = card_to_json(loaded.card)
     config.parameters[DIGEST_KEY].string_value = loaded.digest
@@ -108,6 +110,9 @@ def _batching(loaded: Loaded) -> Any:
         priority_levels=config.priorities,
         default_priority_level=config.default_priority,
     )
-    if config.max_queue_size:
-        batching.default_queue_policy.max_queue_size = config.max_queue_size
+    if config.max_queue_size or config.default_timeout:
+        policy = batching.default_queue_policy
+        policy.max_queue_size = config.max_queue_size
+        policy.default_timeout_microseconds = round(config.default_timeout * 1e6)
+        policy.allow_timeout_override = config.allow_timeout_override
     return batching

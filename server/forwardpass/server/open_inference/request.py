@@ -47,7 +47,7 @@ def _schedule(given: Any, loaded: Loaded) -> tuple[int, float | None]:
         priority = parameters.integer(given, "priority", "parameters")
         timeout = parameters.integer(given, "timeout", "parameters")
     level = max(0, priority - 1) if priority else loaded.config.first_priority
-    return level, timeout / 1e6 if timeout else None
+    return level, loaded.config.timeout(timeout / 1e6 if timeout else None)
 
 
 def _class_counts(wanted: Any, loaded: Loaded) -> dict[str, int]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import structlog
 
 from forwardpass.artefact import MANIFEST_FILE
-from forwardpass.server.loading.config import CONFIG_FILE, ConfigError, ModelConfig, read_config
+from forwardpass.server.loading.config import ModelConfig, read_config
+from forwardpass.server.loading.config_text import CONFIG_FILE, ConfigError
 from forwardpass.server.loading.files import FileError, RepositoryFiles, fingerprint
 from forwardpass.server.loading.options import LoadOptions
 from forwardpass.server.repository.version import Version

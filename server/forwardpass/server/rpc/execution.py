@@ -8,7 +8,7 @@ from typing import Protocol, Self, TypeVar
 from forwardpass.server.errors import CallError
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.repository.repository import Repository
-from forwardpass.server.scheduling.job import Answer, Job, earliest
+from forwardpass.server.scheduling.job import Answer, Job
 from forwardpass.server.transport.call import Call
 from forwardpass.server.transport.task import CallEnded, Future
 from forwardpass.v1 import inference_service_pb2, model_service_pb2
@@ -109,7 +109,8 @@ class Execution:
             outputs: The names of the outputs wanted.
             alone: Whether the run may not be shared with other callers.
             priority: As `Job.priority`; None for that of the model's configuration.
-            timeout: Seconds that it may wait for its turn; None for any number.
+            timeout: Seconds that it may wait for its turn; None for as many as the model's
+                configuration says.
 
         Raises:
             CallError: The model's queue is full.
@@ -125,7 +126,8 @@ class Execution:
             inputs,
             rows=rows,
             outputs=outputs,
-            deadline=earliest(call.deadline, timeout),
+            deadline=call.deadline,
+            timeout=self.loaded.config.timeout(None) if timeout is None else timeout,
             submitted=now,
             priority=self.loaded.config.first_priority if priority is None else priority,
             alone=alone,
@@ -173,11 +175,14 @@ class _AwaitedJob(Job):
         rows: int,
         outputs: tuple[str, ...],
         deadline: float | None,
+        timeout: float | None,
         submitted: float,
         priority: int,
         alone: bool,
     ) -> None:
-        super().__init__(rows, outputs, deadline, submitted, priority, alone=alone)
+        super().__init__(
+            *(rows, outputs, deadline, submitted, priority), timeout=timeout, alone=alone
+        )
         # None once it is settled: the traceback of an error holds the run's jobs, and a job that
         # held the error would be a cycle with it.
         self._answer: Future[Answer] | None = answer

@@ -24,7 +24,7 @@ from forwardpass.server.repository.repository import Repository
 from forwardpass.server.rpc.execution import give_back
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.receive import Received, Slots
-from forwardpass.server.scheduling.job import Answer, Job, Outcome, earliest
+from forwardpass.server.scheduling.job import Answer, Job, Outcome
 from forwardpass.server.transport.call import Call
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Array
@@ -160,8 +160,10 @@ class TemplateJob(Job):
     ) -> None:
         plan = template.plan
         now = time.perf_counter()
-        deadline = earliest(call.deadline, plan.timeout)
-        super().__init__(plan.rows, plan.outputs, deadline, now, plan.priority, template)
+        super().__init__(
+            *(plan.rows, plan.outputs, call.deadline, now, plan.priority, template),
+            timeout=plan.timeout,
+        )
         self.call = call
         self.template = template
         self.message = message

@@ -113,9 +113,11 @@ class Job(ABC):
     Attributes:
         rows: How many rows the inputs have.
         outputs: The names of the outputs wanted.
-        deadline: When the caller stops waiting, by `time.monotonic`; None for never.
+        deadline: When the caller stops waiting, or its timeout ends, by `time.monotonic`; None for
+            never.
         submitted: When it was handed to the worker, by `time.perf_counter`.
         priority: Jobs of a lower number go first; 0 is the first.
+        times_out: Whether it has a timeout, of which its caller must be told.
         alone: Whether it must not share a run with others; then it is of no group.
         group: What it has in common with others; None where nothing is known.
         gone: Whether the caller has gone, so that the job need not run.
@@ -131,6 +133,7 @@ class Job(ABC):
         "priority",
         "rows",
         "submitted",
+        "times_out",
     )
 
     def __init__(  # noqa: PLR0917  # each is one thing, and by name they would cost more
@@ -142,11 +145,13 @@ class Job(ABC):
         priority: int,
         group: JobGroup | None = None,
         *,
+        timeout: float | None = None,
         alone: bool = False,
     ) -> None:
         self.rows = rows
         self.outputs = outputs
-        self.deadline = deadline
+        self.times_out = timeout is not None
+        self.deadline = deadline if timeout is None else _earliest(deadline, timeout)
         self.submitted = submitted
         self.priority = priority
         self.alone = alone
@@ -210,14 +215,6 @@ def group_of(jobs: Sequence[Job]) -> JobGroup | None:
     return group
 
 
-def earliest(deadline: float | None, timeout: float | None) -> float | None:
-    """Returns when a job ends to be of use, by `time.monotonic`; None for never.
-
-    Args:
-        deadline: When its caller stops waiting; None for never.
-        timeout: Seconds that it may wait; None for any number.
-    """
-    if timeout is None:
-        return deadline
+def _earliest(deadline: float | None, timeout: float) -> float:
     end = time.monotonic() + timeout
     return end if deadline is None else min(end, deadline)

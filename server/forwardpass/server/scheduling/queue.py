@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from forwardpass.server.errors import CallError
@@ -50,7 +51,7 @@ class WaitList:
             CallError: QUEUE_FULL.
         """
         if self.count >= self._policy.max_jobs:
-            self._sweep()
+            self._sweep(lambda job: job.gone)
         if self.count >= self._policy.max_jobs:
             raise CallError(
                 Reason.QUEUE_FULL,
@@ -108,17 +109,27 @@ class WaitList:
     def drop(self, job: Job, reason: Reason) -> None:
         """Fails a job that is not run, and counts it."""
         self._counters.dropped[_DROPPED[reason]].add()
-        job.failed(CallError(reason, _DROPPED_TEXT[reason]))
+        text = _TIMED_OUT if job.times_out and not job.gone else _DROPPED_TEXT[reason]
+        job.failed(CallError(reason, text))
 
-    def _sweep(self) -> None:
-        """Makes room: drops the jobs whose caller has gone."""
+    def next_timeout(self) -> float | None:
+        """Returns when the first job times out, by `time.monotonic`; None for never."""
+        timed = (job for level in self._levels for job in level if job.times_out)
+        return min((job.deadline for job in timed if job.deadline is not None), default=None)
+
+    def drop_timed_out(self) -> None:
+        """Drops the jobs that have waited for their timeout."""
+        self._sweep(lambda job: job.times_out and job.expired)
+
+    def _sweep(self, is_out: Callable[[Job], bool]) -> None:
+        """Makes room: drops those jobs that are out."""
         for level in self._levels:
-            if not any(job.gone for job in level):
+            if not any(map(is_out, level)):
                 continue
             waiting = list(level)
             level.clear()
             for job in waiting:
-                if job.gone:
+                if is_out(job):
                     self.count -= 1
                     self.drop(job, _why(job))
                 else:
@@ -131,8 +142,13 @@ class JobQueue:
     def __init__(self, policy: BatchPolicy, counters: ModelCounters) -> None:
         self._policy = policy
         self._waiting = WaitList(policy, counters)
-        self._arrived = threading.Condition()
+        lock = threading.RLock()
+        self._arrived = threading.Condition(lock)
         self._closed = False
+        # The thread that tells jobs of their timeouts, once one has any; and when it next looks.
+        self._timer: threading.Thread | None = None
+        self._timed = threading.Condition(lock)
+        self._looks_at: float | None = None
 
     @property
     def waiting(self) -> int:
@@ -157,12 +173,15 @@ class JobQueue:
                 )
             self._waiting.put(job)
             self._arrived.notify()
+            if job.times_out:
+                self._time(job)
 
     def close(self) -> None:
         """Takes no more jobs; those that wait can still be taken."""
         with self._arrived:
             self._closed = True
             self._arrived.notify_all()
+            self._timed.notify_all()
 
     def take(self) -> list[Job]:
         """Waits for jobs, and returns those that run together next; none after `close`."""
@@ -187,6 +206,22 @@ class JobQueue:
             waiting.drop(job, reason)
         return jobs or None
 
+    def _time(self, job: Job) -> None:
+        """Has the job told of its timeout, should it still wait by then."""
+        if self._timer is None:
+            self._timer = threading.Thread(target=self._tell_of_timeouts, daemon=True)
+            self._timer.start()
+        if self._looks_at is None or (job.deadline is not None and job.deadline < self._looks_at):
+            self._timed.notify()
+
+    def _tell_of_timeouts(self) -> None:
+        with self._timed:
+            while not self._closed:
+                self._waiting.drop_timed_out()
+                self._looks_at = self._waiting.next_timeout()
+                patience = self._looks_at and self._looks_at - time.monotonic()
+                self._timed.wait(patience)
+
     def _wait_for_more(self) -> None:
         """Waits until the oldest job has waited its delay, or a run is full."""
         delay = self._policy.delay
@@ -210,3 +245,7 @@ _DROPPED_TEXT = {
     Reason.CANCELLED: "the caller has gone",
     Reason.DEADLINE_EXCEEDED: "the deadline passed in the queue; the model was not run",
 }
+_TIMED_OUT = (
+    "it waited in the queue for its timeout, the request's own or default_timeout_microseconds of "
+    "the model's configuration; the model was not run"
+)
