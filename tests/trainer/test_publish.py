@@ -1,6 +1,7 @@
 """What a reader of the repository sees, whatever happens to whoever writes in it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +73,24 @@ def test_versions_count_up_and_stay_as_they_are(tmp_path: Path) -> None:
     ]
 
 
+def test_a_number_is_never_given_again(tmp_path: Path) -> None:
+    for _ in range(3):
+        newest = publish_small(tmp_path)
+    shutil.rmtree(newest)
+    assert publish_small(tmp_path).name == "4"
+    # It takes the folder of the model itself for a number to be forgotten.
+    for version in ("1", "2", "4"):
+        shutil.rmtree(tmp_path / "net" / version)
+    assert publish_small(tmp_path).name == "5"
+
+
+def test_a_record_that_says_nothing_is_as_good_as_none(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / ".publish.lock").write_text("what?")
+    assert publish_small(tmp_path).name == "1"
+    assert publish_small(tmp_path).name == "2"
+
+
 def test_a_number_that_is_taken_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "net" / "7").mkdir(parents=True)
     (tmp_path / "net" / "7" / "notes.txt").write_text("not ours")
@@ -129,7 +148,10 @@ def test_a_publisher_killed_at_any_step_leaves_the_old_or_the_new(tmp_path: Path
 
     # Folders, files, manifest, rename: killed at each; only the last sync comes after the rename.
     assert len(outcomes) > 8
-    assert outcomes[-3:] == [[1], [1, 2], [1, 2, 3]]
+    assert [len(seen) for seen in outcomes[-3:]] == [1, 2, 3]
+    # A number that was given to nobody is left out.
+    assert outcomes[-3] == [1]
+    assert outcomes[-2] == outcomes[-1][:2]
     assert not list(tmp_path.glob("net/.tmp-*"))
 
 

@@ -6,7 +6,8 @@
 Whatever happens on the way, a reader sees the versions that were there or those and the new one.
 Publishers of one model take turns by a lock on MODELS/<name>/.publish.lock, which the system drops
 when its holder dies: so a .tmp- folder that is found by whoever holds the lock has no owner, and is
-swept away.
+swept away. The lock's file holds the greatest number that was ever given: a number stands for one
+artefact, even after its folder was deleted.
 """
 
 import errno
@@ -16,6 +17,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 from forwardpass.artefact import (
     GOLDEN_FILE,
@@ -28,6 +30,8 @@ from forwardpass.artefact import (
 )
 from forwardpass.trainer.errors import PublishError
 
+# Of a version's number.
+_MAX_DIGITS = 18
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
@@ -51,13 +55,15 @@ def publish(
     draft = home / f".tmp-{uuid.uuid4().hex}"
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with (home / ".publish.lock").open("w") as lock:
+        record = home / ".publish.lock"
+        record.touch()
+        with record.open("r+", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for abandoned in home.glob(".tmp-*"):
                 shutil.rmtree(abandoned)
             try:
                 _write(draft, model, golden, plots)
-                return _take_number(home, draft)
+                return _take_number(home, draft, lock)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
@@ -94,11 +100,20 @@ def _write(draft: Path, model: bytes, golden: Golden, plots: Mapping[str, bytes]
     _sync(draft)
 
 
-def _take_number(home: Path, draft: Path) -> Path:
+def _take_number(home: Path, draft: Path, record: TextIO) -> Path:
+    """Gives the draft the next number.
+
+    Args:
+        home: MODELS/<name>.
+        draft: What is to have it.
+        record: The file that holds the greatest that was given.
+    """
     numbers = [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
-    number = max(numbers, default=0) + 1
+    number = max(_read_number(record), *numbers, 0) + 1
     while True:
         target = home / str(number)
+        # First: a number that was given to nothing is only left out.
+        _write_number(record, number)
         try:
             # Fails where the folder exists and has entries, so that no version is ever replaced.
             os.rename(draft, target)  # noqa: PTH104 - paired with os.fsync
@@ -109,6 +124,20 @@ def _take_number(home: Path, draft: Path) -> Path:
         else:
             _sync(home)
             return target
+
+
+def _read_number(record: TextIO) -> int:
+    record.seek(0)
+    text = record.read(_MAX_DIGITS).strip()
+    return int(text) if text.isdecimal() else 0
+
+
+def _write_number(record: TextIO, number: int) -> None:
+    # Numbers only grow, so one takes the place of the one before.
+    record.seek(0)
+    record.write(f"{number}\n")
+    record.flush()
+    os.fsync(record.fileno())
 
 
 def _sync(path: Path) -> None:
