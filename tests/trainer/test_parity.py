@@ -91,8 +91,9 @@ def test_how_far_rows_are_apart_is_measured_and_rounded_up() -> None:
     assert bound == 0 or (bound < 1e-5 and bound == 10.0 ** round(np.log10(bound)))
 
 
-def test_the_card_says_how_far_rows_are_apart(workspace: Workspace) -> None:
+def test_the_card_says_what_export_measured_and_with_how_many_threads(workspace: Workspace) -> None:
     card = release(trained(_Named(nn.Linear(2, 1))), workspace).card
+    assert card.threads == torch.get_num_threads()
     assert card.row_independence.rows == 6
     assert card.row_independence.max_relative_difference < 1e-5
 

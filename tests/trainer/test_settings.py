@@ -2,6 +2,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
+import torch
 
 from forwardpass.trainer.errors import SettingError, UnknownNameError
 from forwardpass.trainer.settings import Settings, Supervised, Widths, fingerprint, parse_settings
@@ -83,3 +84,16 @@ def test_a_fingerprint_tells_runs_apart_by_all_that_changes_their_result() -> No
         fingerprint("xor", Knobs(), "data", {"torch": "3"}),
     }
     assert len(others | {same}) == 5
+
+
+def test_a_run_with_other_threads_is_another_run() -> None:
+    """They add up in another order, to slightly other weights."""
+    threads = torch.get_num_threads()
+    names = set()
+    try:
+        for count in (1, 2, 1):
+            torch.set_num_threads(count)
+            names.add(fingerprint("xor", Knobs(), "data", {}))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(names) == 2

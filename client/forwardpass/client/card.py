@@ -133,6 +133,7 @@ class Card:
         reference: The paper or book that the architecture is from.
         quantization: What an int8 model was made from; None for any other.
         row_independence: As export measured it; None where it did not.
+        threads: How many threads of the CPU computed it; 0 where not told.
     """
 
     description: str
@@ -150,6 +151,7 @@ class Card:
     reference: str
     quantization: Quantization | None
     row_independence: RowIndependence | None
+    threads: int
 
 
 def to_card(message: pb.ModelCard) -> Card:
@@ -182,6 +184,7 @@ def to_card(message: pb.ModelCard) -> Card:
             _to_quantization(message.quantization) if message.HasField("quantization") else None
         ),
         row_independence=to_row_independence(message),
+        threads=message.threads,
     )
 
 

@@ -114,7 +114,10 @@ def fingerprint(recipe: str, settings: Settings, data: str, versions: dict[str, 
         recipe: The recipe's name.
         settings: All of its settings.
         data: The digest of what it learns from.
-        versions: The software it runs on, since other arithmetic gives other weights.
+        versions: The software it runs on, since other arithmetic gives other weights. So do other
+            threads, which add up in another order: how many torch has is counted, too.
     """
-    facts = [recipe, settings.as_text(), data, versions]
+    import torch
+
+    facts = [recipe, settings.as_text(), data, versions, torch.get_num_threads()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]

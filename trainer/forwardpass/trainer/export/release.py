@@ -8,6 +8,7 @@ from platform import python_version
 from typing import TypeAlias
 
 import onnx
+import torch
 from torch import nn
 
 from forwardpass.artefact import (
@@ -273,6 +274,7 @@ def _card(trained: Trained, model: onnx.ModelProto, error: float) -> model_card_
         tolerance=trained.tolerance,
         parity_error=error,
         versions=software(),
+        threads=torch.get_num_threads(),
         reference=trained.reference,
     )
     for spec in inputs:
