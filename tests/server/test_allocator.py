@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from onnx import TensorProto
+from tiny_models import echo
 
 # Has four threads take memory at the same time, and prints what glibc says of its arenas.
 ARENAS = """
@@ -49,3 +51,35 @@ def test_threads_share_an_arena_unless_the_operator_says_otherwise(
         [sys.executable, "-c", ARENAS], env=environment, check=True, capture_output=True, text=True
     ).stdout
     assert (len(re.findall("<heap nr=", told)) == 1) == shared
+
+
+# Runs a model on 64 MiB, and prints how many MiB the process has after that, and with the arena
+# shrunk.
+LEFT_BEHIND = """
+import sys
+from pathlib import Path
+import numpy as np
+from forwardpass.server.onnx.run_memory import limit_run_memory
+from forwardpass.server.onnx.session import Session, shrink_run_memory
+
+def resident():
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) >> 10
+
+limit_run_memory(1 << 30)
+session = Session(sys.stdin.buffer.read(), {}, 1)
+numbers = np.ones(16 << 20, np.float32)
+session.run(["y"], {"x": numbers})
+before = resident()
+shrink_run_memory()
+print(before, resident())
+"""
+
+
+def test_what_runs_have_left_behind_is_given_back() -> None:
+    graph = echo(TensorProto.FLOAT, ["n"]).graph.SerializeToString()
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_BEHIND], input=graph, check=True, capture_output=True
+    )
+    before, after = map(int, done.stdout.split())
+    assert before - after >= 60

@@ -10,7 +10,7 @@ from forwardpass.server.loading.sandbox import Limits, Sandbox
 from forwardpass.server.metrics.counters import MethodCounters
 from forwardpass.server.onnx.providers import CudaOptions, choose
 from forwardpass.server.onnx.run_memory import limit_run_memory
-from forwardpass.server.onnx.session import check_providers
+from forwardpass.server.onnx.session import check_providers, shrink_run_memory
 from forwardpass.server.process.cores import available_cores
 from forwardpass.server.process.malloc import trim
 from forwardpass.server.process.memory import memory
@@ -121,7 +121,7 @@ def build_transports(
     def gated(some: dict[str, Method]) -> dict[str, Route]:
         return routes(some, counters, admission, authorization)
 
-    transit = Transit(settings.max_message_bytes, partial(_room, settings.workers), trim)
+    transit = Transit(settings.max_message_bytes, partial(_room, settings.workers), _give_back)
     main = create_transport(
         _listener(settings), gated(served), tick, transit, cores(settings), look=look
     )
@@ -137,9 +137,15 @@ def build_transports(
         management = StockTransport(
             listener,
             gated(managing),
-            Transit(_MANAGEMENT_BYTES, partial(_room, settings.workers), trim),
+            Transit(_MANAGEMENT_BYTES, partial(_room, settings.workers), _give_back),
         )
     return Transports(main, management, transit, counters)
+
+
+def _give_back() -> None:
+    """Gives memory back to the system that runs and messages have left behind."""
+    shrink_run_memory()
+    trim()
 
 
 def open_repository(

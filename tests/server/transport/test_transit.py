@@ -335,8 +335,38 @@ def test_answers_that_are_not_read_count_with_all_that_waits_behind_them(
     assert transit.bytes == 250 * MIB
     clock.available = 0
     clock.now += 1
-    assert transit.look() is None
+    transit.look()
     assert answer.is_evicted
     assert transit.bytes == 0
     transit.sent(answer)
     assert transit.bytes == 0
+
+
+def test_what_was_freed_is_given_back_once_it_is_quiet(transit: Transit, clock: Clock) -> None:
+    messages = []
+    for _ in range(2):
+        messages += receive(transit, AT_A_TIME)
+        make_slow(transit, clock)
+    assert transit.look() == module._LOOK_SECONDS
+    for message in messages:
+        transit.received(message)
+    clock.now += module._QUIET_SECONDS / 2
+    assert transit.look() == module._LOOK_SECONDS
+    assert not clock.trims
+    clock.now += module._QUIET_SECONDS
+    assert transit.look() is None
+    assert clock.trims == [clock.now]
+    # Once.
+    clock.now += 10
+    assert transit.look() is None
+    assert len(clock.trims) == 1
+
+
+def test_a_few_slow_ones_leave_nothing_to_give_back(transit: Transit, clock: Clock) -> None:
+    messages = receive(transit, AT_A_TIME)
+    make_slow(transit, clock)
+    for message in messages:
+        transit.received(message)
+    clock.now += 10
+    assert transit.look() is None
+    assert not clock.trims

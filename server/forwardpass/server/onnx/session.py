@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -384,6 +385,23 @@ def check_providers(providers: Sequence[Provider]) -> None:
     except SessionError as error:
         raise ProviderError(str(error)) from error
     session.run(["y"], {"x": np.zeros(1, np.float32)})
+
+
+def shrink_run_memory() -> None:
+    """Gives back what the arena of all models has and no run uses."""
+    options = _quiet_options()
+    options.add_run_config_entry(*SHRINK)
+    _smallest_session().run(["y"], {"x": np.zeros(1, np.float32)}, options)
+
+
+@cache
+def _smallest_session() -> Any:
+    """Any session has the arena shrunk, which all share."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _QUIET
+    for key, value in ENTRIES.items():
+        options.add_session_config_entry(key, value)
+    return ort.InferenceSession(_PROBE, options, providers=[CPU])
 
 
 def _quiet_options() -> Any:

@@ -25,6 +25,8 @@ YOUNG_SECONDS = 0.005
 _PATIENCE_SECONDS = 0.25
 # How soon the memory is looked at again, and how soon what was freed is given back to the system.
 _LOOK_SECONDS, _TRIM_SECONDS = 0.05, 0.5
+# And after how many without slow messages memory is given back.
+_QUIET_SECONDS = 1.0
 # Of the memory there is, this part is kept for messages that come in, and as much is the slow ones'
 # whatever else there is.
 _ARRIVING_PART, _SLOW_PART = 16, 16
@@ -129,6 +131,7 @@ class Transit:
         slow: The slow ones.
         bytes: Of the slow ones: the most that they may come to.
         most_slow: How many of these bytes there is always room for.
+        is_swollen: Whether they were more than that, and what was freed since is not given back.
         unread: How many small answers of calls are being sent that nobody looks after.
         on_read: Says that one of those has been taken, or never will be.
         evicted: How many messages were ended.
@@ -154,6 +157,7 @@ class Transit:
         self.slow: dict[Transfer, Slow] = {}
         self.bytes = 0
         self.most_slow = limit // _SLOW_PART
+        self.is_swollen = False
         # What there was room for when the memory was looked at.
         self._room_for_slow = self.most_slow
         self.unread = 0
@@ -272,9 +276,11 @@ class Transit:
         """
         if self.bytes > self.most_slow:
             self._relieve()
+        elif self.is_swollen:
+            self._shrink()
         if self.arriving or self.leaving:
             return YOUNG_SECONDS
-        return _LOOK_SECONDS if self.bytes > self.most_slow else None
+        return _LOOK_SECONDS if self.is_swollen else None
 
     def _forget_slow(self, transfer: Transfer) -> None:
         slow = self.slow.pop(transfer, None)
@@ -289,6 +295,8 @@ class Transit:
         self.bytes += more
         if self.bytes <= self.most_slow:
             self._room_for_slow = self.most_slow
+        else:
+            self.is_swollen = True
         self.places = 0 if self.bytes > self._room_for_slow else self.most_arriving
 
     def _relieve(self) -> None:
@@ -324,6 +332,14 @@ class Transit:
         self._count_bytes(0)
         self.ask_for_more()
         self._looked_at = time.perf_counter()
+
+    def _shrink(self) -> None:
+        """Gives back what was freed, once it has been quiet for a while: it takes milliseconds."""
+        now = time.perf_counter()
+        if now - self._looked_at >= _QUIET_SECONDS:
+            self._trim()
+            self._trimmed_at = now
+            self.is_swollen = False
 
 
 def _by_connection(slow: Mapping[Transfer, Slow]) -> list["_Connection"]:

@@ -124,7 +124,7 @@ class CompletionQueueTransport(Transport):
         poll, tick, context, now = self._queue.poll, self._tick, self._context, time.time
         transit, steps, unwatched = context.transit, tick.steps, context.unwatched
         posted, long = context.posted, context.long
-        arriving, leaving, most_slow = transit.arriving, transit.leaving, transit.most_slow
+        arriving, leaving = transit.arriving, transit.leaving
         taken = 0
         event: Event = None
         while not self._is_over:
@@ -134,7 +134,7 @@ class CompletionQueueTransport(Transport):
                 event = poll(_PAST)
             else:
                 self._is_idle = True
-                if arriving or leaving or transit.bytes > most_slow:
+                if arriving or leaving or transit.is_swollen:
                     event = poll(now() + YOUNG_SECONDS)
                 else:
                     event = poll()
@@ -161,7 +161,7 @@ class CompletionQueueTransport(Transport):
         transit = context.transit
         if context.posted or context.long:
             self._do_later()
-        if transit.arriving or transit.leaving or transit.bytes > transit.most_slow:
+        if transit.arriving or transit.leaving or transit.is_swollen:
             self._look()
         if tick.steps:
             tick.end()
