@@ -141,6 +141,16 @@ def test_zoo_lists_sizes_for_people_and_programs() -> None:
     assert "inception-v3 has 27,161,264 parameters while it is trained" in table
 
 
+def test_a_try_with_few_rows_takes_nobodys_place_unless_asked(tmp_path: Path) -> None:
+    quick = ("run", "digits-mlp", "epochs=1", "limit=100", "--json")
+    folders = []
+    for more in ([], ["--publish"]):
+        done = train(*quick, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        folders.append(Path(json.loads(done.stdout)["model"]).parts[-3:-1])
+    assert folders == [("digits-mlp-limited", "1"), ("digits-mlp", "1")]
+
+
 def test_zoo_publishes_one_with_random_weights(tmp_path: Path) -> None:
     done = train("zoo", "mlp-2-3-2", "--seed", "3", "--json", cwd=tmp_path)
 

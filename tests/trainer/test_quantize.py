@@ -255,7 +255,7 @@ def test_data_that_the_parent_did_not_learn_from_is_refused(workspace: Workspace
         quantize("digits-mlp", None, 1.0, workspace)
 
 
-@pytest.mark.parametrize("name", ["xor", "mnist-gan"])
+@pytest.mark.parametrize("name", ["xor", "mnist-gan", "sunspots", "airline"])
 def test_a_model_that_is_not_measured_on_test_rows_is_refused(name: str, copy_of: Copy) -> None:
     with pytest.raises(
         QuantizeError, match=f"{name} cannot be quantised.*can be: {', '.join(QUANTIZABLE)}"

@@ -1,13 +1,16 @@
 """Every recipe, for a few steps, through to what a server would load."""
 
+import inspect
 import math
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from training import QUICK, MakeWorkspace
 
@@ -15,6 +18,7 @@ from forwardpass.artefact import (
     CARD_KEY,
     card_from_json,
     draw_latents,
+    file_digest,
     load_golden,
     verify_manifest,
     within,
@@ -80,6 +84,28 @@ def test_its_card_says_what_the_graph_takes_and_gives(name: str, publish_once: P
     assert (card.parameters == 0) == (name == "kernels")  # whose weights nobody trains
     assert all(math.isfinite(value) for value in card.metrics.values())
     assert card.parity_error <= 1
+    assert (card.row_independence.rows, card.threads) == (8, torch.get_num_threads())
+    assert card.row_independence.max_relative_difference < 1e-3
+
+
+@pytest.mark.parametrize("name", ["mnist-cgan", "mnist-gan"])
+def test_the_card_of_a_generator_names_its_judge(
+    name: str, publish_once: Publish, shared: Workspace
+) -> None:
+    judge = publish_once(name).card.judge
+    assert judge.name == "mnist-cnn"
+    folder = shared.models / judge.name / str(judge.version)
+    assert judge.sha256 == file_digest(folder / "model.onnx")
+
+
+@every_recipe
+def test_what_can_be_quantised_says_so_and_has_what_it_takes(name: str) -> None:
+    """What a recipe has imported of others is not its own."""
+    recipe = RECIPES[name]
+    module = import_module(f"forwardpass.trainer.recipes.{name.replace('-', '_')}")
+    own = {key for key, value in vars(module).items() if inspect.isfunction(value)}
+    own = {key for key in own if getattr(module, key).__module__ == module.__name__}
+    assert recipe.quantizable is ({"load", "measure"} <= own)
 
 
 @every_recipe

@@ -113,6 +113,21 @@ class RowIndependence:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedModel:
+    """A model that was published.
+
+    Attributes:
+        name: Its name in the repository.
+        version: Its version.
+        sha256: Of its model.onnx, in hexadecimal.
+    """
+
+    name: str
+    version: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """What a model is.
 
@@ -134,6 +149,8 @@ class Card:
         quantization: What an int8 model was made from; None for any other.
         row_independence: As export measured it; None where it did not.
         threads: How many threads of the CPU computed it; 0 where not told.
+        judge: Of a generator, the model whose reading of what it draws the metrics tell; None for
+            any other.
     """
 
     description: str
@@ -152,6 +169,7 @@ class Card:
     quantization: Quantization | None
     row_independence: RowIndependence | None
     threads: int
+    judge: PublishedModel | None
 
 
 def to_card(message: pb.ModelCard) -> Card:
@@ -185,6 +203,11 @@ def to_card(message: pb.ModelCard) -> Card:
         ),
         row_independence=to_row_independence(message),
         threads=message.threads,
+        judge=(
+            PublishedModel(message.judge.name, message.judge.version, message.judge.sha256)
+            if message.HasField("judge")
+            else None
+        ),
     )
 
 

@@ -85,12 +85,21 @@ def run(
             "publish the best on validation rows.",
         ),
     ] = None,
+    publish: Annotated[
+        bool,
+        typer.Option(
+            "--publish",
+            help="Publish as RECIPE's next version also what limit=N kept from most rows, and not "
+            "as RECIPE-limited.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Trains a recipe's model and publishes its next version in MODELS/RECIPE/.
 
-    A run that was stopped goes on from its last checkpoint when it is started again with the same
-    settings. An unknown key is answered with the keys there are.
+    A run with limit=N, for a quick try, is published in MODELS/RECIPE-limited/, where it takes
+    nobody's place. A run that was stopped goes on from its last checkpoint when it is started again
+    with the same settings. An unknown key is answered with the keys there are.
 
     Example: forwardpass-train run mnist-cnn seed=1 epochs=3 --models models
 
@@ -106,7 +115,12 @@ def run(
     first = is_first_process()
     console = _err if first else Console(stderr=True, quiet=True)
     workspace = Workspace(
-        models=models, runs=runs, cache=cache, reporter=Reporter(console), publishes=first
+        models=models,
+        runs=runs,
+        cache=cache,
+        reporter=Reporter(console),
+        publishes=first,
+        keeps_limited_apart=not publish,
     )
     try:
         if sweep:

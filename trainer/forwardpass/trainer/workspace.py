@@ -17,6 +17,8 @@ class Workspace:
         reporter: Where progress is told.
         publishes: False where a run is to be trained, and no more: one of a sweep, or one of the
             processes that share a run but for the first.
+        keeps_limited_apart: Whether a model that was trained with a limit is published as
+            <name>-limited, and not as the next version of the model that learned from all rows.
     """
 
     models: Path
@@ -24,3 +26,4 @@ class Workspace:
     cache: Path
     reporter: Reporter
     publishes: bool = True
+    keeps_limited_apart: bool = False

@@ -92,7 +92,9 @@ def _card_facts(card: Card) -> Iterator[tuple[str, str]]:
     # A character that prints as nothing is shown as it is written in Python.
     shown = (label if label.strip() else repr(label) for label in card.labels)
     yield "classes", ", ".join(shown)
-    yield "seed", str(card.seed)
+    if card.judge:
+        yield "judged by", f"{card.judge.name} version {card.judge.version}"
+    yield "seed", str(card.seed) + (f", on {card.threads} threads" if card.threads else "")
     yield "made with", ", ".join(f"{name} {version}" for name, version in card.versions.items())
 
 

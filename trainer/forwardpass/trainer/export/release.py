@@ -68,6 +68,7 @@ class Trained:
         states: Of a step, the output that each state input takes its next value from.
         sequences: The inputs of which axis 1 counts steps, of any number.
         name: The model's, where no recipe gives it one.
+        judge: Of a generator, the model that its metrics are the opinion of; None for any other.
     """
 
     recipe: str
@@ -87,6 +88,7 @@ class Trained:
     states: Mapping[str, str] = field(default_factory=dict)
     sequences: tuple[str, ...] = ()
     name: str = ""
+    judge: model_card_pb2.PublishedModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ def release(trained: Trained, workspace: Workspace) -> Published:
     card = _card(trained, model, error)
     card.row_independence.CopyFrom(measure_row_independence(_bytes(model), golden.inputs))
     name = trained.name or trained.recipe
+    if trained.settings.limit and workspace.keeps_limited_apart:
+        name += "-limited"
     folder = publish(workspace.models, name, _with_card(model, card), golden, trained.plots)
     return Published(folder, card)
 
@@ -276,6 +280,7 @@ def _card(trained: Trained, model: onnx.ModelProto, error: float) -> model_card_
         versions=software(),
         threads=torch.get_num_threads(),
         reference=trained.reference,
+        judge=trained.judge,
     )
     for spec in inputs:
         if spec.role == model_card_pb2.TENSOR_ROLE_IMAGE:

@@ -89,7 +89,7 @@ def run(settings: Settings, workspace: Workspace) -> Published:
 
         latents = draw_latents(settings.seed, _JUDGED, settings.latent)
         images = _each_class(averaged, latents)  # (10, 100, 28, 28, 1)
-        probabilities = judge(np.concatenate(images))  # (1000, 10)
+        probabilities = judge.read(np.concatenate(images))  # (1000, 10)
         asked = np.arange(_CLASSES).repeat(_JUDGED)
         right = (probabilities.argmax(axis=1) == asked).reshape(_CLASSES, _JUDGED)
         first, last = torch.from_numpy(latents[:1]), torch.from_numpy(latents[1:2])
@@ -114,6 +114,7 @@ def run(settings: Settings, workspace: Workspace) -> Published:
                     "judged_as_asked_fraction_of_worst_class": float(right.mean(axis=1).min()),
                 },
                 source=source,
+                judge=judge.model,
                 # A value that lies between two grey levels may be rounded either way.
                 tolerance=model_card_pb2.Tolerance(relative=0, absolute=1),
                 plots={

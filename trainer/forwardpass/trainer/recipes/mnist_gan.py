@@ -5,13 +5,13 @@ How good its digits are is for another model to say: the published mnist-cnn rea
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from forwardpass.artefact import MODEL_FILE, draw_latents
+from forwardpass.artefact import MODEL_FILE, draw_latents, file_digest
 from forwardpass.trainer.adversarial import Game, one_thread, play
 from forwardpass.trainer.data import mnist
 from forwardpass.trainer.evaluation import predict
@@ -28,9 +28,6 @@ from forwardpass.trainer.settings import Settings as BaseSettings
 from forwardpass.trainer.settings import fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
-
-# From images, uint8 (n, 28, 28, 1), to the probability of each digit, (n, 10).
-Judge: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 # Of up to 750 steps each.
 ROUNDS = {"full": 12, "demo": 3}
@@ -86,7 +83,7 @@ def run(settings: Settings, workspace: Workspace) -> Published:
         sampler = Sampler(averaged)
         latents = draw_latents(settings.seed, _JUDGED, settings.latent)
         (images,) = predict(sampler, latents)
-        probabilities = judge(images)
+        probabilities = judge.read(images)
         classes = np.bincount(probabilities.argmax(axis=1), minlength=10)
         ways = between(torch.from_numpy(latents[:8]), torch.from_numpy(latents[8:16]), 11)
         (turning,) = predict(sampler, ways.flatten(0, 1).numpy())  # (8 * 11, 28, 28, 1)
@@ -109,6 +106,7 @@ def run(settings: Settings, workspace: Workspace) -> Published:
                     "smallest_class_share": float(classes.min() / _JUDGED),
                 },
                 source=source,
+                judge=judge.model,
                 # A value that lies between two grey levels may be rounded either way.
                 tolerance=model_card_pb2.Tolerance(relative=0, absolute=1),
                 plots={
@@ -126,8 +124,21 @@ def run(settings: Settings, workspace: Workspace) -> Published:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A model that reads digits.
+
+    Attributes:
+        model: What it is.
+        read: From images, uint8 (n, 28, 28, 1), to the probability of each digit, (n, 10).
+    """
+
+    model: model_card_pb2.PublishedModel
+    read: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
 def find_judge(limit: int, workspace: Workspace) -> Judge:
-    """Returns what the newest mnist-cnn makes of images; it is trained first where there is none.
+    """Returns the newest mnist-cnn as a judge; it is trained first where there is none.
 
     Args:
         limit: The setting, for the judge's training.
@@ -140,8 +151,11 @@ def find_judge(limit: int, workspace: Workspace) -> Judge:
     workspace.reporter.note(f"the judge is {folder}")
     session = open_session((folder / MODEL_FILE).read_bytes())
 
-    def judge(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def read(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         probabilities: NDArray[np.float32] = session.run(["probabilities"], {"image": images})[0]
         return probabilities
 
-    return judge
+    model = model_card_pb2.PublishedModel(
+        name=folder.parent.name, version=int(folder.name), sha256=file_digest(folder / MODEL_FILE)
+    )
+    return Judge(model, read)
