@@ -50,7 +50,7 @@ def train(
 ) -> subprocess.CompletedProcess[str]:
     """Returns once all processes have ended, since they share the pipes."""
     return subprocess.run(
-        [sys.executable, *under, str(script), "run", "digits-mlp", *QUICK, *settings],
+        [sys.executable, *under, str(script), "run", "digits-mlp", *QUICK, *settings, "--publish"],
         cwd=script.parent,
         env=os.environ | environment,
         capture_output=True,

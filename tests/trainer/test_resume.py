@@ -123,7 +123,7 @@ def test_a_run_killed_after_a_checkpoint_is_taken_up(
     before = published(shared.models)
     # Into the repository where what a recipe builds on is.
     places = ["--models", str(shared.models), "--runs", str(tmp_path / "runs")]
-    command = ["run", name, *QUICK[name], *places]
+    command = ["run", name, "--publish", *QUICK[name], *places]
 
     # Killed after its first checkpoint, then two, four, ... further on, until there are no more.
     codes: list[int] = []
@@ -153,7 +153,7 @@ def test_a_run_may_be_killed_at_any_moment(
 ) -> None:
     name = "digits-mlp"
     uninterrupted = publish_once(name).folder
-    command = ["run", name, *QUICK[name], "--models", "models", "--runs", "runs"]
+    command = ["run", name, "--publish", *QUICK[name], "--models", "models", "--runs", "runs"]
     environment = os.environ | {"FORWARDPASS_CACHE": str(cache)}
 
     def start(moment: str, count: int) -> subprocess.CompletedProcess[str]:
