@@ -21,6 +21,8 @@ def check(repository: Repository) -> int:
     repository.reconcile(settle=False)
     for version in _versions(repository):
         sys.stdout.write(json.dumps(_facts(version)) + "\n")
+    for name, reason in sorted(repository.ignored.items()):
+        sys.stdout.write(json.dumps({"ignored": name, "reason": reason}) + "\n")
     models = repository.models.values()
     failed = any(version.failed for version in _versions(repository))
     return 0 if models and not failed and all(model.ready for model in models) else 1

@@ -222,7 +222,7 @@ def closed_config(folder: Path) -> Path:
     [
         (closed_folder, "cannot read its folder: Permission denied"),
         (closed_version, "Permission denied"),
-        (closed_file, "cannot read it: Permission denied"),
+        (closed_file, "cannot read model.onnx: Permission denied"),
         (closed_config, "cannot read config.pbtxt: Permission denied"),
     ],
 )
@@ -311,7 +311,10 @@ def test_t125_links_between_folders_are_followed_inside_the_repository_alone(
     (repository.root / "linked").symlink_to(folder.parent)
     with opened(repository.root) as models:
         models.reconcile(settle=False)
-        assert [name for name, model in models.models.items() if model.versions] == ["mounted"]
+        reasons = told(models)
+        assert reasons.keys() == {"mounted", "hub"}
+        assert reasons["mounted"] == ""
+        assert reasons["hub"].startswith("version 1: it is a link out of the repository")
     with opened(repository.root, follow_links=[tmp_path / "cache"]) as models:
         models.reconcile(settle=False)
         assert told(models) == {"mounted": "", "hub": "", "linked": ""}

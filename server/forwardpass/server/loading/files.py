@@ -139,7 +139,11 @@ class RepositoryFiles:
         """Gives a descriptor of the very file that was checked."""
         with self._placed(path) as place:
             self._check_file(path, place)
-            descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK)
+            except OSError as error:
+                error.filename = os.fspath(path)
+                raise
         try:
             yield descriptor
         finally:

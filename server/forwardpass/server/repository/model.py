@@ -14,13 +14,13 @@ from forwardpass.server.loading.config import ModelConfig, read_config
 from forwardpass.server.loading.config_text import CONFIG_FILE, ConfigError
 from forwardpass.server.loading.files import FileError, RepositoryFiles, fingerprint
 from forwardpass.server.loading.options import LoadOptions
+from forwardpass.server.repository.layout import is_number, why_no_version
 from forwardpass.server.repository.version import Version
 
 LABELS_FILE = "labels.json"
 _MAX_LABELS_BYTES = 1 << 16
 # The number of what stands for a folder that cannot be read, so that it is listed, and why.
 _UNREADABLE = 0
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _log = structlog.get_logger()
 
@@ -59,6 +59,10 @@ class Model:
         # Versions without a manifest, as they were at the last look, and those that changed since.
         self._looked: Mapping[int, object] = {}
         self._unsettled: set[int] = set()
+        # What is named as versions are, and is none, with why not.
+        self._others: Mapping[str, str] = {}
+        # Why the configuration asks for no version that there is; empty where it asks for one.
+        self.not_asked_for = ""
         self.scan()
 
     @property
@@ -100,7 +104,16 @@ class Model:
 
     def _scan(self) -> None:
         known = {version.number: version for version in self.versions}
-        numbers = set(_numbers(self._files, self.folder))
+        found, others = _numbers(self._files, self.folder)
+        numbers = set(found)
+        if others != self._others:
+            self._others = others
+            for name, reason in others.items():
+                _log.warning("version_ignored", model=self.name, version=name, reason=reason)
+        if others and not numbers:
+            name, reason = next(iter(others.items()))
+            self._refuse(f"version {name}: {reason}")
+            return
         kept = [v for number, v in known.items() if number in numbers or v.loaded is not None]
         added = [
             Version(self.name, number, self.folder / str(number), self._files, self._changed)
@@ -215,6 +228,7 @@ class Model:
         labelled = set(self.labels.values())
         serving: set[int] = set()
         newest = 0
+        is_any_wanted = False
         for version in self.versions:
             if not _is_there(self._files, version.folder):
                 continue
@@ -222,12 +236,28 @@ class Model:
             specific = kind == "specific" and isinstance(which, tuple) and version.number in which
             if not (latest or specific or kind == "all" or version.number in labelled):
                 continue
+            is_any_wanted = True
             if version.number not in self._unsettled and version.worth_loading(config):
                 version.load(config, options)
             if version.ready:
                 serving.add(version.number)
                 newest += 1
+        self._tell_of_policy(config, is_any_wanted=is_any_wanted)
         return serving
+
+    def _tell_of_policy(self, config: ModelConfig, *, is_any_wanted: bool) -> None:
+        """Says why none of the versions is wanted, if that is so."""
+        reason = ""
+        if self.versions and not is_any_wanted:
+            there = ", ".join(str(version.number) for version in self.versions)
+            reason = (
+                f"version_policy in {CONFIG_FILE} asks for {_listed(config)}, and there are {there}"
+            )
+        if reason and reason != self.not_asked_for:
+            _log.warning("model_not_served", model=self.name, reason=reason)
+        self.not_asked_for = reason
+        for version in self.versions:
+            version.pass_over(reason)
 
     def _look(self, config: ModelConfig) -> None:
         """Notes the versions without a manifest that have changed since the last look."""
@@ -245,6 +275,11 @@ class Model:
                 version.retire()
 
 
+def _listed(config: ModelConfig) -> str:
+    _, which = config.versions
+    return ", ".join(map(str, which)) if isinstance(which, tuple) else str(which)
+
+
 def _has_manifest(version: Version) -> bool:
     try:
         return (version.folder / MANIFEST_FILE).is_file()
@@ -252,13 +287,26 @@ def _has_manifest(version: Version) -> bool:
         return False  # Reading it will fail again, and say why.
 
 
-def _numbers(files: RepositoryFiles, folder: Path) -> list[int]:
-    """Returns the numbers of the versions; folders outside of the repository are none."""
+def _numbers(files: RepositoryFiles, folder: Path) -> tuple[list[int], dict[str, str]]:
+    """Returns the numbers of the versions, and of what has such a name but is none, why not."""
+    numbers: list[int] = []
+    others: dict[str, str] = {}
     try:
-        entries = [path for path in folder.iterdir() if _NUMBER.fullmatch(path.name)]
+        entries = [path for path in folder.iterdir() if is_number(path.name)]
     except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [int(path.name) for path in entries if _is_there(files, path)]
+        return numbers, others
+    for path in entries:
+        try:
+            reason = why_no_version(files, path)
+        except FileNotFoundError:
+            continue  # It went while it was looked at.
+        except OSError:
+            reason = ""  # Reading it will fail again, and say why.
+        if reason:
+            others[path.name] = reason
+        else:
+            numbers.append(int(path.name))
+    return numbers, others
 
 
 def _is_there(files: RepositoryFiles, path: Path) -> bool:

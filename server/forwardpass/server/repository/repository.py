@@ -1,7 +1,6 @@
 """The models on disk: MODELS/<name>/<version>/, as Triton lays them out."""
 
 import itertools
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +13,13 @@ from forwardpass.server.loading.files import RepositoryFiles
 from forwardpass.server.loading.load import State
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.loading.options import LoadOptions
+from forwardpass.server.repository.layout import why_no_model
 from forwardpass.server.repository.model import Model
 from forwardpass.server.repository.version import Version
 from forwardpass.server.scheduling.places import RETRY_AFTER
 from forwardpass.v1 import model_service_pb2
 from forwardpass.wire import Reason
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _log = structlog.get_logger()
 
 
@@ -37,6 +36,7 @@ class Repository:
 
     Attributes:
         epoch: Another number after each change of a version's state, when the observers are called.
+        ignored: What lies in the folder and is no model, with why not.
 
     Raises:
         RepositoryError: There is no such folder.
@@ -53,7 +53,7 @@ class Repository:
         self._files = RepositoryFiles(folder, options.follow_links)
         self._options = options
         self._observers: list[Callable[[], None]] = []
-        self._passed_over: set[str] = set()
+        self.ignored: dict[str, str] = {}
         self._closing = threading.Event()
         self._models: Mapping[str, Model] = {}
         self._scanning = threading.Lock()
@@ -186,8 +186,12 @@ class Repository:
             version = model.newest_ready or (versions[0] if versions else None)
         else:
             version = model.find(number)
+        if version is None and not model.versions:
+            raise CallError(
+                Reason.MODEL_NOT_FOUND, f"model {quote(model.name)} has no version", field="model"
+            )
         if version is None:
-            numbers = ", ".join(str(v.number) for v in model.versions[:8]) or "none"
+            numbers = ", ".join(str(v.number) for v in model.versions[:8])
             raise CallError(
                 Reason.MODEL_NOT_FOUND,
                 f"model {quote(model.name)} has no version {number}; it has {numbers}",
@@ -237,6 +241,10 @@ class Repository:
                 Reason.MODEL_NOT_FOUND, f"{who} is not served any more", field="model.version"
             )
         model = self._models.get(version.name)
+        if model is not None and model.not_asked_for:
+            return CallError(
+                Reason.MODEL_FAILED, f"{who} is not served: {model.not_asked_for}", field="model"
+            )
         if model is None or model.ready:
             return CallError(
                 Reason.MODEL_NOT_FOUND, f"{who} is not served; another is", field="model.version"
@@ -264,22 +272,22 @@ class Repository:
                 self._options.cache.expect(sum(len(model.versions) for model in models.values()))
 
     def _is_model(self, path: Path) -> bool:
+        """Whether an entry of the repository is a model; where it is none, says why, once."""
+        if path.name.startswith("."):
+            return False
         try:
-            is_named = _NAME.fullmatch(path.name) and self._files.has_folder(path)
-        except OSError:
-            is_named = False
-        try:
-            if is_named and any(entry.name.isdecimal() for entry in path.iterdir()):
-                return True
+            reason = why_no_model(self._files, path)
         except FileNotFoundError:
             return False  # It went while it was looked at.
         except OSError:
             return True  # It may be one, and says why it cannot be read.
-        if not path.name.startswith(".") and path.name not in self._passed_over:
-            self._passed_over.add(path.name)
-            reason = "no folder of numbered versions in the repository"
+        if reason and path.name not in self.ignored:
             _log.warning("ignored", path=path.name, reason=reason)
-        return False
+        if reason:
+            self.ignored[path.name] = reason
+        else:
+            self.ignored.pop(path.name, None)
+        return not reason
 
     def _end_sandbox(self) -> None:
         """Ends the process that tries graphs: it holds memory, and starts again when needed."""

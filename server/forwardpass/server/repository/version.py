@@ -142,7 +142,8 @@ class Version:
         except LOAD_ERRORS as error:
             self.fail(str(error), stamp)
         except OSError as error:
-            self.fail(f"cannot read it: {error.strerror or error}", stamp)
+            what = Path(error.filename).name if isinstance(error.filename, str) else "it"
+            self.fail(f"cannot read {what}: {error.strerror or error}", stamp)
         except Exception as error:  # noqa: BLE001  # one bad model must not stop the others
             _log.exception("load_failed", model=self.name, version=self.number)
             self.fail(f"unexpected {type(error).__name__}: {error}", stamp)
@@ -176,6 +177,11 @@ class Version:
             self._move(State.MODEL_STATE_FAILED, reason)
         else:
             self._move(self.state, f"its files have changed, and are not taken up: {reason}")
+
+    def pass_over(self, reason: str) -> None:
+        """Says why it was found and is not wanted; empty where it may be."""
+        if self.state == State.MODEL_STATE_DISCOVERED and self.state_reason != reason:
+            self._move(self.state, reason)
 
     def retire(self) -> None:
         """Takes no more calls, ends when the last one has its answer, and releases the model."""
