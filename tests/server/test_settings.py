@@ -128,11 +128,27 @@ def test_no_message_shows_a_token(
     assert "5318008" not in printed.err + printed.out
 
 
-def test_a_file_of_settings_that_is_no_text_is_told(tmp_path: Path) -> None:
-    file = tmp_path / "settings.toml"
-    file.write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match=f"{file} is not TOML"):
-        load(["models", "--config", str(file)])
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ("port = 1".encode("utf-16"), "it is UTF-16"),
+        (b"\xff\xfe", "it is UTF-16"),
+        ('log_level = "é"'.encode("latin-1"), "byte 13 is not"),
+    ],
+)
+def test_a_file_of_another_encoding_is_told_by_its_name(
+    tmp_path: Path, data: bytes, told: str
+) -> None:
+    (tmp_path / "settings.toml").write_bytes(data)
+    with pytest.raises(SettingsError, match=f"has to be UTF-8, as all TOML, but {told}"):
+        load(["models", "--config", str(tmp_path / "settings.toml")])
+
+
+def test_what_kubernetes_sets_for_a_service_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORWARDPASS_PORT", "tcp://10.0.0.1:8001")
+    monkeypatch.setenv("FORWARDPASS_PORT_8001_TCP_ADDR", "10.0.0.1")
+    with pytest.raises(SettingsError, match=r"Kubernetes sets it .* enableServiceLinks: false"):
+        load(["models"])
 
 
 def test_variables_of_the_client_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from forwardpass.server.errors import nearest
 from forwardpass.server.settings import PREFIX, SECRETS, Settings, SettingsError
 from forwardpass.server.transport.address import SOCKET
 
+# What a variable begins with that Kubernetes has set for a Service.
+_LINKED = ("tcp://", "udp://", "sctp://")
 # Variables of the client and the trainer, which share the prefix.
 _OTHERS = {"FORWARDPASS_SERVER", "FORWARDPASS_TOKEN", "FORWARDPASS_CACHE"}
 
@@ -75,7 +77,11 @@ def _read_table(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        is_wide = path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff")
+        told = "it is UTF-16" if is_wide else f"byte {error.start} is not"
+        raise SettingsError(f"{path} has to be UTF-8, as all TOML, but {told}") from None
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not TOML: {error}") from None
     for key in table:
         if key not in Settings.model_fields:
@@ -87,6 +93,12 @@ def _read_table(path: Path) -> dict[str, Any]:
 
 def _check_environment(environment: Mapping[str, str]) -> None:
     known = {PREFIX + name.upper() for name in (*Settings.model_fields, "config")}
+    if (linked := environment.get(f"{PREFIX}PORT", "")).startswith(_LINKED):
+        raise SettingsError(
+            f"environment variable {PREFIX}PORT is {linked!r}: Kubernetes sets it for a Service of "
+            "the name forwardpass; put enableServiceLinks: false into the pod's spec, or give the "
+            "Service another name"
+        )
     for name in environment:
         if name.startswith(PREFIX) and name not in known | _OTHERS:
             raise SettingsError(f"unknown environment variable {name}{nearest(name, known)}")
