@@ -163,9 +163,18 @@ def test_tls(keys: Path, scripted: StartScripted, connect: Connect) -> None:
     pair = ((keys / "server.key").read_bytes(), (keys / "server.pem").read_bytes())
     server = scripted(ANSWER, credentials=grpc.ssl_server_credentials([pair]))
     connect(server.target, tls=Tls(keys / "root.pem")).predict("m")
-    for tls in (Tls(keys / "stranger.pem"), Tls(), None):
-        with pytest.raises(Unavailable):
+    untrusted = "signed by nobody that is trusted here"
+    for tls, why in (
+        (Tls(keys / "stranger.pem"), untrusted),
+        (Tls(), untrusted),
+        (None, "it may want TLS"),
+    ):
+        with pytest.raises(Unavailable, match=why):
             connect(server.target, tls=tls).predict("m", timeout=5)
+    # The certificate is for the address, and for no name.
+    named = connect(server.target.replace("127.0.0.1", "localhost"), tls=Tls(keys / "root.pem"))
+    with pytest.raises(Unavailable, match="is for another name than that of this address"):
+        named.predict("m", timeout=5)
     assert len(server.seen) == 1
 
 
@@ -179,16 +188,50 @@ def test_tls_with_a_client_certificate(
     server = scripted(ANSWER, credentials=credentials)
     tls = Tls(keys / "root.pem", keys / "client.pem", keys / "client.key")
     connect(server.target, tls=tls).predict("m")
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="or a certificate of the caller's"):
         connect(server.target, tls=Tls(keys / "root.pem")).predict("m", timeout=5)
     assert len(server.seen) == 1
+
+
+def test_a_server_without_tls_says_so(
+    keys: Path, scripted: StartScripted, connect: Connect
+) -> None:
+    server = scripted(ANSWER)
+    with pytest.raises(Unavailable, match="does not speak TLS"):
+        connect(server.target, tls=Tls(keys / "root.pem")).predict("m", timeout=5)
+
+
+def test_a_name_that_cannot_be_resolved_says_so(connect: Connect) -> None:
+    with pytest.raises(Unavailable, match="the name cannot be resolved"):
+        connect("nowhere.invalid:8001").predict("m", timeout=5)
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:99999", "localhost:0", "dns:///models:65536"])
+def test_a_port_that_is_none_is_not_dialled(target: str, connect: Connect) -> None:
+    with pytest.raises(ValueError, match="ports are from 1 to 65535"):
+        connect(target)
 
 
 def test_tls_files_are_checked_at_once(tmp_path: Path, connect: Connect) -> None:
     with pytest.raises(ValueError, match="together"):
         Tls(certificate=tmp_path / "client.pem")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"missing\.pem"):
         connect("127.0.0.1:1", tls=Tls(tmp_path / "missing.pem"))
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["root.key"], r"root\.key holds no PEM certificate to trust"),
+        (["root.pem", "client.csr", "client.key"], r"client\.csr and .* are no PEM certificate"),
+        (["root.pem", "client.pem", "server.key"], r"server\.key is not that of .*client\.pem"),
+    ],
+)
+def test_tls_files_that_are_something_else_are_named(
+    keys: Path, connect: Connect, names: list[str], why: str
+) -> None:
+    with pytest.raises(ValueError, match=why):
+        connect("127.0.0.1:1", tls=Tls(*(keys / name for name in names)))
 
 
 def test_what_cannot_be_sent_is_not_sent(scripted: StartScripted, connect: Connect) -> None:

@@ -1,6 +1,8 @@
 """The connection: how it is secured, balanced and kept alive."""
 
 import json
+import re
+import ssl
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +14,7 @@ SERVICE_CONFIG: dict[str, list[dict[str, dict[str, str]]]] = {
     "loadBalancingConfig": [{"round_robin": {}}]
 }
 
+_PORT = re.compile(r":([0-9]+)$")
 # Room for what gRPC adds to a message.
 _FRAMING = 1 << 16
 
@@ -39,12 +42,48 @@ class Tls:
 
         Raises:
             OSError: A file cannot be read.
+            ValueError: A file holds no certificate or key, or the key is another certificate's:
+                gRPC itself would only find no connection.
         """
         ca, certificate, key = (
             None if path is None else Path(path).read_bytes()
             for path in (self.ca, self.certificate, self.key)
         )
+        self._check()
         return grpc.ssl_channel_credentials(ca, key, certificate)
+
+    def _check(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.ca is not None:
+            try:
+                context.load_verify_locations(self.ca)
+            except ssl.SSLError:
+                raise ValueError(f"{self.ca} holds no PEM certificate to trust") from None
+        if self.certificate is None or self.key is None:
+            return
+        try:
+            # Without a password; asked for one, the command would wait for it.
+            context.load_cert_chain(self.certificate, self.key, password="")
+        except ssl.SSLError as error:
+            is_mismatch = error.reason == "KEY_VALUES_MISMATCH"
+            raise ValueError(
+                f"the key {self.key} is not that of the certificate {self.certificate}"
+                if is_mismatch
+                else f"{self.certificate} and {self.key} are no PEM certificate with its key, or "
+                "the key is encrypted, which gRPC does not take"
+            ) from None
+
+
+def check_target(target: str) -> str:
+    """Returns an address as it is.
+
+    Raises:
+        ValueError: Its port is none; gRPC would dial what is left of it in 16 bits.
+    """
+    port = _PORT.search(target)
+    if port is not None and not target.startswith("unix:") and not 0 < int(port[1]) < 1 << 16:
+        raise ValueError(f"{target!r} has the port {port[1]}; ports are from 1 to 65535")
+    return target
 
 
 def open_channel(target: str, tls: Tls | None, max_message_bytes: int) -> grpc.Channel:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from forwardpass.client import inputs as given
 from forwardpass.client import results
 from forwardpass.client.card import TensorSpec
-from forwardpass.client.channel import Tls, open_channel
+from forwardpass.client.channel import Tls, check_target, open_channel
 from forwardpass.client.errors import MessageTooLarge, ServerError, from_rpc_error
 from forwardpass.client.methods import SERVING, HealthRequest, Methods
 from forwardpass.client.models import (
@@ -71,10 +71,11 @@ class Client:
             max_message_bytes: The largest request to send and answer to take.
 
         Raises:
-            ValueError: `timeout` is not a positive, finite number, or `token` not printable ASCII.
+            ValueError: `timeout` is not a positive, finite number, `token` not printable ASCII, the
+                port of `target` none, or a file of `tls` not what it should be.
             OSError: A file of `tls` cannot be read.
         """
-        self._target = target
+        self._target = check_target(target)
         self._timeout = _checked_timeout(timeout)
         self._metadata = (("authorization", f"Bearer {_checked_token(token)}"),) if token else ()
         self._max_message_bytes = max_message_bytes

@@ -182,6 +182,28 @@ UNSENT = (
     "errors resolving",
     "DNS resolution failed",
 )
+_NOT_THERE = "is the server running, and is this its address?"
+_UNRESOLVED = "the name cannot be resolved; is it spelt right, and known where this runs?"
+# Some of the library's words, and what to do about a connection that failed with them.
+_NO_CONNECTION: Mapping[str, str] = {
+    "CERTIFICATE_VERIFY_FAILED": (
+        "the server's certificate is signed by nobody that is trusted here; trust who signed it, "
+        "by Tls(ca=…) or --tls-ca"
+    ),
+    "Hostname Verification Check failed": (
+        "the server's certificate is for another name than that of this address; call it by a "
+        "name that its certificate has"
+    ),
+    "WRONG_VERSION_NUMBER": (
+        "what answers there does not speak TLS; call it without, or by another port"
+    ),
+    "Socket closed": (
+        "the server closed it at once; it may want TLS (Tls(ca=…) or --tls-ca), or a certificate "
+        "of the caller's, or another one (Tls(certificate=…, key=…))"
+    ),
+    "errors resolving": _UNRESOLVED,
+    "DNS resolution failed": _UNRESOLVED,
+}
 # The library's words for a message over the limit, in either direction, compressed or not.
 _TOO_LARGE = "larger than max"
 
@@ -219,9 +241,8 @@ def _explain(kind: type[ForwardpassError], text: str, target: str, timeout: floa
             "the call may have been made, so it is not made again"
         )
     if kind is Unavailable:
-        return (
-            f"no connection to {target} ({text}): is the server running, and is this its address?"
-        )
+        why = next((why for words, why in _NO_CONNECTION.items() if words in text), _NOT_THERE)
+        return f"no connection to {target}: {why} ({text})"
     if kind is TimedOut:
         return f"no answer from {target} within {timeout:g} s: allow more time or send fewer rows"
     if kind is MessageTooLarge:
