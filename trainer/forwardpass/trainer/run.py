@@ -16,7 +16,10 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from forwardpass.trainer.errors import RunError
+from forwardpass.trainer.errors import RunError, SettingError
+
+# What each of several processes is told beside its number.
+_WITH_A_NUMBER = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Run:
@@ -98,7 +101,17 @@ def is_first_process() -> bool:
     """Whether this process is the first, or the only one, of those that share a run.
 
     torchrun tells each its number before it starts, and so does Fabric those that it starts itself.
+
+    Raises:
+        SettingError: Something else has told it a number, and not what goes with it.
     """
+    numbers = [name for name in ("RANK", "LOCAL_RANK") if name in os.environ]
+    missing = [name for name in _WITH_A_NUMBER if name not in os.environ]
+    if numbers and missing:
+        raise SettingError(
+            f"{numbers[0]} is set, as in one of several processes, but {missing[0]} is not; start "
+            f"them with torchrun, or unset {numbers[0]} to train with one process"
+        )
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
@@ -107,13 +120,20 @@ def open_run(folder: Path) -> Iterator[Run]:
     """Holds a run's folder; leaving without an error removes its checkpoints.
 
     Raises:
-        RunError: Another run's process holds it.
+        RunError: Another run's process holds it, or it cannot be written.
     """
     if not is_first_process():  # the first holds it for all
         yield Run(folder)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / "lock").open("w")
+    except OSError as error:
+        raise RunError(
+            f"the run's folder {folder} cannot be written: {error.strerror or error}. Give another "
+            "place for runs, by --runs."
+        ) from error
+    with opened as lock:
         try:
             # The system lets go of it however this process ends.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

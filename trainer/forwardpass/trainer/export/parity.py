@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from forwardpass.artefact import Golden, max_absolute_error, relative_difference, within
-from forwardpass.trainer.errors import ParityError
+from forwardpass.trainer.errors import ParityError, TrainerError
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 
@@ -17,11 +17,22 @@ if TYPE_CHECKING:
 
 
 def answer(module: nn.Module, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Golden:
-    """Returns the inputs with torch's own outputs for them."""
+    """Returns the inputs with torch's own outputs for them.
+
+    Raises:
+        TrainerError: The module returns something else than a tensor for each output.
+    """
     with torch.inference_mode():
         answers = module(**{name: torch.from_numpy(array) for name, array in inputs.items()})
     if isinstance(answers, torch.Tensor):
         answers = (answers,)
+    are_tensors = isinstance(answers, tuple | list) and all(map(torch.is_tensor, answers))
+    if not are_tensors or len(answers) != len(outputs):
+        given = f"{len(answers)} tensors" if are_tensors else f"a {type(answers).__name__}"
+        raise TrainerError(
+            f"forward returns {given}; to be exported it has to return a tensor for each output, "
+            f"in this order: {', '.join(outputs)}"
+        )
     arrays = [tensor.numpy() for tensor in answers]
     return Golden(inputs, dict(zip(outputs, arrays, strict=True)))
 

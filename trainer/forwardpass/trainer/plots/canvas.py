@@ -30,7 +30,10 @@ _STYLE: dict[Any, Any] = {
 @contextmanager
 def drawing(width: float, height: float) -> Iterator[Figure]:
     """Gives an empty figure of so many inches, at 120 pixels an inch, to draw on within."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context():
+        # A matplotlibrc of the user's may say that TeX is to set the text, or that all is huge.
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
         yield Figure((width, height), dpi=120, layout="constrained")
 
 
