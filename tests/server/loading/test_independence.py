@@ -168,6 +168,18 @@ def sequence() -> TinyModel:
     )
 
 
+def of_long_weights() -> TinyModel:
+    """Products with a matrix that nobody needs to see to know of which shape they are."""
+    return whole(
+        [
+            node("MatMul", ["x", "weights"], ["products"]),
+            node("Softmax", ["products"], ["y"], axis=-1),
+        ],
+        constants={"weights": np.ones((4, 2000), np.float32)},
+        answer=(FLOAT, ("n", 2000)),
+    )
+
+
 def in_a_branch() -> TinyModel:
     """A reduction within a graph within the graph."""
     branches = {
@@ -243,6 +255,7 @@ INDEPENDENT = {
     "texts": labelled(),
     "softmax along the last axis": normalized(-1),
     "softmax along axis 1": normalized(1),
+    "softmax of products with long weights": of_long_weights(),
     "reduced along an axis that was turned to the front": turned_and_reduced(0),
     "extents multiplied": flattened_by_its_shape(),
 }

@@ -200,9 +200,10 @@ def narrowed(config: ModelConfig, signature: Signature) -> Signature:
         inputs[name] = narrow(inputs[name], extents)
     stated = {name: extents for name, _, extents in config.outputs}
     if stated:
-        outputs = {
-            name: narrow(spec, stated[name]) for name, spec in outputs.items() if name in stated
-        }
+        # What carries a state is needed, stated or not.
+        states = {after: outputs[after].shape for _, after in signature.states}
+        kept = {**states, **stated}
+        outputs = {name: narrow(spec, kept[name]) for name, spec in outputs.items() if name in kept}
     return replace(signature, inputs=inputs, outputs=outputs)
 
 

@@ -78,7 +78,7 @@ def find_independence(
         values: What the graph tells of its inputs' values.
     """
     tried = try_rows(session, signature, example, values)
-    if tried.is_shown and (mixing := mixing_operator(source.model, source.weights)):
+    if tried.is_shown and (mixing := mixing_operator(source.model)):
         return Independence(is_shown=False, reason=f"rows depend on one another: {mixing}")
     return tried
 

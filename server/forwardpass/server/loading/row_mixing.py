@@ -8,6 +8,7 @@ otherwise: what it reduces does not come from the inputs' elements, or has no ro
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,19 +23,21 @@ Axes = tuple[int, ...] | None
 _QUANTIZING = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
 # The name of the rows where the graph has none for them.
 _ROWS = "forwardpass_rows"
+# Constants of no more elements may say how others are shaped.
+_SHORT = 1024
 # onnx.TensorProto's.
+_EXTERNAL = 1
 _INTEGERS: Mapping[int, np.dtype[Any]] = {6: np.dtype("<i4"), 7: np.dtype("<i8")}
 # They tell extents, and nothing of the elements.
 _EXTENTS = {"Shape", "Size"}
 _STANDARD = ("", "ai.onnx", "com.microsoft")
 
 
-def mixing_operator(data: bytes, weights: Mapping[str, bytes]) -> str | None:
+def mixing_operator(data: bytes) -> str | None:
     """Returns what looks at all rows, in words; None where nothing does that is known to.
 
     Args:
         data: The ONNX file. If several inputs have rows, their axis 0 has one name.
-        weights: The bytes of each file that it refers to.
     """
     model = parse_model(data)
     rows = _name_rows(model.graph)
@@ -50,8 +53,9 @@ def mixing_operator(data: bytes, weights: Mapping[str, bytes]) -> str | None:
             return f"{_told(node)}, in a graph within the graph, may look at all rows"
     if not doubtful:
         return None
-    shapes = _shapes(model, weights, [*doubtful])
-    inner_names = {name for value in model.graph.input for name in shapes.get(value.name, ())[1:]}
+    given = [value.name for value in model.graph.input]
+    shapes = _shapes(model, [*doubtful])
+    inner_names = {extent for name in given for extent in shapes.get(name, ())[1:]}
     for name, looking in doubtful.items():
         for node, axes in looking:
             if _may_cross(shapes.get(name), axes, rows, inner_names):
@@ -223,16 +227,28 @@ def _name_rows(graph: Any) -> str:
     return rows
 
 
-def _shapes(
-    model: Any, weights: Mapping[str, bytes], names: Sequence[str]
-) -> Mapping[str, Sequence[Any]]:
-    """Returns what ONNX Runtime infers of values within a graph, and of its inputs."""
-    known = {value.name for value in (*model.graph.input, *model.graph.output)}
+def _shapes(model: Any, names: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+    """Returns what ONNX Runtime infers of values within a graph, and of its inputs.
+
+    The graph is changed: what is long of its weights becomes inputs, as their shapes are enough.
+    """
+    graph = model.graph
+    known = {value.name for value in (*graph.input, *graph.output)}
     for name in names:
         if name not in known:
-            model.graph.output.add(name=name)
+            graph.output.add(name=name)
+    constants = [*graph.initializer]
+    graph.ClearField("initializer")
+    for tensor in constants:
+        if prod(tensor.dims) <= _SHORT and tensor.data_location != _EXTERNAL:
+            graph.initializer.append(tensor)
+        elif tensor.name not in known:
+            value = graph.input.add(name=tensor.name)
+            value.type.tensor_type.elem_type = tensor.data_type
+            for extent in tensor.dims:
+                value.type.tensor_type.shape.dim.add(dim_value=extent)
     try:
-        session = Session(model.SerializeToString(), weights, 1, CPU_ONLY, optimize=False)
+        session = Session(model.SerializeToString(), {}, 1, CPU_ONLY, optimize=False)
     except SessionError:
         return {}
     shapes = {node.name: node.shape for node in (*session.outputs, *session.inputs)}

@@ -49,8 +49,8 @@ class ThreadExecutor:
 
     @property
     def is_alive(self) -> bool:
-        """Whether every thread is there to run jobs."""
-        return all(thread.is_alive() for thread in self._threads)
+        """Whether every thread is there to run jobs, and to tell them of their timeouts."""
+        return self._queue.is_alive and all(thread.is_alive() for thread in self._threads)
 
     def check_room(self) -> None:
         """Refuses a request before its inputs are read, where its job would be refused.

@@ -155,6 +155,11 @@ class JobQueue:
         """How many jobs wait."""
         return self._waiting.count
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether jobs are told of their timeouts, if any has one."""
+        return self._timer is None or self._timer.is_alive()
+
     def check_room(self) -> None:
         """See `WaitList.check_room`."""
         with self._arrived:
@@ -209,7 +214,9 @@ class JobQueue:
     def _time(self, job: Job) -> None:
         """Has the job told of its timeout, should it still wait by then."""
         if self._timer is None:
-            self._timer = threading.Thread(target=self._tell_of_timeouts, daemon=True)
+            self._timer = threading.Thread(
+                target=self._tell_of_timeouts, name="timeouts", daemon=True
+            )
             self._timer.start()
         if self._looks_at is None or (job.deadline is not None and job.deadline < self._looks_at):
             self._timed.notify()
@@ -218,9 +225,8 @@ class JobQueue:
         with self._timed:
             while not self._closed:
                 self._waiting.drop_timed_out()
-                self._looks_at = self._waiting.next_timeout()
-                patience = self._looks_at and self._looks_at - time.monotonic()
-                self._timed.wait(patience)
+                soonest = self._looks_at = self._waiting.next_timeout()
+                self._timed.wait(None if soonest is None else soonest - time.monotonic())
 
     def _wait_for_more(self) -> None:
         """Waits until the oldest job has waited its delay, or a run is full."""
