@@ -8,17 +8,19 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from conftest import StartServer
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from PIL import Image
 from tiny_models import (
     CLASSIFIER_WEIGHTS,
     EMBEDDER_WEIGHTS,
     LABELS,
     Publisher,
+    TinyModel,
     classifier,
     echo,
     embedder,
     generator,
+    model,
     softmax,
     writer,
 )
@@ -103,9 +105,107 @@ def test_lists_that_do_not_fit_are_refused(client: Client, model: str, values: l
     assert raised.value.field == "inputs.x"
 
 
-def test_an_array_keeps_its_type(client: Client) -> None:
-    with pytest.raises(InvalidInput, match="float64"):
-        client.predict("floats", np.zeros(3))
+def test_an_array_keeps_the_type_that_somebody_chose(client: Client) -> None:
+    with pytest.raises(InvalidInput, match="float16"):
+        client.predict("floats", np.zeros(3, np.float16))
+
+
+class Frame:
+    """A data frame, as numpy sees one: of Python's own numbers where its columns differ."""
+
+    def __init__(self, values: list[list[Any]]) -> None:
+        self.values = values
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+        return np.array(self.values, dtype or object, copy=copy)
+
+
+def test_arrays_of_numpys_defaults_take_the_type_that_the_model_states(client: Client) -> None:
+    expected = np.array([[1, 2, 3, 4]], np.float32) @ EMBEDDER_WEIGHTS
+    rows: Array
+    for rows in (np.array([[1, 2, 3, 4]]), np.array([[1.0, 2, 3, 4]])):
+        answer = client.predict("features", rows).outputs["embedding"]
+        np.testing.assert_allclose(answer, expected, rtol=1e-5)
+    framed = client.predict("features", cast("Any", Frame([[1, 2.0, 3, 4]])))
+    np.testing.assert_allclose(framed.outputs["embedding"], expected, rtol=1e-5)
+    # Rounded, as any float32 is, and NaN stays.
+    given = np.array([0.1, np.nan, np.inf])
+    answer = client.predict("floats", given).outputs["y"]
+    np.testing.assert_array_equal(answer, given.astype(np.float32))
+    assert client.predict("bytes", np.array([7.0, 255])).outputs["y"].tolist() == [7, 255]
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "wrong"),
+    [
+        ("bytes", [1, 256], "256"),
+        ("bytes", [1.5], "1.5"),
+        ("bytes", [np.nan], "nan"),
+        ("floats", [1.0, 1e39], r"1e\+39"),
+        ("floats", [(1 << 24) + 1], "16777217"),
+    ],
+)
+def test_a_value_that_would_become_another_is_named(
+    client: Client, model: str, values: list[float], wrong: str
+) -> None:
+    with pytest.raises(InvalidInput, match=f"in which {wrong} has no place"):
+        client.predict(model, np.array(values))
+
+
+def test_pictures_may_be_pixels(client: Client) -> None:
+    expected = client.predict("shapes", images=[png(image) for image in PIXELS]).outputs
+    for given in (
+        PIXELS,
+        list(PIXELS),
+        [image[..., 0] for image in PIXELS],
+        [Image.fromarray(image[..., 0]) for image in PIXELS],
+    ):
+        answer = client.predict("shapes", images=given).outputs
+        for name, array in expected.items():
+            np.testing.assert_array_equal(answer[name], array)
+    for one in (PIXELS[0], PIXELS[0, ..., 0], Image.fromarray(PIXELS[0, ..., 0])):
+        assert len(client.predict("shapes", images=one).outputs["probabilities"]) == 1
+
+
+def test_a_picture_is_turned_as_its_camera_was_held(client: Client) -> None:
+    image = Image.fromarray(PIXELS[0, ..., 0])
+    exif = image.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", exif=exif)
+    held = Image.open(io.BytesIO(buffer.getvalue()))
+    (of_file, of_image) = (
+        client.predict("shapes", images=given).outputs["probabilities"]
+        for given in (buffer.getvalue(), held)
+    )
+    np.testing.assert_array_equal(of_file, of_image)
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((4, 4), np.float32), np.zeros((4, 4, 5), np.uint8)])
+def test_pixels_of_another_kind_are_told(client: Client, pixels: Array) -> None:
+    with pytest.raises(InvalidInput, match="an array among the images is uint8 of"):
+        client.predict("shapes", images=[pixels])
+
+
+def test_outputs_are_in_the_order_of_the_signature(
+    repository: Publisher, start_server: StartServer, connect: Connect
+) -> None:
+    names = [f"output-{number}" for number in (3, 1, 2, 9, 0, 7)]
+    value = helper.make_tensor_value_info
+    repository(
+        "many",
+        TinyModel(
+            model(
+                [helper.make_node("Neg", ["x"], [name]) for name in names],
+                [value("x", TensorProto.FLOAT, ["n"])],
+                [value(name, TensorProto.FLOAT, ["n"]) for name in names],
+            )
+        ),
+    )
+    client = connect(start_server().address)
+    assert list(client.predict("many", [1.0]).outputs) == names
+    chosen = [names[4], names[1]]
+    assert list(client.predict("many", [1.0], outputs=chosen).outputs) == chosen
 
 
 def test_a_wrong_name_is_told(client: Client) -> None:

@@ -20,6 +20,7 @@ from forwardpass.client.methods import SERVING, HealthRequest, Methods
 from forwardpass.client.models import (
     Model,
     ModelSummary,
+    Signature,
     Version,
     check_loaded,
     to_model,
@@ -82,7 +83,10 @@ class Client:
         self._channel = open_channel(target, tls, max_message_bytes)
         self._methods = Methods(self._channel)
         self._retries = Retries()
-        self._inputs: dict[tuple[str, Version], tuple[TensorSpec, ...]] = {}
+        self._signatures: dict[tuple[str, Version], Signature] = {}
+
+    def __repr__(self) -> str:
+        return f"Client({self._target!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -120,11 +124,14 @@ class Client:
             model: The model's name.
             inputs: Arrays by input name, or one array for a model with one input. Axis 0 counts
                 rows where the model's signature is batched. Arrays are sent with the dtype they
-                have; lists take the dtype that the model states.
-            images: JPEG or PNG files, one a row, as paths or as their bytes; the server decodes
-                and resizes them as the model's card says.
+                have, but for those of numpy's defaults, float64 and int64, which like lists and
+                data frames take the dtype that the model states: floats are rounded to it, and
+                integers have to fit.
+            images: One picture a row, as paths or bytes of JPEG or PNG files, as PIL images, or as
+                uint8 arrays, (height, width) or (height, width, channels); the server resizes them
+                as the model's card says.
             texts: One text a row, for a model with a text input.
-            outputs: The outputs to answer with; all where None.
+            outputs: The outputs to answer with; all, in the signature's order, where None.
             top_k: How many of the likeliest classes to name for each row, at most as many as the
                 card has labels.
             png: Whether to answer image outputs as PNG files.
@@ -142,7 +149,12 @@ class Client:
             png=png,
             timing=timing,
         )
-        return self._call(self._methods.predict, request, timeout, results.to_prediction)
+        answer = self._call(self._methods.predict, request, timeout, results.to_prediction)
+        if len(answer.outputs) == 1:
+            return answer
+        # What came over the wire is in no order.
+        order = outputs or [spec.name for spec in self._signature(model, version).outputs]
+        return results.ordered(answer, order)
 
     def embed(
         self,
@@ -326,14 +338,16 @@ class Client:
         return response.value == SERVING
 
     def _specs(self, model: str, version: Version) -> tuple[TensorSpec, ...]:
-        """The model's inputs: asked for once, since versions of a model seldom differ in them."""
-        specs = self._inputs.get((model, version))
-        if specs is None:
+        return self._signature(model, version).inputs
+
+    def _signature(self, model: str, version: Version) -> Signature:
+        """A model's signature: asked for once, since its versions seldom differ in it."""
+        signature = self._signatures.get((model, version))
+        if signature is None:
             found = self.model(model, version)
             check_loaded(found)
-            specs = found.signature.inputs
-            self._inputs[model, version] = specs
-        return specs
+            signature = self._signatures[model, version] = found.signature
+        return signature
 
     def _call(
         self,

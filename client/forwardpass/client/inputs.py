@@ -7,23 +7,29 @@
 What cannot be sent is an `InvalidInput` before anything is.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from forwardpass.client.card import TensorSpec
 from forwardpass.client.errors import InvalidInput
 from forwardpass.v1 import tensor_pb2
 from forwardpass.wire import DTYPES, Array, to_tensor
 
+if TYPE_CHECKING:
+    import PIL.Image
+    from typing_extensions import TypeIs
+
 # Arrays by input name, or the one array of a model with one input.
 Inputs: TypeAlias = Mapping[str, ArrayLike] | ArrayLike | None
-# The path of a JPEG or PNG file, or its bytes.
-Image: TypeAlias = str | Path | bytes
-Images: TypeAlias = Image | Iterable[Image] | None
+# The path of a JPEG or PNG file, its bytes, or pixels: uint8 (height, width) or with channels.
+Image: TypeAlias = "str | Path | bytes | PIL.Image.Image | NDArray[np.uint8]"
+Images: TypeAlias = "Image | Iterable[Image] | None"
 Texts: TypeAlias = str | Iterable[str] | None
 
 _DTYPE_BY_NAME = {kind.name: kind.dtype for kind in DTYPES.values()}
@@ -35,8 +41,8 @@ def tensors(
     """Returns the tensors to send, by input name.
 
     Args:
-        inputs: What the caller gave. An array goes as it is; lists and numbers, which have no
-            element type of their own, take the one that the model states.
+        inputs: What the caller gave. An array goes as it is, unless its type is one of numpy's
+            defaults; those, lists and numbers take the type that the model states.
         specs: Asks what the model's inputs are; called only where that must be known.
 
     Raises:
@@ -50,14 +56,16 @@ def tensors(
 
 
 def images(given: Images) -> list[bytes]:
-    """Returns the files' bytes, as they are.
+    """Returns the bytes of files as they are, and pixels as PNG files.
 
     Raises:
+        InvalidInput: Something that is no picture.
         OSError: A file cannot be read.
     """
     if given is None:
         return []
-    if isinstance(given, (str, Path, bytes)):
+    is_one = isinstance(given, (str, Path, bytes)) or _is_pil(given)
+    if is_one or (isinstance(given, np.ndarray) and given.ndim < 4):
         given = [given]
     return [_encoded(item) for item in given]
 
@@ -110,11 +118,43 @@ def _encoded(image: Image) -> bytes:
         return image
     if isinstance(image, (str, Path)):
         return Path(image).read_bytes()
+    if isinstance(image, np.ndarray):
+        return _of_pixels(image)
+    if _is_pil(image):
+        return _of_pil(image)
     raise InvalidInput(
-        f"images are paths or bytes of JPEG or PNG files, got {type(image).__name__}: "
-        "give pixels as an array in inputs",
+        "images are paths or bytes of JPEG or PNG files, PIL images or uint8 arrays, got "
+        f"{type(image).__name__}",
         field="images",
     )
+
+
+def _is_pil(value: object) -> "TypeIs[PIL.Image.Image]":
+    # Who has one has imported it.
+    module = sys.modules.get("PIL.Image")
+    return module is not None and isinstance(value, module.Image)
+
+
+def _of_pixels(pixels: NDArray[np.uint8]) -> bytes:
+    from forwardpass.pixels import encode_png
+
+    shaped = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+    if shaped.dtype != np.uint8 or shaped.ndim != 3 or shaped.shape[2] not in (1, 3):
+        raise InvalidInput(
+            "an array among the images is uint8 of (height, width), (height, width, 1) or (height, "
+            f"width, 3), got {pixels.dtype} {pixels.shape}",
+            field="images",
+        )
+    return encode_png(np.ascontiguousarray(shaped))
+
+
+def _of_pil(image: "PIL.Image.Image") -> bytes:
+    from PIL import ImageOps
+
+    file = BytesIO()
+    # A PNG would lose how a camera was held.
+    ImageOps.exif_transpose(image).save(file, "PNG")
+    return file.getvalue()
 
 
 def _only_input(specs: tuple[TensorSpec, ...]) -> TensorSpec:
@@ -133,13 +173,23 @@ def _tensor(
 ) -> tensor_pb2.Tensor:
     field = f"inputs.{name}"
     try:
-        array = np.asarray(value) if hasattr(value, "__array__") else _typed(name, value, specs())
+        array = np.asarray(value)
+        if not hasattr(value, "__array__") or _is_default(array):
+            array = _typed(name, value, array, specs())
         return to_tensor(array)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInput(f"{field}: {error}", field=field) from None
 
 
-def _typed(name: str, value: ArrayLike, specs: tuple[TensorSpec, ...]) -> Array:
+def _is_default(array: Array) -> bool:
+    """Whether numpy or pandas may have chosen the type, and not the caller."""
+    return array.dtype in (np.float64, np.int64) or (
+        array.dtype == object and not all(isinstance(item, str | bytes) for item in array.flat)
+    )
+
+
+def _typed(name: str, value: ArrayLike, array: Array, specs: tuple[TensorSpec, ...]) -> Array:
+    """Returns an array of the type that the model states, of the same values but for rounding."""
     spec = next((spec for spec in specs if spec.name == name), None)
     if spec is None:
         names = ", ".join(spec.name for spec in specs)
@@ -149,21 +199,36 @@ def _typed(name: str, value: ArrayLike, specs: tuple[TensorSpec, ...]) -> Array:
     dtype = _DTYPE_BY_NAME.get(spec.dtype)
     if dtype is None:
         raise TypeError("its type is unknown to this version: give a numpy array instead of a list")
-    return _cast(value, np.asarray(value), dtype, spec.dtype)
-
-
-def _cast(value: ArrayLike, natural: Array, dtype: np.dtype[Any], name: str) -> Array:
-    # numpy would cut 1.5 to 1 and read "1.5" as a number; a wrong answer would come of it.
+    # What pandas mixes are Python's own numbers.
+    natural = np.asarray(array.tolist()) if array.dtype == object else array
     if natural.size and not _fits(natural.dtype, dtype):
-        raise TypeError(f"takes {name}, but the values are {natural.dtype.name}")
-    # Integers are cast from the values themselves, since that checks their range.
-    return np.asarray(value, dtype)
+        raise TypeError(f"takes {spec.dtype}, but the values are {natural.dtype.name}")
+    if dtype.kind == "O":
+        # numpy's own strings drop what is NUL at their ends.
+        return np.asarray(value, dtype)
+    if natural.dtype.kind not in "iuf":
+        return natural.astype(dtype)
+    return _cast(natural, dtype, spec.dtype)
+
+
+def _cast(natural: Array, dtype: np.dtype[Any], name: str) -> Array:
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = natural.astype(dtype)
+        # Back in the type that they came in, integers are the same, and floats within rounding:
+        # numpy would cut 1.5 to 1, and 300 to 44.
+        is_rounded = natural.dtype.kind == "f" and dtype.kind not in "iu"
+        if is_rounded:
+            is_same = np.isfinite(cast.astype(np.float64)) == np.isfinite(natural)
+        else:
+            is_same = cast.astype(natural.dtype) == natural
+    if not is_same.all():
+        wrong = natural[~is_same].flat[0]
+        raise TypeError(f"takes {name}, in which {wrong} has no place; convert the values yourself")
+    return cast
 
 
 def _fits(natural: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
     if dtype.kind == "O":
         return natural.kind in "USO"
-    if dtype.kind in "iu":
-        return natural.kind in "iub"
     # ml_dtypes' bfloat16 is of kind "V", and takes what a float takes.
     return natural.kind in ("b" if dtype.kind == "b" else "iufb")

@@ -1,10 +1,11 @@
 """What a server says of its models, in plain Python."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from forwardpass.client import shown
 from forwardpass.client.card import (
     Card,
     RowIndependence,
@@ -154,6 +155,32 @@ class Model:
     load_seconds: float
     row_independence: RowIndependence | None
     class_labels: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        summary, signature = self.summary, self.signature
+        sides = [
+            ", ".join(f"{spec.name}: {spec.dtype} {spec.shape}" for spec in specs)
+            for specs in (signature.inputs, signature.outputs)
+        ]
+        name = f"{summary.name!r} version {summary.version}, {summary.state}"
+        return f"Model({name}; {' -> '.join(sides)})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what it takes, gives and is."""
+        title = f"{self.summary.name} version {self.summary.version}"
+        return shown.facts(title, self._facts())
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        yield "state", f"{self.summary.state} {self.summary.state_reason}"
+        yield "calls", ", ".join(self.summary.calls)
+        for side, specs in (("in", self.signature.inputs), ("out", self.signature.outputs)):
+            for spec in specs:
+                yield f"{side}: {spec.name}", f"{spec.dtype} {spec.shape}, {spec.role}"
+        if self.card is not None:
+            yield "description", self.card.description
+            for name, value in self.card.metrics.items():
+                yield name, f"{value:.4g}"
+            yield "parameters", f"{self.card.parameters:,}"
 
 
 def check_loaded(model: Model) -> None:

@@ -4,12 +4,14 @@ Arrays look at the received bytes themselves and are read-only: copy one to chan
 object arrays of `str`. bfloat16 arrays have the dtype of that name from ml_dtypes.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forwardpass.client import shown
 from forwardpass.v1 import inference_service_pb2 as pb
 from forwardpass.v1 import tensor_pb2
 from forwardpass.wire import Array, from_tensor
@@ -71,6 +73,22 @@ class Prediction:
     images: tuple[bytes, ...]
     timing: Timing | None
 
+    def __repr__(self) -> str:
+        parts = [f"{self.model!r} version {self.version}", shown.sizes(self.outputs)]
+        if self.classes:
+            parts.append(shown.likeliest(self.classes))
+        if self.images:
+            parts.append(f"{len(self.images)} PNG images")
+        return f"Prediction({'; '.join(filter(None, parts))})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a bar for each class, and pictures."""
+        title = f"<b>{escape(self.model)} version {self.version}</b>: "
+        html = title + escape(shown.sizes(self.outputs))
+        if self.classes:
+            html += shown.bars(self.classes)
+        return html + (shown.pictures(self.images) if self.images else "")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embeddings:
@@ -89,6 +107,10 @@ class Embeddings:
     vectors: NDArray[np.float32]
     space_id: str
     timing: Timing | None
+
+    def __repr__(self) -> str:
+        vectors = shown.size(self.vectors)
+        return f"Embeddings({self.model!r} version {self.version}; vectors: {vectors})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +135,26 @@ class Generated:
     seed: int | None
     timing: Timing | None
 
+    def __repr__(self) -> str:
+        parts = [f"{self.model!r} version {self.version}"]
+        if self.samples is not None:
+            parts.append(f"samples: {shown.size(self.samples)}")
+        if self.images:
+            parts.append(f"{len(self.images)} PNG images")
+        if self.texts:
+            parts.append(f"{len(self.texts)} texts")
+        if self.seed is not None:
+            parts.append(f"seed {self.seed}")
+        return f"Generated({'; '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the pictures or the texts."""
+        files = self.images or shown.as_png(self.samples)
+        if files:
+            return shown.pictures(files)
+        texts = "".join(f"<pre>{escape(text)}</pre>" for text in self.texts)
+        return texts or escape(repr(self))
+
 
 def to_prediction(response: pb.PredictResponse) -> Prediction:
     return Prediction(
@@ -126,6 +168,13 @@ def to_prediction(response: pb.PredictResponse) -> Prediction:
         images=tuple(response.images),
         timing=_timing(response),
     )
+
+
+def ordered(prediction: Prediction, names: Iterable[str]) -> Prediction:
+    """Returns a prediction with its outputs in the order of the names, any others behind."""
+    given = prediction.outputs
+    order = dict.fromkeys([*(name for name in names if name in given), *given])
+    return replace(prediction, outputs={name: given[name] for name in order})
 
 
 def to_embeddings(response: pb.EmbedResponse) -> Embeddings:
