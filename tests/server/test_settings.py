@@ -1,3 +1,4 @@
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,14 @@ def test_the_readme_has_every_setting() -> None:
     readme = (Path(__file__).parents[2] / "server" / "README.md").read_text(encoding="utf-8")
     for name in Settings.model_fields:
         assert f"`{name}`" in readme, name
+
+
+def test_the_version_and_check_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag, told in (
+        ("--version", version("forwardpass")),
+        ("--help", "forwardpass-serve check"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            load([flag])
+        assert ended.value.code == 0
+        assert told in capsys.readouterr().out

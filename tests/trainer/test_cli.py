@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,8 @@ def test_list_as_json() -> None:
         (["run", "xor", "sed=1"], "there is no setting 'sed'; did you mean 'seed'?"),
         (["run", "xor", "seed=one"], "seed=one: give a whole number"),
         (["run", "xor", f"seed={1 << 64}"], f"seed={1 << 64}: give a number of at most"),
+        (["run", "xor", "--epochs", "3"], "there is no option '--epochs'; settings are given as"),
+        (["run", "xor", "--seed", "3"], "'--seed' is no option, but a setting; write seed=VALUE"),
         (["quantize", "digits-mpl"], "there is no model 'digits-mpl'; did you mean 'digits-mlp'?"),
         (["quantize", "digits-mlp", "--version", "2"], "there is no version of digits-mlp '2'; "),
         (["zoo", "vgg16"], "there is no architecture 'vgg16'; did you mean 'vgg-16'?"),
@@ -227,3 +230,7 @@ def test_zoo_publishes_one_with_random_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["list", "run", "quantize", "zoo", "fetch"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: forwardpass-train {command}" in train(command, "--help").stdout
+
+
+def test_the_version_is_printed() -> None:
+    assert train("--version").stdout == f"forwardpass {version('forwardpass')}\n"

@@ -40,6 +40,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
+class _Version(argparse.Action):
+    """Looks the version up only where somebody asks for it: it takes milliseconds."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"forwardpass {version('forwardpass')}\n")
+        parser.exit()
+
+
 def load(arguments: Sequence[str]) -> Settings:
     """Returns the settings of a command line, with the environment and the file behind it.
 
@@ -50,9 +60,12 @@ def load(arguments: Sequence[str]) -> Settings:
     parser = _Parser(
         prog="forwardpass-serve",
         description=inspect.getdoc(Settings),
+        epilog="forwardpass-serve check MODELS [options] loads and measures every model, says what "
+        "came of it, a line of JSON each, and serves nothing.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="Print the version and exit.")
     parser.add_argument("--config", type=Path, help="A TOML file of settings, by these names.")
     source: CliSettingsSource[argparse.ArgumentParser] = CliSettingsSource(
         Settings, root_parser=parser

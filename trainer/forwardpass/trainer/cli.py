@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +50,12 @@ Cache = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"forwardpass {package_version('forwardpass')}")
+        raise typer.Exit
+
+
 @dataclass(slots=True)
 class _Options:
     debug: bool = False
@@ -62,6 +69,12 @@ def set_options(
     *,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show where an error comes from that nobody foresaw.")
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Sets what all commands heed."""
@@ -88,7 +101,8 @@ def list_recipes(*, as_json: Json = False) -> None:
     _out.print(table)
 
 
-@app.command()
+# So that what looks like an option is told to be a setting, if it is one.
+@app.command(context_settings={"ignore_unknown_options": True})
 def run(
     recipe: Annotated[str, typer.Argument(help="A name from the list.")],
     settings: Annotated[

@@ -86,11 +86,21 @@ def parse_settings(kind: type[S], pairs: Iterable[str]) -> S:
     for pair in pairs:
         key, separator, text = pair.partition("=")
         if not separator:
-            raise SettingError(f"{pair!r} is no setting; write key=value, such as epochs=3")
+            raise SettingError(_no_setting(pair, hints))
         if key not in hints:
             raise UnknownNameError("setting", key, hints)
         given[key] = _convert(key, text, hints[key])
     return kind(**given)
+
+
+def _no_setting(text: str, known: Iterable[str]) -> str:
+    """Returns what to say of an argument that is no key=value."""
+    name = text.lstrip("-").replace("-", "_")
+    if not text.startswith("-"):
+        return f"{text!r} is no setting; write key=value, such as epochs=3"
+    if name in known:
+        return f"{text!r} is no option, but a setting; write {name}=VALUE"
+    return f"there is no option {text!r}; settings are given as key=value, such as epochs=3"
 
 
 def _convert(key: str, text: str, hint: Any) -> Any:
