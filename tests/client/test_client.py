@@ -249,9 +249,9 @@ def test_images_as_paths_and_as_bytes(client: Client, tmp_path: Path) -> None:
     assert one.timing.compute > 0
 
 
-def test_pixels_are_no_encoded_images(client: Client) -> None:
-    with pytest.raises(InvalidInput, match="give pixels as an array"):
-        client.predict("shapes", images=cast(Any, list(PIXELS)))
+def test_what_is_no_picture_is_told(client: Client) -> None:
+    with pytest.raises(InvalidInput, match="PIL images or uint8 arrays, got int"):
+        client.predict("shapes", images=cast(Any, [7]))
     with pytest.raises(FileNotFoundError):
         client.predict("shapes", images=["missing.png"])
 

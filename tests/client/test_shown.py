@@ -54,7 +54,7 @@ def test_a_client_shows_its_address(connect: Connect) -> None:
         ),
         (
             lambda client: client.model("floats"),
-            "Model('floats' version 1, READY; x: float32 (-1,) -> y: float32 (-1,))",
+            "Model('floats' version 1, ready; x: float32 (-1,) -> y: float32 (-1,))",
         ),
     ],
     ids=["prediction", "embeddings", "samples", "images", "texts", "model"],

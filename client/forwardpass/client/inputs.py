@@ -64,9 +64,10 @@ def images(given: Images) -> list[bytes]:
     """
     if given is None:
         return []
-    is_one = isinstance(given, (str, Path, bytes)) or _is_pil(given)
-    if is_one or (isinstance(given, np.ndarray) and given.ndim < 4):
-        given = [given]
+    if isinstance(given, (str, Path, bytes)) or _is_pil(given):
+        return [_encoded(given)]
+    if isinstance(given, np.ndarray) and given.ndim < 4:
+        return [_of_pixels(given)]
     return [_encoded(item) for item in given]
 
 
