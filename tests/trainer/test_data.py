@@ -184,7 +184,7 @@ def test_what_is_parsed_is_kept_and_not_parsed_again(tmp_path: Path) -> None:
 
     assert [array.shape for array in kept] == [(3,), (3, 2)]
     assert array_digest(kept) == digest
-    assert [entry.name for entry in tmp_path.iterdir()] == ["some.npz"]
+    assert [entry.name for entry in tmp_path.iterdir()] == [".lock", "some.npz"]
 
 
 def test_what_is_parsed_to_other_arrays_is_not_kept(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,6 @@ from forwardpass.wire import DTYPES, Array, to_tensor
 
 if TYPE_CHECKING:
     import PIL.Image
-    from typing_extensions import TypeIs
 
 # Arrays by input name, or the one array of a model with one input.
 Inputs: TypeAlias = Mapping[str, ArrayLike] | ArrayLike | None
@@ -64,11 +63,10 @@ def images(given: Images) -> list[bytes]:
     """
     if given is None:
         return []
-    if isinstance(given, (str, Path, bytes)) or _is_pil(given):
-        return [_encoded(given)]
-    if isinstance(given, np.ndarray) and given.ndim < 4:
-        return [_of_pixels(given)]
-    return [_encoded(item) for item in given]
+    is_array = isinstance(given, np.ndarray) and given.ndim < 4
+    if isinstance(given, (str, Path, bytes)) or is_array or _is_pil(given):
+        return [_encoded(cast("Image", given))]
+    return [_encoded(item) for item in cast("Iterable[Image]", given)]
 
 
 def texts(given: Texts) -> list[str]:
@@ -130,7 +128,7 @@ def _encoded(image: Image) -> bytes:
     )
 
 
-def _is_pil(value: object) -> "TypeIs[PIL.Image.Image]":
+def _is_pil(value: object) -> bool:
     # Who has one has imported it.
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(value, module.Image)

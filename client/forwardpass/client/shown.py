@@ -3,19 +3,29 @@
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from forwardpass.wire import Array
 
-if TYPE_CHECKING:
-    from forwardpass.client.results import ClassScore
-
 # Of rows, outputs and pictures; what is beyond is told by its number.
 _MOST_ROWS, _MOST_NAMES, _MOST_PICTURES = 10, 4, 64
 _PICTURE_PIXELS = 56
 _BAR = "background:#0072B2;height:.8em;width:{:.0%}"
+
+
+class Scored(Protocol):
+    """A class and how likely it is."""
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def probability(self) -> float: ...
 
 
 def sizes(arrays: Mapping[str, Array]) -> str:
@@ -31,14 +41,14 @@ def size(array: Array) -> str:
     return f"{kind} {array.shape}"
 
 
-def likeliest(classes: Sequence[Sequence["ClassScore"]]) -> str:
+def likeliest(classes: Sequence[Sequence[Scored]]) -> str:
     """Returns the likeliest class of a few rows."""
     told = [f"{row[0].label or row[0].index} {row[0].probability:.3f}" for row in classes if row]
     more = len(told) - _MOST_NAMES
     return ", ".join(told[:_MOST_NAMES]) + (f", {more} more" if more > 0 else "")
 
 
-def bars(classes: Sequence[Sequence["ClassScore"]]) -> str:
+def bars(classes: Sequence[Sequence[Scored]]) -> str:
     """Returns HTML with a bar for each class of a few rows."""
     lines = []
     for number, row in enumerate(classes[:_MOST_ROWS]):
