@@ -591,8 +591,8 @@ def test_t89_a_file_that_changes_after_it_was_tried_is_not_loaded(
         write_manifest(folder)
     check = Sandbox.check
 
-    def try_and_replace(sandbox: Sandbox, unparsed: Any) -> Tried:
-        tried = check(sandbox, unparsed)
+    def try_and_replace(sandbox: Sandbox, unparsed: Any, dims: Any) -> Tried:
+        tried = check(sandbox, unparsed, dims)
         other = folder.parent / "other"
         data = bytearray((folder / name).read_bytes())
         data[-1] ^= 1

@@ -230,7 +230,8 @@ def test_t50_what_is_cancelled_in_the_queue_is_not_run_and_its_neighbours_are(
 def test_t50_cancelled_requests_make_room_in_a_full_queue(
     gate: Gate, repository: Publisher, start_server: StartServer
 ) -> None:
-    repository("pick", picker())
+    folder = repository("pick", picker()).parent
+    (folder / "config.pbtxt").write_text("max_batch_size: 0")
     running = start_server(max_queued=2)
     gate.shut()
     first = send(running, pick(0))
@@ -342,7 +343,8 @@ def test_t52_cancel_and_finish_race(
 def test_t53_a_client_that_is_killed_leaves_nothing(
     gate: Gate, repository: Publisher, start_server: StartServer
 ) -> None:
-    repository("pick", picker())
+    folder = repository("pick", picker()).parent
+    (folder / "config.pbtxt").write_text("max_batch_size: 0")
     running = start_server()
     gate.shut()
     code = (

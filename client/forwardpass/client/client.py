@@ -150,7 +150,7 @@ class Client:
             timing=timing,
         )
         answer = self._call(self._methods.predict, request, timeout, results.to_prediction)
-        if len(answer.outputs) == 1:
+        if len(answer.outputs) < 2:
             return answer
         # What came over the wire is in no order.
         order = outputs or [spec.name for spec in self._signature(model, version).outputs]
