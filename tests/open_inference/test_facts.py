@@ -152,8 +152,12 @@ def test_the_configuration_has_rows_apart_and_the_card(calls: Calls, running: Ru
     assert config.HasField("dynamic_batching") == model.batching.enabled
 
 
-def test_a_model_without_a_batch_axis_has_all_of_its_dimensions(calls: Calls) -> None:
-    config = calls("ModelConfig", name="flag").config
+def test_a_model_without_a_batch_axis_has_all_of_its_dimensions(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    folder = repository("flag", echo(TensorProto.BOOL, ["n"])).parent
+    (folder / "config.pbtxt").write_text("max_batch_size: 0")
+    config = Calls(start_server().channel)("ModelConfig", name="flag").config
     assert config.max_batch_size == 0
     assert config.input[0].dims == [-1]
     assert not config.HasField("dynamic_batching")
