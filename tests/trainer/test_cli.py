@@ -59,7 +59,7 @@ def test_list_as_json() -> None:
         (["run", "xor", "sed=1"], "there is no setting 'sed'; did you mean 'seed'?"),
         (["run", "xor", "seed=one"], "seed=one: give a whole number"),
         (["run", "xor", f"seed={1 << 64}"], f"seed={1 << 64}: give a number of at most"),
-        (["run", "xor", "--epochs", "3"], "there is no option '--epochs'; settings are given as"),
+        (["run", "xor", "--tempo", "3"], "there is no option '--tempo'; settings are given as"),
         (["run", "xor", "--seed", "3"], "'--seed' is no option, but a setting; write seed=VALUE"),
         (["quantize", "digits-mpl"], "there is no model 'digits-mpl'; did you mean 'digits-mlp'?"),
         (["quantize", "digits-mlp", "--version", "2"], "there is no version of digits-mlp '2'; "),
@@ -100,11 +100,16 @@ def test_what_fails_exits_with_1_and_a_message(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named_with_its_option(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for option, command in (("--runs", ["run", "xor"]), ("--cache", ["fetch", "penguins"])):
+    for option, what, command in (
+        ("--runs", "runs", ["run", "xor"]),
+        ("--cache", "data", ["fetch", "penguins"]),
+    ):
         done = train(*command, option, "file/inside", cwd=tmp_path)
         assert done.returncode == 1
-        assert "file/inside cannot be written: Not a directory" in done.stderr.replace("\n", " ")
-        assert f"by {option}" in done.stderr
+        told = done.stderr.replace("\n", " ")
+        assert "file/inside" in told
+        assert f"cannot be written: Not a directory. Give another place for {what}, by" in told
+        assert option in told
 
 
 @pytest.mark.parametrize("options", [[], ["--debug"]])
@@ -127,19 +132,19 @@ def test_what_nobody_foresaw_shows_where_it_was_on_demand(
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     code = "from forwardpass.trainer.cli import main; main()"
-    training = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code, "run", "digits-mlp", "epochs=100000"],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert training.stderr is not None
-    for line in training.stderr:
-        if line.startswith("epoch 2/"):
-            training.send_signal(signal.SIGINT)
-            break
-    rest = training.stderr.read()
-    assert training.wait() == 130
+    ) as training:
+        assert training.stderr is not None
+        for line in training.stderr:
+            if line.startswith("epoch 2/"):
+                training.send_signal(signal.SIGINT)
+                break
+        rest = training.stderr.read()
+    assert training.returncode == 130
     assert "stopped; the same command goes on from the last checkpoint" in rest
     assert "Traceback" not in rest
 

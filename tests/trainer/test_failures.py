@@ -21,7 +21,7 @@ from forwardpass.trainer.cli import main
 sys.argv = ["forwardpass-train", *sys.argv[2:]]
 main()
 """
-MLP = ["run", "digits-mlp", *QUICK["digits-mlp"]]
+MLP = ["run", "digits-mlp", "--publish", *QUICK["digits-mlp"]]
 
 
 def train(
@@ -93,7 +93,7 @@ def test_a_picture_of_the_run_that_finds_no_room_is_told(
     models = publish_once("mnist-cnn").folder.parents[1]
     before = sorted(models.glob("*/*"))
     # Room for no picture.
-    command = ["run", "mnist-gan", *QUICK["mnist-gan"], "--models", str(models)]
+    command = ["run", "mnist-gan", "--publish", *QUICK["mnist-gan"], "--models", str(models)]
     failed = train(tmp_path, *command, size=1_000, cache=cache)
 
     assert_failed(failed, models, "round-01.png could not be written: File too large")
@@ -116,7 +116,15 @@ def test_a_loss_that_is_no_number_is_told(
 ) -> None:
     models = publish_once("mnist-cnn").folder.parents[1]
     before = sorted(models.glob("*/[0-9]*"))
-    command = ["run", name, *QUICK[name], "learning_rate=1e38", "--models", str(models)]
+    command = [
+        "run",
+        name,
+        "--publish",
+        *QUICK[name],
+        "learning_rate=1e38",
+        "--models",
+        str(models),
+    ]
     failed = train(tmp_path, *command, cache=cache)
 
     assert_failed(failed, models, "the loss", "Try a smaller learning_rate")
