@@ -78,6 +78,28 @@ def test_the_error_that_is_measured_is_the_greatest() -> None:
     assert error == pytest.approx(0.25, abs=1e-5)
 
 
+class Branching(nn.Module):
+    """Does one thing or another, by its values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+def test_what_cannot_be_exported_is_told_by_its_line(
+    workspace: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(TrainerError) as caught:
+        release(trained(Branching()), workspace)
+    message = str(caught.value)
+    assert "data-dependent" in message
+    assert "of test_parity.py: if x.sum() > 0:" in message
+    assert len(message) < 500
+    assert "\x1b" not in message
+    assert not capfd.readouterr().err
+
+
 class InADict(nn.Module):
     """Returns its answer by name."""
 

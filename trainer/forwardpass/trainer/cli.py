@@ -67,9 +67,7 @@ _options = _Options()
 @app.callback()
 def set_options(
     *,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show where an error comes from that nobody foresaw.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
     _version: Annotated[
         bool,
         typer.Option(
@@ -293,6 +291,8 @@ def main() -> None:
     try:
         app()
     except TrainerError as error:
+        if _options.debug:
+            raise
         _fail(str(error), error.exit_code)
     except Exception as error:
         # Nobody has foreseen it: whoever writes a recipe wants to see where it was.

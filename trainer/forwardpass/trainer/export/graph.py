@@ -1,9 +1,12 @@
 """A torch module as an ONNX graph that says nothing about the machine it was made on."""
 
+import io
 import logging
+import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -13,6 +16,10 @@ from torch import nn
 from forwardpass.trainer.errors import TrainerError
 from forwardpass.trainer.export.recurrent import TRANSLATIONS, open_steps
 from forwardpass.wire import Array
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# A line of a traceback: file, line, and what stands there.
+_PLACE = re.compile(r'File "([^"]+)", line ([0-9]+), in \w+\n\s*(.+)')
 
 
 def export_graph(
@@ -51,7 +58,7 @@ def export_graph(
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise TrainerError(f"the model cannot be exported to ONNX: {error}") from error
+        raise TrainerError(_why_not(error)) from error
     if program is None:
         raise TrainerError("the exporter gave no graph")
     model = program.model_proto
@@ -73,17 +80,31 @@ def forget_origins(message: Any) -> None:
                 forget_origins(part)
 
 
+def _why_not(error: Exception) -> str:
+    """Returns what torch found, and where, without its advice on torch's own parts."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    found = _COLOUR.sub("", str(cause)).strip().partition("\n")[0]
+    place = _PLACE.search(str(cause)) or _PLACE.search(str(error))
+    where = f", at line {place[2]} of {Path(place[1]).name}: {place[3].strip()}" if place else ""
+    return (
+        f"the model cannot be exported to ONNX: {found}{where}. What forward does must not depend "
+        "on values, such as by `if`; forwardpass-train --debug shows torch's own words"
+    )
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silences what the exporter says about its own parts: nothing in it is for a user to mend."""
-    # It tells that torchvision, which nothing here uses, is absent.
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    # Such as that torchvision, which nothing here uses, is absent.
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        # It prints the graphs that it could not make, too.
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             # They are about code of torch's own; whether the graph is right, parity tells.
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)
