@@ -55,7 +55,9 @@ def mixing_operator(data: bytes) -> str | None:
         return None
     given = [value.name for value in model.graph.input]
     shapes = _shapes(model, [*doubtful])
-    inner_names = {extent for name in given for extent in shapes.get(name, ())[1:]}
+    inner = [extent for name in given for extent in shapes.get(name, ())[1:]]
+    # An axis without a name is no other axis by that.
+    inner_names = {extent for extent in inner if isinstance(extent, str)}
     for name, looking in doubtful.items():
         for node, axes in looking:
             if _may_cross(shapes.get(name), axes, rows, inner_names):
