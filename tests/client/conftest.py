@@ -6,6 +6,9 @@ from contextlib import ExitStack
 
 import grpc
 import pytest
+from conftest import StartServer
+from onnx import TensorProto
+from tiny_models import Publisher, classifier, echo, embedder, generator, writer
 
 from forwardpass.client import Client, cli
 from forwardpass.v1 import inference_service_pb2 as pb
@@ -61,3 +64,16 @@ def run_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         return Ended(int(ended.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def client(repository: Publisher, start_server: StartServer, connect: Connect) -> Client:
+    """Calls a server of models that are small enough to work out."""
+    repository("shapes", classifier())
+    repository("features", embedder())
+    repository("gan", generator())
+    repository("poet", writer())
+    repository("floats", echo(TensorProto.FLOAT, ["n"]))
+    repository("strings", echo(TensorProto.STRING, ["n", 2]))
+    repository("bytes", echo(TensorProto.UINT8, ["n"]))
+    return connect(start_server().address)

@@ -17,9 +17,6 @@ from tiny_models import (
     Publisher,
     TinyModel,
     classifier,
-    echo,
-    embedder,
-    generator,
     model,
     softmax,
     writer,
@@ -43,18 +40,6 @@ from .scripted import Connect
 
 FEATURES = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
 PIXELS = np.random.default_rng(4).integers(0, 256, (3, 4, 4, 1), np.uint8)
-
-
-@pytest.fixture
-def client(repository: Publisher, start_server: StartServer, connect: Connect) -> Client:
-    repository("shapes", classifier())
-    repository("features", embedder())
-    repository("gan", generator())
-    repository("poet", writer())
-    repository("floats", echo(TensorProto.FLOAT, ["n"]))
-    repository("strings", echo(TensorProto.STRING, ["n", 2]))
-    repository("bytes", echo(TensorProto.UINT8, ["n"]))
-    return connect(start_server().address)
 
 
 def png(pixels: Array) -> bytes:

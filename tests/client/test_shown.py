@@ -4,25 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import StartServer
-from onnx import TensorProto
-from tiny_models import Publisher, classifier, echo, embedder, generator, writer
 
 from forwardpass.client import ClassScore, Client, Generated, Prediction
 
 from .scripted import Connect
 
 PIXELS = np.random.default_rng(4).integers(0, 256, (3, 4, 4, 1), np.uint8)
-
-
-@pytest.fixture
-def client(repository: Publisher, start_server: StartServer, connect: Connect) -> Client:
-    repository("shapes", classifier())
-    repository("features", embedder())
-    repository("gan", generator())
-    repository("poet", writer())
-    repository("floats", echo(TensorProto.FLOAT, ["n"]))
-    return connect(start_server().address)
 
 
 def test_a_client_shows_its_address(connect: Connect) -> None:

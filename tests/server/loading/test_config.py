@@ -1,7 +1,8 @@
 """Whatever a config.pbtxt sets is honoured, told, or refused."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,10 +13,8 @@ from open_inference.calls import Calls, infer_request
 from structlog.testing import capture_logs
 from tiny_models import Publisher, TinyModel, echo, model
 
-from forwardpass.server.build import open_repository
 from forwardpass.server.loading.config_text import ConfigError, read_text
 from forwardpass.server.repository.version import Version
-from forwardpass.server.settings import Settings
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.model_service_pb2 import GetModelRequest, ModelReference
 from forwardpass.wire import Reason, to_tensor
@@ -27,22 +26,9 @@ INPUT = "input { name: 'x' data_type: TYPE_FP32 dims: [ %s ] }"
 
 
 @pytest.fixture
-def load(repository: Publisher) -> Iterator[Load]:
+def load(load_version: Callable[..., Version]) -> Load:
     """Loads a model as a server would, with what its config.pbtxt says."""
-    opened = []
-
-    def load(tiny: TinyModel, config: str) -> Version:
-        folder = repository("real", tiny).parent
-        (folder / "config.pbtxt").write_text(config)
-        settings = Settings(models=repository.root, threads=1, sandbox=False, cache_dir="off")
-        opened.append(open_repository(settings))
-        opened[-1].reconcile(settle=False)
-        (version,) = opened[-1].models["real"].versions
-        return version
-
-    yield load
-    for one in opened:
-        one.close()
+    return partial(load_version, sandbox=False)
 
 
 def two_outputs() -> TinyModel:
@@ -123,7 +109,7 @@ def test_a_warning_names_the_model_and_the_field(load: Load) -> None:
         load(echo(FLOAT, ["n", 3]), "dynamic_batching { preserve_ordering: true }")
     (told,) = [line for line in lines if line["event"] == "config_field_ignored"]
     assert told["log_level"] == "warning"
-    assert (told["model"], told["field"]) == ("real", "dynamic_batching.preserve_ordering")
+    assert (told["model"], told["field"]) == ("whole", "dynamic_batching.preserve_ordering")
 
 
 def test_a_configuration_in_the_folder_of_a_version_is_told(
@@ -202,7 +188,7 @@ def test_labels_alone_name_classes_and_turn_nothing_off(
 def test_labels_of_another_encoding_are_refused_by_its_name(
     load: Load, repository: Publisher, data: bytes, named: str
 ) -> None:
-    folder = repository.root / "real"
+    folder = repository.root / "whole"
     folder.mkdir()
     (folder / "classes.txt").write_bytes(data)
     version = load(echo(FLOAT, ["n", 3]), OUTPUT % ("3", "label_filename: 'classes.txt'"))

@@ -1,20 +1,19 @@
 """Every trial of a model takes inputs that the model takes, the best that are known."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from tiny_models import Publisher, TinyModel, embedder, model
+from tiny_models import TinyModel, embedder, model
 
 from forwardpass.artefact import parse_model
-from forwardpass.server.build import open_repository
 from forwardpass.server.loading.examples import find_example
 from forwardpass.server.loading.input_values import InputValues, input_values
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.onnx.session import Session
 from forwardpass.server.onnx.signature import card_signature, graph_signature
-from forwardpass.server.settings import Settings
+from forwardpass.server.repository.version import Version
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 KERNEL = np.random.default_rng(4).normal(size=(2, 3, 7, 7)).astype(np.float32)
@@ -48,24 +47,15 @@ def narrow() -> TinyModel:
 
 
 @pytest.fixture
-def load(repository: Publisher) -> Iterator[Load]:
+def load(load_version: Callable[..., Version]) -> Load:
     """Loads a model as a server would, its graph tried in the sandbox first."""
-    opened = []
 
     def load(tiny: TinyModel, config: str = "") -> Loaded:
-        repository("whole", tiny)
-        if config:
-            (repository.root / "whole" / "config.pbtxt").write_text(config)
-        settings = Settings(models=repository.root, threads=1, cache_dir="off")
-        opened.append(open_repository(settings))
-        opened[-1].reconcile(settle=False)
-        (version,) = opened[-1].models["whole"].versions
+        version = load_version(tiny, config)
         assert version.loaded is not None, version.state_reason
         return version.loaded
 
-    yield load
-    for one in opened:
-        one.close()
+    return load
 
 
 INPUT = "input { name: 'x' data_type: TYPE_FP32 dims: [ %s ] }"

@@ -1,6 +1,6 @@
 """Requests share a run only where rows are known not to depend on one another."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,9 +11,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from structlog.testing import capture_logs
 from tiny_models import Publisher, TinyModel, classifier
 
-from forwardpass.server.build import open_repository
 from forwardpass.server.loading.loaded import Loaded
-from forwardpass.server.settings import Settings
+from forwardpass.server.repository.version import Version
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.model_service_pb2 import GetModelRequest, ModelReference
 from forwardpass.wire import Array, from_tensor, to_tensor
@@ -180,6 +179,25 @@ def of_long_weights() -> TinyModel:
     )
 
 
+def without_names() -> TinyModel:
+    """As `never_seen`, where no axis has a name, of an axis that nothing is known of."""
+    return whole(
+        [
+            node("Reshape", ["x", "flat"], ["all"]),
+            node("ReduceMax", ["all", "axes"], ["greatest"], keepdims=0),
+            node("Sub", ["greatest", "far"], ["beyond"]),
+            node("Relu", ["beyond"], ["added"]),
+            node("Add", ["x", "added"], ["y"]),
+        ],
+        shape=(None, None),
+        constants={
+            **axes(0),
+            "flat": np.array([-1], np.int64),
+            "far": np.array(1e9, np.float32),
+        },
+    )
+
+
 def in_a_branch() -> TinyModel:
     """A reduction within a graph within the graph."""
     branches = {
@@ -226,24 +244,15 @@ def quantized() -> TinyModel:
 
 
 @pytest.fixture
-def load(repository: Publisher) -> Iterator[Load]:
+def load(load_version: Callable[..., Version]) -> Load:
     """Loads a model as a server would, with what its config.pbtxt says."""
-    opened = []
 
     def load(tiny: TinyModel, config: str = "") -> Loaded:
-        repository("whole", tiny)
-        if config:
-            (repository.root / "whole" / "config.pbtxt").write_text(config)
-        settings = Settings(models=repository.root, threads=1, sandbox=False, cache_dir="off")
-        opened.append(open_repository(settings))
-        opened[-1].reconcile(settle=False)
-        (version,) = opened[-1].models["whole"].versions
+        version = load_version(tiny, config, sandbox=False)
         assert version.loaded is not None, version.state_reason
         return version.loaded
 
-    yield load
-    for one in opened:
-        one.close()
+    return load
 
 
 INDEPENDENT = {
@@ -263,6 +272,7 @@ DEPENDENT = {
     "divided by the greatest": (by_the_greatest(), "a row of 'y' differs by 1 beside others"),
     "centred, faintly": (faintly_centred(), "a row of 'y' differs"),
     "beyond what is tried": (never_seen(), "ReduceMax 'greatest' looks along axis 0"),
+    "axes without names": (without_names(), "ReduceMax 'greatest' looks along axis 0"),
     "every row with every other": (gram(FLOAT), "a row of 'y' differs"),
     "every row with every other, in halves": (gram(HALF), "a row of 'y' differs"),
     "softmax along axis 0": (normalized(0), "a row of 'y' differs"),

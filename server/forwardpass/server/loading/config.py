@@ -214,11 +214,13 @@ def _whole(
 
     A configuration that does not say whether there is one may leave it out or not.
     """
-    batched, plain = (-1, *extents), extents
+    batched = (-1, *extents)
+    choices = [batched] if config.max_batch_size else [extents]
+    if config.max_batch_size is None:
+        choices.append(batched)
     if not spec.ranked:
-        return batched if config.max_batch_size else plain
-    choices = [plain, batched] if config.max_batch_size is None else [plain]
-    for choice in [batched] if config.max_batch_size else choices:
+        return choices[0]
+    for choice in choices:
         if len(choice) == len(spec.shape) and all(
             -1 in (ours, theirs) or ours == theirs
             for ours, theirs in zip(choice, spec.shape, strict=True)

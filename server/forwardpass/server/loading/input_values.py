@@ -9,6 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from forwardpass.artefact import parse_model
+from forwardpass.server.loading.source import Source
+
 # Operators whose output has the values of their first input.
 _PASSING = {
     *("Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice"),
@@ -48,6 +51,11 @@ class InputValues:
 
     ranges: Mapping[str, tuple[int, int]]
     texts: tuple[str, ...] = ()
+
+
+def values_of(source: Source) -> InputValues:
+    """Returns what a version's graph tells of its inputs; nothing where golden data tell more."""
+    return InputValues({}) if source.golden else input_values(parse_model(source.model))
 
 
 def input_values(model: Any) -> InputValues:

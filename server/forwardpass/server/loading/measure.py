@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from forwardpass.artefact import parse_model
 from forwardpass.server.loading.batch_curve import (
     DEFAULT_MAX_ROWS,
     Batching,
@@ -25,7 +24,7 @@ from forwardpass.server.loading.independence import (
     fixed_axis,
     try_rows,
 )
-from forwardpass.server.loading.input_values import InputValues, input_values
+from forwardpass.server.loading.input_values import InputValues, values_of
 from forwardpass.server.loading.source import Source
 from forwardpass.server.onnx.session import Session
 from forwardpass.server.onnx.signature import Signature
@@ -82,7 +81,7 @@ def measure(
     """
     unstated = not has_card and config.max_batch_size is None
     why_not = fixed_axis(session, signature) if unstated else _stated_off(signature, config)
-    values = InputValues({}) if source.golden else input_values(parse_model(source.model))
+    values = values_of(source)
     trial = _Trial(session, dataclasses.replace(signature, batched=not why_not), source, values)
     refusal = trial.find_example(config, warmups)
     if why_not:

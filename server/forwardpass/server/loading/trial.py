@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forwardpass.artefact import GraphError, ManifestError, parse_model
+from forwardpass.artefact import GraphError, ManifestError
 from forwardpass.server.loading.division import Guards, find_guards, guarded
 from forwardpass.server.loading.examples import find_example
 from forwardpass.server.loading.files import FileError, RepositoryFiles
-from forwardpass.server.loading.input_values import InputValues, input_values
+from forwardpass.server.loading.input_values import values_of
 from forwardpass.server.loading.source import (
     Source,
     SourceError,
@@ -139,7 +139,7 @@ def _run(source: Source, dims: Mapping[str, Sequence[int]]) -> Guards:
     signature = replace(
         graph_signature(session.inputs, session.outputs), batched=source.golden is not None
     )
-    values = InputValues({}) if source.golden else input_values(parse_model(source.model))
+    values = values_of(source)
     stated = {name: tuple(extents) for name, extents in dims.items()}
     example = find_example(session, signature, source.golden, values, dims=stated)
     session.run(list(signature.outputs), example(1))

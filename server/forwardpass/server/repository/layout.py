@@ -30,7 +30,7 @@ def why_no_model(files: RepositoryFiles, path: Path) -> str:
     above = files.root.absolute().parent
     if path.name == MODEL_FILE:
         return f"the folder that is served looks like a version: serve {above.parent}"
-    if reason := _why_no_folder(files, path):
+    if reason := why_no_folder(files, path):
         return reason
     names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
     reason = ""
@@ -54,20 +54,16 @@ def why_no_model(files: RepositoryFiles, path: Path) -> str:
     return reason
 
 
-def why_no_version(files: RepositoryFiles, path: Path) -> str:
-    """Returns why an entry of a model's folder is no version; empty where it is one.
+def why_no_folder(files: RepositoryFiles, path: Path) -> str:
+    """Returns why an entry is no folder of the repository; empty where it is one.
 
     Args:
         files: Opens the repository's files.
-        path: MODELS/<name>/<number>.
+        path: MODELS/<name>, or MODELS/<name>/<number>.
 
     Raises:
         OSError: It cannot be looked at.
     """
-    return _why_no_folder(files, path)
-
-
-def _why_no_folder(files: RepositoryFiles, path: Path) -> str:
     if files.has_folder(path):
         return ""
     if not path.is_symlink():

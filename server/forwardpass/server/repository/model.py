@@ -14,7 +14,7 @@ from forwardpass.server.loading.config import ModelConfig, read_config
 from forwardpass.server.loading.config_text import CONFIG_FILE, ConfigError
 from forwardpass.server.loading.files import FileError, RepositoryFiles, fingerprint
 from forwardpass.server.loading.options import LoadOptions
-from forwardpass.server.repository.layout import is_number, why_no_version
+from forwardpass.server.repository.layout import is_number, why_no_folder
 from forwardpass.server.repository.version import Version
 
 LABELS_FILE = "labels.json"
@@ -297,7 +297,7 @@ def _numbers(files: RepositoryFiles, folder: Path) -> tuple[list[int], dict[str,
         return numbers, others
     for path in entries:
         try:
-            reason = why_no_version(files, path)
+            reason = why_no_folder(files, path)
         except FileNotFoundError:
             continue  # It went while it was looked at.
         except OSError:

@@ -180,9 +180,7 @@ class _AwaitedJob(Job):
         priority: int,
         alone: bool,
     ) -> None:
-        super().__init__(
-            *(rows, outputs, deadline, submitted, priority), timeout=timeout, alone=alone
-        )
+        super().__init__(rows, outputs, deadline, submitted, priority, timeout=timeout, alone=alone)
         # None once it is settled: the traceback of an error holds the run's jobs, and a job that
         # held the error would be a cycle with it.
         self._answer: Future[Answer] | None = answer

@@ -161,7 +161,12 @@ class TemplateJob(Job):
         plan = template.plan
         now = time.perf_counter()
         super().__init__(
-            *(plan.rows, plan.outputs, call.deadline, now, plan.priority, template),
+            plan.rows,
+            plan.outputs,
+            call.deadline,
+            now,
+            plan.priority,
+            template,
             timeout=plan.timeout,
         )
         self.call = call
