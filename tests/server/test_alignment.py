@@ -21,6 +21,7 @@ from forwardpass.server.aligned import (
     empty_aligned,
     join_aligned,
 )
+from forwardpass.server.onnx.session import Session
 from forwardpass.v1.inference_service_pb2 import PredictRequest, PredictStreamRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Array, from_tensor, to_tensor
@@ -157,3 +158,19 @@ def test_arrays_are_joined_along_their_rows() -> None:
     joined = concatenate_aligned([shifted(ROWS, 4), ROWS, shifted(ROWS, 8)])
     assert address(joined) % ALIGNMENT == 0
     np.testing.assert_array_equal(joined, np.concatenate([ROWS, ROWS, ROWS]))
+
+
+def test_an_output_that_is_an_input_outlives_the_memory_of_the_next_run() -> None:
+    """Beside one whose size the values tell, such outputs are looked at where they lie."""
+    value = helper.make_tensor_value_info
+    graph = model(
+        [helper.make_node("NonZero", ["x"], ["places"])],
+        [value("x", TensorProto.FLOAT, ["n"])],
+        [value("x", TensorProto.FLOAT, ["n"]), value("places", TensorProto.INT64, [1, "m"])],
+    )
+    session = Session(graph.SerializeToString(), {}, 1)
+    (given,) = align({"x": np.arange(4, dtype=np.float32)}).values()
+    same, places = session.run(["x", "places"], {"x": given})
+    given[...] = 9
+    assert same.tolist() == [0, 1, 2, 3]
+    assert places.tolist() == [[1, 2, 3]]
