@@ -727,8 +727,9 @@ def test_t60_each_answer_has_its_request_s_id_whatever_order_they_end_in(
         request.inputs.add(name="index", datatype="INT64", shape=[1])
         request.raw_input_contents.append(np.array([index], np.int64).tobytes())
         calls[index] = infer.future(request.SerializeToString(), timeout=PATIENCE)
+        # One at a time, as those that wait together are gathered into one run.
+        gate.wait_started()
     # All four run at a time, and whichever thread wakes first ends first.
-    gate.wait_started(4)
     gate.open()
     for index, call in calls.items():
         answer = call.result()
