@@ -1,10 +1,12 @@
 """Jobs that wait: which run together, which are dropped, who is refused, who is woken."""
 
 import random
+import sys
 import threading
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ from forwardpass.server.scheduling.job import Job
 from forwardpass.server.scheduling.queue import BatchPolicy, JobQueue, WaitList
 from forwardpass.wire import Reason
 
-from .jobs import DAY, FUTURE, PAST, Alike, Background, KeepingJob, job
+from .jobs import DAY, FUTURE, PAST, PATIENCE, Alike, Background, KeepingJob, job
 
 # What a job must have in common with others to share their run: width of a row, and outputs.
 KINDS = ((2, ("y",)), (3, ("y",)), (2, ("z",)))
@@ -358,6 +360,30 @@ def test_a_later_job_may_time_out_first() -> None:
         if timeout < DAY:
             one.wait()
             assert isinstance(one.error, CallError)
+    queue.close()
+
+
+class Fatal(KeepingJob):
+    """A job that ends the thread which tells it of its failure."""
+
+    __slots__ = ()
+
+    def failed(self, error: Exception) -> None:
+        sys.exit()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_that_nobody_tells_jobs_of_their_timeouts_any_more_is_noticed() -> None:
+    queue = job_queue()
+    assert queue.is_alive
+    queue.put(Fatal({"x": np.zeros((1, 1), np.float32)}, timeout=DAY))
+    assert queue.is_alive
+    (timer,) = (thread for thread in threading.enumerate() if thread.name == "timeouts")
+
+    queue.put(Fatal({"x": np.zeros((1, 1), np.float32)}, timeout=0.01))
+    timer.join(PATIENCE)
+
+    assert not queue.is_alive
     queue.close()
 
 
