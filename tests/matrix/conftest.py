@@ -10,7 +10,7 @@ from forwardpass.server.app import Server
 from forwardpass.server.settings import Settings
 from forwardpass.v1 import inference_service_pb2_grpc, model_service_pb2_grpc
 
-from . import elements, programs, structures
+from . import elements, programs, sensitive, structures
 from .graph import Graph
 
 GRAPHS: tuple[Graph, ...] = (
@@ -25,6 +25,9 @@ GRAPHS: tuple[Graph, ...] = (
     *programs.functions(),
     *programs.control_flow(),
     *programs.domains(),
+    *sensitive.reductions(),
+    *sensitive.open_axes(),
+    *sensitive.dependent_rows(),
 )
 REFUSED = tuple(programs.refused())
 

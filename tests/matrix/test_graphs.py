@@ -17,9 +17,11 @@ from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.model_service_pb2 import GetModelRequest, ModelReference
 from forwardpass.wire import Array, from_tensor, to_tensor
 
+from . import sensitive
 from .conftest import GRAPHS, REFUSED
 from .graph import Graph, bits, is_bfloat16
 
+ADDING = tuple(sensitive.reductions())
 every_graph = pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.name)
 
 
@@ -28,7 +30,7 @@ def test_there_are_a_few_hundred_unlike_graphs() -> None:
 
 
 def reference(graph: Graph, folder: Path) -> dict[str, Array]:
-    """Runs the graph in this process, from its file, with values that ONNX Runtime owns."""
+    """Runs the graph in this process, from its file, with inputs that begin at whole vectors."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
@@ -36,13 +38,25 @@ def reference(graph: Graph, folder: Path) -> dict[str, Array]:
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     assert names == [output.name for output in graph.model.graph.output]
-    feeds = {name: ort_value(a) if is_bfloat16(a) else a for name, a in graph.inputs.items()}
+    inputs = {name: aligned(array) for name, array in graph.inputs.items()}
+    feeds = {name: ort_value(a) if is_bfloat16(a) else a for name, a in inputs.items()}
     if "tensor(bfloat16)" not in {output.type for output in session.get_outputs()}:
         return dict(zip(names, session.run(names, feeds), strict=True))
     values = session.run_with_ort_values(
-        names, {name: ort_value(array) for name, array in graph.inputs.items()}
+        names, {name: ort_value(array) for name, array in inputs.items()}
     )
     return {name: plain(value) for name, value in zip(names, values, strict=True)}
+
+
+def aligned(array: Array) -> Array:
+    """Returns an array, copied to where ONNX Runtime's own arrays may begin."""
+    if array.dtype == object:
+        return array
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    begin = -memory.ctypes.data % 64
+    copy = memory[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def ort_value(array: Array) -> Any:
@@ -87,6 +101,17 @@ def test_model_infer(running: Running, graph: Graph) -> None:
         assert bits(raw_output(response, index)) == bits(array), response.outputs[index].name
 
 
+@pytest.mark.parametrize("graph", ADDING, ids=lambda graph: graph.name)
+def test_bits_do_not_depend_on_how_long_an_id_is(running: Running, graph: Graph) -> None:
+    """Where an array lies in a message depends on what stands before it."""
+    (expected,) = reference(graph, running.server._settings.models).values()
+    calls = Calls(running.channel)
+    for length in range(40):
+        request = infer_request(graph.name, graph.inputs)
+        request.id = "i" * length
+        assert bits(raw_output(calls.infer(request), 0)) == bits(expected), length
+
+
 @pytest.mark.parametrize(("graph", "reason"), REFUSED, ids=lambda one: getattr(one, "name", ""))
 def test_what_no_tensor_can_hold_is_refused_by_name(
     running: Running, graph: Graph, reason: str
@@ -100,12 +125,21 @@ def test_what_no_tensor_can_hold_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    ("model", "batched"), [("many", True), ("axes-apart", False), ("add-float32", False)]
+    ("model", "batched"),
+    [
+        ("many", True),
+        # One input may have a single row for all of another's.
+        ("axes-apart", False),
+        ("add-float32", False),
+        ("open-conv", True),
+        ("open-even", True),
+        *((graph.name, True) for graph in ADDING),
+        *((graph.name, False) for graph in sensitive.dependent_rows()),
+    ],
 )
-def test_rows_are_gathered_only_where_all_inputs_name_the_same_axis(
+def test_rows_are_gathered_only_where_each_has_an_answer_of_its_own(
     running: Running, model: str, batched: bool
 ) -> None:
-    """Where they do not, one input may have a single row for all of another's."""
     request = GetModelRequest(model=ModelReference(name=model))
     assert running.models.GetModel(request).model.signature.batched is batched
 
