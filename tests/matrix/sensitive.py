@@ -9,7 +9,7 @@ from onnx import helper
 
 from forwardpass.wire import Array
 
-from .graph import Graph, graph, tame
+from .graph import Graph, Shape, graph, tame
 
 
 def _node(kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
@@ -79,7 +79,7 @@ def reductions() -> Iterator[Graph]:
 def open_axes() -> Iterator[Graph]:
     """Axes of no stated length, which the graph cannot take any length of."""
     picture = {"x": tame("float32", (1, 3, 9, 11))}
-    shapes = {"x": ["n", 3, "height", "width"]}
+    shapes: Mapping[str, Shape] = {"x": ["n", 3, "height", "width"]}
     yield graph(
         "open-conv",
         [_node("Conv", ["x", "w"], ["y"])],
@@ -105,7 +105,7 @@ def open_axes() -> Iterator[Graph]:
 def dependent_rows() -> Iterator[Graph]:
     """What a row's answer is depends on the others of its request, in each in another way."""
     rows = {"x": tame("float32", (3, 5))}
-    shapes = {"x": ["n", 5]}
+    shapes: Mapping[str, Shape] = {"x": ["n", 5]}
     plans: Mapping[str, list[onnx.NodeProto]] = {
         "most": [
             _node("ReduceMax", ["x"], ["most"], keepdims=0),
