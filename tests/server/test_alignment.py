@@ -18,6 +18,7 @@ from forwardpass.server.aligned import (
     ALIGNMENT,
     align,
     concatenate_aligned,
+    copy_aligned,
     empty_aligned,
     join_aligned,
 )
@@ -152,6 +153,9 @@ def test_parts_are_joined_in_the_memory_of_the_thread_or_beyond(size: int) -> No
         joined = join_aligned([memoryview(part) for part in parts[:count]])
         assert joined[: count * size] == b"".join(parts[:count])
         assert address(np.frombuffer(joined, np.uint8)) % ALIGNMENT == 0 or not size
+        copy = copy_aligned(memoryview(parts[count - 1]))
+        assert copy[:size] == parts[count - 1]
+        assert address(np.frombuffer(copy, np.uint8)) % ALIGNMENT == 0 or not size
 
 
 def test_arrays_are_joined_along_their_rows() -> None:

@@ -58,23 +58,40 @@ def concatenate_aligned(arrays: Sequence[Array]) -> Array:
     return np.concatenate(arrays, out=joined)
 
 
+def copy_aligned(part: memoryview) -> memoryview:
+    """Returns bytes that begin with those given; valid as long as those of `join_aligned`."""
+    size = len(part)
+    copy = _kept.bytes
+    if size > len(copy):
+        copy = _keep(size)
+    copy[:size] = part
+    return copy
+
+
 def join_aligned(parts: Sequence[memoryview]) -> memoryview:
     """Returns bytes that begin with those of parts of one length, one part behind the other.
 
-    They are valid until the same thread joins others: until then it makes one run with them.
+    They are valid until the same thread joins or copies others: until then it makes one run with
+    them.
     """
     size = len(parts[0])
     whole = size * len(parts)
     joined = _kept.bytes
     if whole > len(joined):
-        joined = _empty_bytes(whole)
-        if whole <= _KEPT_BYTES:
-            _kept.bytes = joined
+        joined = _keep(whole)
     end = 0
     for part in parts:
         begin, end = end, end + size
         joined[begin:end] = part
     return joined
+
+
+def _keep(size: int) -> memoryview:
+    """Returns new memory, which the thread keeps where it is little."""
+    memory = _empty_bytes(size)
+    if size <= _KEPT_BYTES:
+        _kept.bytes = memory
+    return memory
 
 
 def _empty_bytes(size: int) -> memoryview:

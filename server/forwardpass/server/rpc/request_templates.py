@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from forwardpass.server.aligned import Aligned, join_aligned
+from forwardpass.server.aligned import Aligned, copy_aligned, join_aligned
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.onnx.signature import TensorSpec
 from forwardpass.server.repository.repository import Repository
@@ -88,6 +88,7 @@ class RequestTemplate:
         "begin",
         "behind",
         "encode",
+        "end",
         "id_begin",
         "id_end",
         "model",
@@ -113,6 +114,7 @@ class RequestTemplate:
         self.plan = plan
         self.encode = encode
         self.begin = slots.begin
+        self.end = slots.end
         self._name = spec.name
         self._dtype = spec.type.dtype
         self._shape = shape
@@ -125,9 +127,12 @@ class RequestTemplate:
 
     def gather(self, jobs: Sequence["TemplateJob"]) -> Mapping[str, Array]:
         """See `JobGroup.gather`."""
-        begin, end = self.begin, self.begin + self._count * self._dtype.itemsize
-        elements = join_aligned([memoryview(job.message)[begin:end] for job in jobs])
-        shape = (len(jobs) * self._shape[0], *self._shape[1:])
+        begin, end, shape = self.begin, self.end, self._shape
+        if len(jobs) == 1:
+            elements = copy_aligned(memoryview(jobs[0].message)[begin:end])
+        else:
+            elements = join_aligned([memoryview(job.message)[begin:end] for job in jobs])
+            shape = (len(jobs) * shape[0], *shape[1:])
         return Aligned({self._name: np.ndarray(shape, self._dtype, elements)})
 
     def answer(self, jobs: Sequence["TemplateJob"], run: Outcome) -> None:
