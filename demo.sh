@@ -92,3 +92,6 @@ tail -n 1 $LOG
 
 say "Pictures to look at"
 ls $OUT/*.png $MODELS/*/*/plots/*.png
+
+say "Next"
+sed -n '/ends with these commands/,/^```$/s/^\$/    $/p' README.md

@@ -3,8 +3,10 @@
 torch is imported where it is used, so that tests of the server alone do not wait for it.
 """
 
+import fcntl
 import io
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,13 +79,20 @@ def workspace(make_workspace: MakeWorkspace) -> "Workspace":
 
 
 @pytest.fixture(scope="session")
-def shared(make_workspace: MakeWorkspace) -> "Workspace":
-    return make_workspace()
+def shared(make_workspace: MakeWorkspace, tmp_path_factory: pytest.TempPathFactory) -> "Workspace":
+    """One for all processes that share this run of the tests; nothing else is published there."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    (root / "recipes").mkdir(exist_ok=True)
+    return make_workspace(models=root / "recipes" / "models", runs=root / "recipes" / "runs")
 
 
 @pytest.fixture(scope="session")
 def publish_once(shared: "Workspace") -> Publish:
-    """Runs a recipe quickly, once a session."""
+    """Runs a recipe quickly, once for all processes: one trains, and others wait for it."""
+    from forwardpass.trainer.export.publish import newest_version
+    from forwardpass.trainer.export.release import find_published
     from forwardpass.trainer.recipes import find_recipe
     from forwardpass.trainer.settings import parse_settings
 
@@ -93,8 +102,23 @@ def publish_once(shared: "Workspace") -> Publish:
         if name in ("mnist-gan", "mnist-cgan"):
             publish("mnist-cnn")  # their judge
         if name not in done:
-            recipe = find_recipe(name)
-            done[name] = recipe.run(parse_settings(recipe.settings, QUICK[name]), shared)
+            with (shared.models.parent / f"{name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if newest_version(shared.models, name) is None:
+                    recipe = find_recipe(name)
+                    settings = parse_settings(recipe.settings, QUICK[name])
+                    done[name] = recipe.run(settings, shared)
+                else:
+                    done[name] = find_published(shared.models, name, None)
+                    done[name].card.schema_version = 0  # which only the JSON is stamped with
         return done[name]
 
     return publish
+
+
+@pytest.fixture
+def models_with_judge(publish_once: Publish, tmp_path: Path) -> Path:
+    """A repository of the test's own, in which the generators find their judge."""
+    models = tmp_path / "models"
+    shutil.copytree(publish_once("mnist-cnn").folder, models / "mnist-cnn" / "1")
+    return models

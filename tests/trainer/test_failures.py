@@ -88,9 +88,9 @@ def test_a_version_on_a_full_disk_leaves_nothing_and_is_not_trained_again(
 
 
 def test_a_picture_of_the_run_that_finds_no_room_is_told(
-    publish_once: Publish, tmp_path: Path, cache: Path
+    models_with_judge: Path, tmp_path: Path, cache: Path
 ) -> None:
-    models = publish_once("mnist-cnn").folder.parents[1]
+    models = models_with_judge
     before = sorted(models.glob("*/*"))
     # Room for no picture.
     command = ["run", "mnist-gan", "--publish", *QUICK["mnist-gan"], "--models", str(models)]
@@ -112,9 +112,9 @@ def test_a_damaged_download_is_refused_before_anything_is_trained(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["digits-mlp", "mnist-gan", "mnist-cgan"])
 def test_a_loss_that_is_no_number_is_told(
-    name: str, publish_once: Publish, tmp_path: Path, cache: Path
+    name: str, models_with_judge: Path, tmp_path: Path, cache: Path
 ) -> None:
-    models = publish_once("mnist-cnn").folder.parents[1]
+    models = models_with_judge
     before = sorted(models.glob("*/[0-9]*"))
     command = [
         "run",

@@ -12,7 +12,6 @@ import pytest
 from training import QUICK, Publish
 
 from forwardpass.trainer.recipes import RECIPES
-from forwardpass.trainer.workspace import Workspace
 
 # Runs forwardpass-train, and ends itself by SIGKILL just before or after the n-th checkpoint
 # takes its place, or once the draft of the n-th is written.
@@ -117,23 +116,23 @@ def run_killed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     ],
 )
 def test_a_run_killed_after_a_checkpoint_is_taken_up(
-    name: str, run_killed: Kill, publish_once: Publish, shared: Workspace, tmp_path: Path
+    name: str, run_killed: Kill, publish_once: Publish, models_with_judge: Path, tmp_path: Path
 ) -> None:
+    models = models_with_judge
     uninterrupted = publish_once(name).folder
-    before = published(shared.models)
-    # Into the repository where what a recipe builds on is.
-    places = ["--models", str(shared.models), "--runs", str(tmp_path / "runs")]
+    before = published(models)
+    places = ["--models", str(models), "--runs", str(tmp_path / "runs")]
     command = ["run", name, "--publish", *QUICK[name], *places]
 
     # Killed after its first checkpoint, then two, four, ... further on, until there are no more.
     codes: list[int] = []
     while not codes or codes[-1] == -signal.SIGKILL:
-        assert published(shared.models) == before
+        assert published(models) == before
         codes.append(run_killed(command, 2 ** len(codes)))
 
     assert len(codes) > 1
     assert codes[-1] == 0
-    (resumed,) = (path for path in published(shared.models) - before if path.parent.name == name)
+    (resumed,) = (path for path in published(models) - before if path.parent.name == name)
     for file in ("model.onnx", "golden.npz"):
         assert (resumed / file).read_bytes() == (uninterrupted / file).read_bytes()
     assert not list(tmp_path.glob("runs/*/*/*.checkpoint"))
