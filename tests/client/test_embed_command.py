@@ -223,7 +223,7 @@ def test_parquet_without_pyarrow_is_refused_before_any_work(
     out = tmp_path / "vectors.parquet"
     ended = command("embed", folder, "--model", "looks", "--out", out)
     assert (ended.code, ended.out) == (2, "")
-    assert "pip install 'forwardpass[embed]'" in ended.err
+    assert "pip install '.[embed]'" in ended.err
 
 
 def test_the_nearest_are_found_by_angle() -> None:

@@ -2,7 +2,7 @@
 
 Layers, from the top; each imports only what stands below it (`tests/test_layout.py`):
 
-- `cli`, `workers`, `check`, `app`, `build`, `routes`, `settings`: put the server together.
+- `cli`, `options`, `settings`, `workers`, `check`, `app`, `build`, `routes`: make up the server.
 - `native`, `open_inference`: what each method of the two protocols does.
 - `rpc`: what both share, from a message's bytes to a run of a model.
 - `repository`, `loading`: the models on disk, and what makes one ready.

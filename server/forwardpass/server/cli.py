@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from forwardpass.extras import needing
 from forwardpass.server.process.deadline import STOPPING_SECONDS, exit_within
 from forwardpass.server.process.error_stream import silence_grpc
 from forwardpass.server.process.gc import keep, pause, settle
@@ -22,19 +23,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pause()
     share_one_arena()
     silence_grpc()
+    with needing("server", "forwardpass-serve"):
+        sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
     import_structlog()
+    from forwardpass.server.options import parse
     from forwardpass.server.process import log
     from forwardpass.server.settings import SettingsError
-    from forwardpass.server.settings_sources import load
+    from forwardpass.server.settings_sources import read
 
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    only_check = given[:1] == ["check"]
+    given = parse(arguments)
     try:
-        settings = load(given[only_check:])
+        settings = read(given)
     except SettingsError as error:
-        sys.exit(_complain(str(error), 2))
-    log.configure(level=settings.log_level, form=settings.log_format, waits=only_check)
-    sys.exit(check(settings) if only_check else serve(settings))
+        return _complain(str(error), 2)
+    log.configure(level=settings.log_level, form=settings.log_format, waits=given.checks)
+    return check(settings) if given.checks else serve(settings)
 
 
 def check(settings: "Settings") -> int:

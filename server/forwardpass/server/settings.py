@@ -1,19 +1,17 @@
-"""Every setting of the server, in one frozen object; `settings_sources` reads them."""
+"""Every setting of the server, in one frozen object; `settings_sources` reads them.
 
-from collections.abc import Iterator
+`options` makes the options of the command line from these fields.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    CliPositionalArg,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from forwardpass.server.errors import nearest, quote
 
@@ -39,208 +37,227 @@ def naming(*settings: str) -> Iterator[None]:
         raise OSError(f"setting{'s' * (len(settings) > 1)} {names}: {error}") from error
 
 
-class Settings(BaseSettings):
-    """Serves the models of a repository over gRPC.
+class Group(Enum):
+    """Which settings `--help` shows together, and under which heading."""
 
-    Example: forwardpass-serve models --port 8001
-    """
+    LISTENING = "Listening"
+    REQUESTS = "Requests"
+    LIMITS = "Limits"
+    CONNECTIONS = "Connections"
+    RUNS = "Running models"
+    GPU = "GPU"
+    MODELS = "Loading models"
+    MANAGEMENT = "Management"
+    STOPPING = "Stopping"
+    TLS = "TLS"
+    LOG = "Log"
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix=PREFIX,
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_prog_name="forwardpass-serve",
-        cli_hide_none_type=True,
-    )
 
-    models: CliPositionalArg[Path] = Field(
-        description="The model repository: <name>/<version>/model.onnx."
-    )
-    host: str = Field(
+class Settings(BaseModel):
+    """Serves the models of a repository over gRPC."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: Path = Field(description="The model repository: <name>/<version>/model.onnx.")
+    host: Annotated[str, Group.LISTENING] = Field(
         "127.0.0.1",
         description="The address to listen on, of IPv6 with or without brackets; unix:/PATH for a "
         "unix-domain socket, without port.",
     )
-    port: int = Field(8001, ge=0, le=65535, description="The gRPC port; 0 takes a free one.")
-    metrics_host: str = Field(
+    port: Annotated[int, Group.LISTENING] = Field(
+        8001, ge=0, le=65535, description="The gRPC port; 0 takes a free one."
+    )
+    metrics_host: Annotated[str, Group.LISTENING] = Field(
         "127.0.0.1", description="The address of /metrics, /livez and /readyz."
     )
-    metrics_port: int = Field(8002, ge=0, le=65535, description="Their port; 0 takes a free one.")
-    max_message_bytes: int = Field(
+    metrics_port: Annotated[int, Group.LISTENING] = Field(
+        8002, ge=0, le=65535, description="Their port; 0 takes a free one."
+    )
+    max_message_bytes: Annotated[int, Group.REQUESTS] = Field(
         64 << 20, ge=1 << 10, le=1 << 30, description="The longest message, in either direction."
     )
-    compress_answers: bool = Field(
+    compress_answers: Annotated[bool, Group.REQUESTS] = Field(
         default=False, description="Compress answers, as gzip, for callers that take that."
     )
-    max_in_flight: int = Field(
+    max_in_flight: Annotated[int, Group.LIMITS] = Field(
         256, ge=1, le=4096, description="The most calls at a time; more are refused at once."
     )
-    max_in_flight_bytes: int = Field(
+    max_in_flight_bytes: Annotated[int, Group.LIMITS] = Field(
         0,
         ge=0,
         description="The most bytes of requests at a time, and of what they become; 0 takes a "
         "sixteenth of the memory of the container or the machine.",
     )
-    max_streams: int = Field(256, ge=1, description="The most streams of requests at a time.")
-    max_watches: int = Field(1000, ge=1, description="The most calls that watch health.")
-    connection_share: float = Field(
+    max_streams: Annotated[int, Group.LIMITS] = Field(
+        256, ge=1, description="The most streams of requests at a time."
+    )
+    max_watches: Annotated[int, Group.LIMITS] = Field(
+        1000, ge=1, description="The most calls that watch health."
+    )
+    connection_share: Annotated[float, Group.LIMITS] = Field(
         0.5,
         gt=0,
         le=1,
         description="Of the second half of each of these, the part that one connection may have "
         "while others want some.",
     )
-    max_queued: int = Field(
+    max_queued: Annotated[int, Group.LIMITS] = Field(
         1024, ge=1, description="The most requests that wait for one version of a model."
     )
-    max_connections: int = Field(
+    max_connections: Annotated[int, Group.CONNECTIONS] = Field(
         1000, ge=1, description="The most connections; more are closed at once."
     )
-    connection_seconds: float = Field(
+    connection_seconds: Annotated[float, Group.CONNECTIONS] = Field(
         300.0,
         gt=0,
         le=_MAX_SECONDS,
         description="How long a connection takes calls, give or take a tenth; then callers connect "
         "anew.",
     )
-    connection_grace_seconds: float = Field(
+    connection_grace_seconds: Annotated[float, Group.CONNECTIONS] = Field(
         30.0,
         ge=0,
         le=_MAX_SECONDS,
         description="How long its calls may then take to end, streams among them.",
     )
-    run_memory_bytes: int = Field(
+    run_memory_bytes: Annotated[int, Group.LIMITS] = Field(
         0,
         ge=0,
         description="The most memory of runs of models on the CPU, without weights; 0 takes a "
         "quarter of that of the container or the machine.",
     )
-    connection_idle_seconds: float = Field(
+    connection_idle_seconds: Annotated[float, Group.CONNECTIONS] = Field(
         60.0,
         gt=0,
         le=_MAX_SECONDS,
         description="How long a connection may have no call, before its place is another's.",
     )
-    max_image_pixels: int = Field(
+    max_image_pixels: Annotated[int, Group.REQUESTS] = Field(
         32_000_000, ge=1, description="The most pixels of an encoded image."
     )
-    reject_nonfinite: bool = Field(
+    reject_nonfinite: Annotated[bool, Group.REQUESTS] = Field(
         default=False, description="Refuse inputs with NaN or infinities."
     )
-    transport: Literal["auto", "completion_queue", "stock"] = Field(
+    transport: Annotated[Literal["auto", "completion_queue", "stock"], Group.LISTENING] = Field(
         "auto",
         description="completion_queue is the fast one; stock uses grpcio's public interface alone. "
         "auto: the fast one where the installed grpcio passes its trial.",
     )
-    scheduling_policy: Literal["auto", "batch", "other"] = Field(
+    scheduling_policy: Annotated[Literal["auto", "batch", "other"], Group.RUNS] = Field(
         "auto",
         description="Linux's policy for the server's threads: batch answers more calls on a busy "
         "core, other waits less for other programs there. auto: by the load.",
     )
-    workers: int = Field(
+    workers: Annotated[int, Group.RUNS] = Field(
         1,
         ge=1,
         le=256,
         description="Processes that serve the port, each with every model and limits of its own.",
     )
-    threads: int = Field(
+    threads: Annotated[int, Group.RUNS] = Field(
         0,
         ge=0,
         le=1024,
         description="Threads for one run of a model; 0 takes a worker's share of the CPU quota.",
     )
-    providers: Annotated[tuple[str, ...], NoDecode] = Field(
+    providers: Annotated[tuple[str, ...], Group.RUNS] = Field(
         ("cpu",),
         description="What runs the models, in order: cpu, cuda. cuda,cpu gives the CPU what a GPU "
         "cannot do; with cuda alone such a model fails.",
     )
-    cuda_device: int = Field(0, ge=0, description="The GPU to use.")
-    cuda_memory_bytes: int = Field(
+    cuda_device: Annotated[int, Group.GPU] = Field(0, ge=0, description="The GPU to use.")
+    cuda_memory_bytes: Annotated[int, Group.GPU] = Field(
         0, ge=0, description="The most memory of the GPU's arena, without weights; 0 takes all."
     )
-    cuda_arena: Literal["kSameAsRequested", "kNextPowerOfTwo"] = Field(
+    cuda_arena: Annotated[Literal["kSameAsRequested", "kNextPowerOfTwo"], Group.GPU] = Field(
         "kSameAsRequested", description="How the arena grows (ONNX Runtime's names)."
     )
-    cuda_convolutions: Literal["HEURISTIC", "EXHAUSTIVE", "DEFAULT"] = Field(
+    cuda_convolutions: Annotated[Literal["HEURISTIC", "EXHAUSTIVE", "DEFAULT"], Group.GPU] = Field(
         "HEURISTIC",
         description="How cuDNN finds an algorithm; EXHAUSTIVE measures again for each new shape.",
     )
-    cuda_ordered_copies: bool = Field(
+    cuda_ordered_copies: Annotated[bool, Group.GPU] = Field(
         default=True, description="Copy in the stream that computes; without it copies may race."
     )
-    cuda_tf32: bool = Field(
+    cuda_tf32: Annotated[bool, Group.GPU] = Field(
         default=False,
         description="Round float32 to TF32 in products, which keeps 3 digits: faster.",
     )
-    cuda_graph: bool = Field(
+    cuda_graph: Annotated[bool, Group.GPU] = Field(
         default=False,
         description="Capture runs in CUDA graphs when a model is loaded, and replay them; every "
         "operator must run on the GPU, and runs of all models take turns.",
     )
-    verify: Literal["auto", "require"] = Field(
+    verify: Annotated[Literal["auto", "require"], Group.MODELS] = Field(
         "auto",
         description="auto: a manifest that is there is enforced. require: every version needs one.",
     )
-    readiness: Literal["all", "any"] = Field(
+    readiness: Annotated[Literal["all", "any"], Group.MODELS] = Field(
         "all",
         description="When a start makes the server ready: with all models, or with any.",
     )
-    watch: bool = Field(
+    watch: Annotated[bool, Group.MODELS] = Field(
         default=False, description="Look for new versions and models while serving."
     )
-    follow_links: Annotated[tuple[Path, ...], NoDecode] = Field(
+    follow_links: Annotated[tuple[Path, ...], Group.MODELS] = Field(
         (),
         description="Folders outside of the repository where links in it may end, by commas; "
         "links that end in the repository are followed anyway.",
     )
-    sandbox: bool = Field(
+    sandbox: Annotated[bool, Group.MODELS] = Field(
         default=True, description="Try each graph in a process of its own before loading it."
     )
-    sandbox_seconds: float = Field(60.0, gt=0, description="How long that may take.")
-    sandbox_bytes: int = Field(
+    sandbox_seconds: Annotated[float, Group.MODELS] = Field(
+        60.0, gt=0, description="How long that may take."
+    )
+    sandbox_bytes: Annotated[int, Group.MODELS] = Field(
         4 << 30, ge=0, description="The memory it may take, beyond what its size explains."
     )
-    cache_dir: Literal["auto", "off"] | Path = Field(
+    cache_dir: Annotated[Literal["auto", "off"] | Path, Group.MODELS] = Field(
         "auto",
         description="Where it is kept which graphs the sandbox has tried, and how long runs take. "
         "auto: ~/.cache/forwardpass/verified. off: nowhere.",
     )
-    reflection: bool = Field(default=False, description="Answer gRPC server reflection.")
-    management_port: int | None = Field(
+    reflection: Annotated[bool, Group.LISTENING] = Field(
+        default=False, description="Answer gRPC server reflection."
+    )
+    management_port: Annotated[int | None, Group.MANAGEMENT] = Field(
         None,
         ge=0,
         le=65535,
         description="Answer management calls (LoadModel, UnloadModel) on this port of the loopback "
         "address; the gRPC port itself makes them available there.",
     )
-    management_token: SecretStr | None = Field(
+    management_token: Annotated[SecretStr | None, Group.MANAGEMENT] = Field(
         None, description="What management calls must carry. Better set by the environment."
     )
-    management_token_file: Path | None = Field(
+    management_token_file: Annotated[Path | None, Group.MANAGEMENT] = Field(
         None,
         description="A file of tokens, any of which is enough: one a line, at most two. It is read "
         "again when it changes.",
     )
-    drain_delay_seconds: float = Field(
+    drain_delay_seconds: Annotated[float, Group.STOPPING] = Field(
         0.0,
         ge=0,
         le=_MAX_SECONDS,
         description="How long calls are still taken at shutdown, while probes say not ready.",
     )
-    drain_seconds: float = Field(
+    drain_seconds: Annotated[float, Group.STOPPING] = Field(
         30.0, ge=0, description="How long accepted calls may take to end at shutdown."
     )
-    tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain.")
-    tls_key: Path | None = Field(None, description="PEM file of its private key.")
-    tls_client_ca: Path | None = Field(
+    tls_certificate: Annotated[Path | None, Group.TLS] = Field(
+        None, description="PEM file of the certificate chain."
+    )
+    tls_key: Annotated[Path | None, Group.TLS] = Field(
+        None, description="PEM file of its private key."
+    )
+    tls_client_ca: Annotated[Path | None, Group.TLS] = Field(
         None, description="PEM file of the authority that callers' certificates must be of."
     )
-    log_format: Literal["auto", "json", "plain"] = Field(
+    log_format: Annotated[Literal["auto", "json", "plain"], Group.LOG] = Field(
         "auto", description="auto: plain on a terminal, else JSON."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Group.LOG] = Field(
         "info", description="debug has a line for every call."
     )
 
@@ -248,6 +265,12 @@ class Settings(BaseSettings):
     def stop_seconds(self) -> float:
         """How long a shutdown may take for the calls' sake."""
         return self.drain_delay_seconds + self.drain_seconds
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Takes from the environment what is not given."""
+        return {**read_environment(os.environ), **given}
 
     @field_validator("host", "metrics_host")
     @classmethod
@@ -307,15 +330,9 @@ class Settings(BaseSettings):
             raise ValueError("a provider is named twice")
         return names
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003  # always this class
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # not read
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # not read
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Puts flags before the environment, and the TOML file last."""
-        # `load` passes the file's table in as the initial settings.
-        return env_settings, init_settings
+
+def read_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns the settings that variables give, by their names; case does not matter."""
+    given = {name.upper(): value for name, value in environment.items()}
+    variables = {name: PREFIX + name.upper() for name in Settings.model_fields}
+    return {name: given[variable] for name, variable in variables.items() if variable in given}

@@ -4,50 +4,29 @@ A flag wins over the environment (`FORWARDPASS_PORT`), which wins over the TOML 
 which wins over the default.
 """
 
-import argparse
-import inspect
 import os
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import CliSettingsSource
 
 from forwardpass.server.errors import nearest
-from forwardpass.server.settings import PREFIX, SECRETS, Settings, SettingsError
+from forwardpass.server.options import Given, parse
+from forwardpass.server.settings import (
+    PREFIX,
+    SECRETS,
+    Settings,
+    SettingsError,
+    read_environment,
+)
 from forwardpass.server.transport.address import SOCKET
 
 # What a variable begins with that Kubernetes has set for a Service.
 _LINKED = ("tcp://", "udp://", "sctp://")
 # Variables of the client and the trainer, which share the prefix.
 _OTHERS = {"FORWARDPASS_SERVER", "FORWARDPASS_TOKEN", "FORWARDPASS_CACHE"}
-
-
-class _Parser(argparse.ArgumentParser):
-    """Names the nearest flag when one is not known."""
-
-    def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ").split()
-        if unknown and unknown[0].startswith("--") and message.startswith("unrecognized"):
-            known = [option for action in self._actions for option in action.option_strings]
-            # Without what it was given: the flag that was meant may be that of a secret.
-            flag = unknown[0].split("=")[0]
-            message = f"unrecognized argument: {flag}{nearest(flag, known)}"
-        self.print_usage(sys.stderr)
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-class _Version(argparse.Action):
-    """Looks the version up only where somebody asks for it: it takes milliseconds."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from importlib.metadata import version
-
-        sys.stdout.write(f"forwardpass {version('forwardpass')}\n")
-        parser.exit()
 
 
 def load(arguments: Sequence[str]) -> Settings:
@@ -57,26 +36,20 @@ def load(arguments: Sequence[str]) -> Settings:
         SettingsError: A variable or key that is unknown, or a value that is wrong.
         SystemExit: A flag that is unknown, or --help.
     """
-    parser = _Parser(
-        prog="forwardpass-serve",
-        description=inspect.getdoc(Settings),
-        epilog="forwardpass-serve check MODELS [options] loads and measures every model, says what "
-        "came of it, a line of JSON each, and serves nothing.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action=_Version, nargs=0, help="Print the version and exit.")
-    parser.add_argument("--config", type=Path, help="A TOML file of settings, by these names.")
-    source: CliSettingsSource[argparse.ArgumentParser] = CliSettingsSource(
-        Settings, root_parser=parser
-    )
-    config = parser.parse_known_args(arguments)[0].config
-    config = config or os.environ.get(f"{PREFIX}CONFIG")
+    return read(parse(arguments))
+
+
+def read(given: Given) -> Settings:
+    """Returns the settings of a parsed command line, as `load` does.
+
+    Raises:
+        SettingsError: A variable or key that is unknown, or a value that is wrong.
+    """
+    config = given.config or os.environ.get(f"{PREFIX}CONFIG")
     _check_environment(os.environ)
     table = _read_table(Path(config)) if config else {}
     try:
-        flags = source(args=list(arguments))
-        settings = Settings(_cli_settings_source=flags, **table)
+        settings = Settings(**{**table, **read_environment(os.environ), **given.flags})
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
     _check_cuda(settings)

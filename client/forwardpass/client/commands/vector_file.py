@@ -27,15 +27,14 @@ class VectorFile(ABC):
 
 
 def check_kind(path: Path) -> None:
-    """Raises typer.BadParameter where no vector file can be written under the name."""
+    """Checks that a vector file can be written under the name.
+
+    Raises:
+        typer.BadParameter: The name has another suffix.
+        ModuleNotFoundError: The extra `embed` is not installed, which Parquet needs.
+    """
     if path.suffix == ".parquet":
-        try:
-            import pyarrow.parquet as _  # noqa: F401 - asked for before an hour's work, not after
-        except ImportError:
-            raise typer.BadParameter(
-                "Parquet needs pip install 'forwardpass[embed]', or use .npy",
-                param_hint="--out",
-            ) from None
+        import pyarrow.parquet as _  # noqa: F401 - asked for before an hour's work, not after
     elif path.suffix != ".npy":
         raise typer.BadParameter(f"{path} ends neither in .parquet nor in .npy", param_hint="--out")
 

@@ -1,0 +1,20 @@
+"""What a shell offers for the name of a model: those of the server that is to be called."""
+
+import typer
+
+from forwardpass.client.commands.connection import Connection
+
+# Somebody waits at a prompt.
+_SECONDS = 1.0
+
+
+def complete_model(context: typer.Context, incomplete: str) -> list[str]:
+    """Returns the names of the server's models that begin so; none where no server answers."""
+    given = context.params
+    connection = Connection(given["server"], _SECONDS, given.get("tls_ca"), given.get("token"))
+    try:
+        with connection.open() as client:
+            names = {summary.name for summary in client.models()}
+    except Exception:  # noqa: BLE001 - whatever it is, a prompt is no place to say so
+        return []
+    return sorted(name for name in names if name.startswith(incomplete))
