@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from forwardpass.pixels import ImageError, decode_image, encode_png, image_grid
+from forwardpass.pixels import (
+    ImageError,
+    decode_image,
+    encode_png,
+    grounds,
+    image_grid,
+    invert_image,
+)
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -89,3 +96,52 @@ def test_a_grid_has_every_image_in_its_place() -> None:
     assert grid.shape == (3 * 4 + 1, 2 * 5 + 1, 1)
     assert (grid[9:12, 1:5] == 4).all()
     assert (grid[5:8, 6:10] == 3).all()
+
+
+def test_the_ground_is_the_median_of_the_outermost_pixels() -> None:
+    images = np.zeros((3, 6, 5, 3), np.uint8)
+    images[0, 1:-1, 1:-1] = 255  # what lies within is no ground
+    images[0, 0, :3] = 255  # nor is what reaches the border here and there
+    images[1] = 255
+    images[2] = (0, 51, 255)
+    np.testing.assert_allclose(grounds(images), [0, 1, 0.4])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "P", "CMYK", "I;16"])
+def test_a_negative_has_the_size_and_kind_of_the_picture(mode: str) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    if mode == "I;16":
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) << 8 | 37)
+    elif mode != "RGB":
+        image = image.convert(mode)
+    data = encoded(image, "JPEG" if mode == "CMYK" else "PNG")
+    negative = Image.open(io.BytesIO(invert_image(data)))
+    assert (negative.format, negative.size) == ("PNG", (7, 5))
+    assert negative.mode == {"P": "RGB", "CMYK": "RGB"}.get(mode, mode)
+    channels = 1 if mode in ("1", "L", "I;16") else 3
+    assert (decode_image(invert_image(data), channels) == 255 - decode_image(data, channels)).all()
+
+
+def test_a_negative_lies_as_the_camera_was_held() -> None:
+    image = Image.new("L", (40, 20))
+    image.paste(255, (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(image, "JPEG", exif=exif)
+    assert (decode_image(invert_image(data), 1) == 255 - decode_image(data, 1)).all()
+
+
+def test_strokes_on_nothing_are_seen_in_the_negative() -> None:
+    # Black on transparent, which is laid on white.
+    image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    image.putpixel((1, 2), (0, 0, 0, 255))
+    pixels = decode_image(invert_image(encoded(image, "PNG")), 1)
+    assert pixels[2, 1] == 255
+    assert pixels.sum() == 255
+
+
+@pytest.mark.parametrize("data", [b"no picture", encode_png(np.zeros((50, 50, 3), np.uint8))[:60]])
+def test_what_cannot_be_read_has_no_negative(data: bytes) -> None:
+    with pytest.raises(ImageError):
+        invert_image(data)

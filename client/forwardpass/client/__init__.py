@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         DataSource,
         ImageInput,
         OutputDifference,
+        PixelStatistics,
         PublishedModel,
         Quantization,
         RowIndependence,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         ModelSummary,
         Signature,
     )
+    from forwardpass.client.polarity import PolarityWarning
     from forwardpass.client.results import ClassScore, Embeddings, Generated, Prediction, Timing
 
 # Where each public name lives. It is loaded when it is first asked for, so that the command line,
@@ -61,6 +63,7 @@ _HOMES = {
         "DataSource",
         "ImageInput",
         "OutputDifference",
+        "PixelStatistics",
         "PublishedModel",
         "Quantization",
         "RowIndependence",
@@ -92,6 +95,7 @@ _HOMES = {
         "ModelSummary",
         "Signature",
     ),
+    "polarity": ("PolarityWarning",),
     "results": ("ClassScore", "Embeddings", "Generated", "Prediction", "Timing"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -119,6 +123,8 @@ __all__ = [
     "ModelSummary",
     "OutputDifference",
     "Overloaded",
+    "PixelStatistics",
+    "PolarityWarning",
     "Prediction",
     "PublishedModel",
     "Quantization",

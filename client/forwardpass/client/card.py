@@ -43,6 +43,23 @@ class ImageInput:
 
 
 @dataclass(frozen=True, slots=True)
+class PixelStatistics:
+    """How bright the pictures are that a model learned from; 0 is black, 1 white.
+
+    Attributes:
+        mean: Of all pixels.
+        deviation: The standard deviation of all pixels.
+        ground_mean: Of the pictures' grounds: each the median of a picture's outermost pixels.
+        ground_deviation: The standard deviation of the grounds.
+    """
+
+    mean: float
+    deviation: float
+    ground_mean: float
+    ground_deviation: float
+
+
+@dataclass(frozen=True, slots=True)
 class DataSource:
     """Where the training data came from.
 
@@ -53,6 +70,8 @@ class DataSource:
         sha256: The digest of the arrays, in hexadecimal.
         train_rows: Examples that the model learned from.
         test_rows: Other examples, which the metrics were measured on.
+        pixels: Of the examples that the model learned from; None where they are no pictures, or
+            not told.
     """
 
     name: str
@@ -61,6 +80,7 @@ class DataSource:
     sha256: str
     train_rows: int
     test_rows: int
+    pixels: PixelStatistics | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +193,7 @@ class Card:
 
 
 def to_card(message: pb.ModelCard) -> Card:
-    image, data = message.image, message.data
+    image = message.image
     return Card(
         description=message.description,
         recipe=message.recipe,
@@ -186,13 +206,7 @@ def to_card(message: pb.ModelCard) -> Card:
         ),
         metrics=dict(message.metrics),
         parameters=message.parameters,
-        data=(
-            DataSource(
-                data.name, data.origin, data.license, data.sha256, data.train_rows, data.test_rows
-            )
-            if message.HasField("data")
-            else None
-        ),
+        data=_to_data_source(message.data) if message.HasField("data") else None,
         seed=message.seed,
         tolerance=(message.tolerance.relative, message.tolerance.absolute),
         parity_error=message.parity_error,
@@ -216,6 +230,25 @@ def to_row_independence(message: pb.ModelCard | Model) -> RowIndependence | None
         return None
     measured = message.row_independence
     return RowIndependence(measured.rows, measured.max_relative_difference)
+
+
+def _to_data_source(message: pb.DataSource) -> DataSource:
+    pixels = message.pixels
+    return DataSource(
+        name=message.name,
+        origin=message.origin,
+        license=message.license,
+        sha256=message.sha256,
+        train_rows=message.train_rows,
+        test_rows=message.test_rows,
+        pixels=(
+            PixelStatistics(
+                pixels.mean, pixels.deviation, pixels.ground_mean, pixels.ground_deviation
+            )
+            if message.HasField("pixels")
+            else None
+        ),
+    )
 
 
 def _to_quantization(message: pb.Quantization) -> Quantization:

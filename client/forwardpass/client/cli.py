@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
+from forwardpass.client.commands.completion import complete_model
 from forwardpass.client.commands.connection import Connection
+from forwardpass.extras import needing
 
 app = typer.Typer(
     name="forwardpass",
@@ -65,6 +67,14 @@ ModelName = Annotated[
         metavar="MODEL",
         show_default=False,
         help="The model, or MODEL:3 for a version, or MODEL:stable for a label.",
+        autocompletion=complete_model,
+    ),
+]
+Invert = Annotated[
+    bool,
+    typer.Option(
+        "--invert",
+        help="Turn dark into bright first, for a model of bright strokes on a dark ground.",
     ),
 ]
 _SERVER = "127.0.0.1:8001"
@@ -98,6 +108,7 @@ def models(
             metavar="MODEL",
             show_default=False,
             help="Tell everything about this model (or MODEL:VERSION) instead.",
+            autocompletion=complete_model,
         ),
     ] = None,
     json: Json = False,
@@ -137,6 +148,7 @@ def predict(
             "body; - for standard input; may be repeated.",
         ),
     ] = None,
+    invert: Invert = False,
     top_k: Annotated[
         int | None,
         typer.Option(
@@ -165,6 +177,7 @@ def predict(
         inputs or [],
         text or [],
         mail or [],
+        invert=invert,
         top_k=top_k,
         out=out,
         pictures=pictures,
@@ -185,7 +198,14 @@ def embed(
             "a line; or one .npy with a row each.",
         ),
     ],
-    model: Annotated[str, typer.Option(show_default=False, help="The model, or MODEL:VERSION.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            show_default=False,
+            help="The model, or MODEL:VERSION.",
+            autocompletion=complete_model,
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -193,6 +213,7 @@ def embed(
             help="Save to .parquet (path, label, vector, error) or .npy (vectors, NaN for errors).",
         ),
     ] = None,
+    invert: Invert = False,
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Scale each vector to length 1.")
     ] = False,
@@ -220,7 +241,7 @@ def embed(
         inputs,
         model,
         command.Options(
-            out, normalize, neighbours or (5 if neighbours_grid else 0), neighbours_grid
+            out, normalize, neighbours or (5 if neighbours_grid else 0), neighbours_grid, invert
         ),
         as_json=json,
     )
@@ -280,7 +301,12 @@ def health(
     *,
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", show_default=False, help="Ask about this model only."),
+        typer.Argument(
+            metavar="MODEL",
+            show_default=False,
+            help="Ask about this model only.",
+            autocompletion=complete_model,
+        ),
     ] = None,
     json: Json = False,
     server: Server = _SERVER,
@@ -299,7 +325,9 @@ def main() -> None:
     # gRPC's core logs what we say in our own words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        app()
+        # 2, as for any other file that cannot be written.
+        with needing("embed", "forwardpass", code=2):
+            app()
     except Exception as error:  # noqa: BLE001 - an unexpected one is raised again
         from forwardpass.client.commands.exit_code import explain
 

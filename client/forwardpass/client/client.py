@@ -2,7 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,9 +15,14 @@ from numpy.typing import ArrayLike
 
 from forwardpass.client import inputs as given
 from forwardpass.client import results
-from forwardpass.client.card import TensorSpec
+from forwardpass.client.card import Card, TensorSpec
 from forwardpass.client.channel import Tls, check_target, open_channel
-from forwardpass.client.errors import MessageTooLarge, ServerError, from_rpc_error
+from forwardpass.client.errors import (
+    ForwardpassError,
+    MessageTooLarge,
+    ServerError,
+    from_rpc_error,
+)
 from forwardpass.client.methods import SERVING, HealthRequest, Methods
 from forwardpass.client.models import (
     Model,
@@ -26,6 +33,7 @@ from forwardpass.client.models import (
     to_model,
     to_summaries,
 )
+from forwardpass.client.polarity import PolarityWarning, describe, find_inverted, known_ground
 from forwardpass.client.retries import Retries
 from forwardpass.v1 import inference_service_pb2 as pb
 from forwardpass.v1 import model_service_pb2 as model_pb
@@ -84,6 +92,7 @@ class Client:
         self._methods = Methods(self._channel)
         self._retries = Retries()
         self._signatures: dict[tuple[str, Version], Signature] = {}
+        self._cards: dict[tuple[str, int], Card | None] = {}
 
     def __repr__(self) -> str:
         return f"Client({self._target!r})"
@@ -110,6 +119,7 @@ class Client:
         inputs: given.Inputs = None,
         *,
         images: given.Images = None,
+        invert: bool = False,
         texts: given.Texts = None,
         outputs: list[str] | None = None,
         top_k: int = 0,
@@ -129,7 +139,9 @@ class Client:
                 integers have to fit.
             images: One picture a row, as paths or bytes of JPEG or PNG files, as PIL images, or as
                 uint8 arrays, (height, width) or (height, width, channels); the server resizes them
-                as the model's card says.
+                as the model's card says. Warns with `PolarityWarning` where one of the first 16 is
+                dark on bright and the model learned from bright on dark, or the reverse.
+            invert: Whether to send the pictures' negatives, as PNG files.
             texts: One text a row, for a model with a text input.
             outputs: The outputs to answer with; all, in the signature's order, where None.
             top_k: How many of the likeliest classes to name for each row, at most as many as the
@@ -139,10 +151,12 @@ class Client:
             version: A version's number, or a label such as "stable"; the newest where None.
             timeout: Seconds the call may take; the client's own where None.
         """
+        begun = time.monotonic()
+        pictures = given.pictures(images, invert=invert)
         request = pb.PredictRequest(
             model=_reference(model, version),
             inputs=given.tensors(inputs, lambda: self._specs(model, version)),
-            images=given.images(images),
+            images=[picture.data for picture in pictures],
             texts=given.texts(texts),
             outputs=outputs,
             top_k=given.unsigned(top_k, "top_k", 32),
@@ -150,6 +164,7 @@ class Client:
             timing=timing,
         )
         answer = self._call(self._methods.predict, request, timeout, results.to_prediction)
+        self._look_at(pictures, answer.model, answer.version, begun, timeout, inverted=invert)
         if len(answer.outputs) < 2:
             return answer
         # What came over the wire is in no order.
@@ -162,6 +177,7 @@ class Client:
         inputs: given.Inputs = None,
         *,
         images: given.Images = None,
+        invert: bool = False,
         texts: given.Texts = None,
         output: str | None = None,
         normalize: bool = False,
@@ -176,6 +192,7 @@ class Client:
             model: The model's name.
             inputs: As in `predict`.
             images: As in `predict`.
+            invert: As in `predict`.
             texts: As in `predict`.
             output: The embedding output to use; the model's first where None.
             normalize: Whether to scale each vector to Euclidean length 1; a zero vector stays.
@@ -184,17 +201,21 @@ class Client:
             version: As in `predict`.
             timeout: As in `predict`.
         """
+        begun = time.monotonic()
+        pictures = given.pictures(images, invert=invert)
         request = pb.EmbedRequest(
             model=_reference(model, version),
             inputs=given.tensors(inputs, lambda: self._specs(model, version)),
-            images=given.images(images),
+            images=[picture.data for picture in pictures],
             texts=given.texts(texts),
             output=output or "",
             normalize=normalize,
             half_precision=half_precision,
             timing=timing,
         )
-        return self._call(self._methods.embed, request, timeout, results.to_embeddings)
+        answer = self._call(self._methods.embed, request, timeout, results.to_embeddings)
+        self._look_at(pictures, answer.model, answer.version, begun, timeout, inverted=invert)
+        return answer
 
     def generate(
         self,
@@ -348,6 +369,42 @@ class Client:
             check_loaded(found)
             signature = self._signatures[model, version] = found.signature
         return signature
+
+    def _look_at(
+        self,
+        pictures: Sequence[given.Picture],
+        model: str,
+        version: int,
+        begun: float,
+        timeout: float | None,
+        *,
+        inverted: bool,
+    ) -> None:
+        """Warns of pictures, already answered, that the model is likely to have misread."""
+        if not pictures:
+            return
+        seconds = self._timeout if timeout is None else timeout
+        card = self._card(model, version, seconds - (time.monotonic() - begun))
+        ground = known_ground(card)
+        if card is None or card.image is None or ground is None:
+            return
+        if names := find_inverted(pictures, card.image, ground):
+            text = describe(names, f"{model} version {version}", ground, inverted=inverted)
+            # At the line that calls predict or embed.
+            warnings.warn(text, PolarityWarning, stacklevel=3)
+
+    def _card(self, model: str, version: int, seconds: float) -> Card | None:
+        """A version's card: asked for once, and None where it cannot be had in that time."""
+        if (model, version) not in self._cards:
+            if seconds <= 0:
+                return None
+            try:
+                card = self.model(model, version, timeout=seconds).card
+            except ForwardpassError:
+                # What was asked for is answered, and whoever may not see cards does without.
+                card = None
+            self._cards[model, version] = card
+        return self._cards[model, version]
 
     def _call(
         self,

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,19 +54,38 @@ def tensors(
     return {name: _tensor(name, value, specs) for name, value in inputs.items()}
 
 
-def images(given: Images) -> list[bytes]:
+class Picture(NamedTuple):
+    """A picture to send.
+
+    Attributes:
+        name: What to call it: its path, or its place among the images.
+        data: A JPEG or PNG file.
+    """
+
+    name: str
+    data: bytes
+
+
+def pictures(given: Images, *, invert: bool) -> list[Picture]:
     """Returns the bytes of files as they are, and pixels as PNG files.
 
+    Args:
+        given: What the caller gave.
+        invert: Whether to turn dark into bright, which makes PNG files of all.
+
     Raises:
-        InvalidInput: Something that is no picture.
+        InvalidInput: Something that is no picture, or nothing to invert.
         OSError: A file cannot be read.
     """
     if given is None:
-        return []
+        given = []
     is_array = isinstance(given, np.ndarray) and given.ndim < 4
-    if isinstance(given, (str, Path, bytes)) or is_array or _is_pil(given):
-        return [_encoded(cast("Image", given))]
-    return [_encoded(item) for item in cast("Iterable[Image]", given)]
+    is_one = isinstance(given, (str, Path, bytes)) or is_array or _is_pil(given)
+    listed = [cast("Image", given)] if is_one else cast("Iterable[Image]", given)
+    taken = [_picture(row, image, invert=invert) for row, image in enumerate(listed)]
+    if invert and not taken:
+        raise InvalidInput("invert is for pictures, and there are no images", field="images")
+    return taken
 
 
 def texts(given: Texts) -> list[str]:
@@ -110,6 +129,21 @@ def check_text(text: str, field: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(f"{field} is no valid text: {error}", field=field) from None
+
+
+def _picture(row: int, image: Image, *, invert: bool) -> Picture:
+    name = str(image) if isinstance(image, (str, Path)) else f"images[{row}]"
+    data = _encoded(image)
+    return Picture(name, _inverted(name, data) if invert else data)
+
+
+def _inverted(name: str, data: bytes) -> bytes:
+    from forwardpass.pixels import ImageError, invert_image
+
+    try:
+        return invert_image(data)
+    except ImageError as error:
+        raise InvalidInput(f"{name} cannot be inverted: {error}", field="images") from None
 
 
 def _encoded(image: Image) -> bytes:

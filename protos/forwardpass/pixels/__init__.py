@@ -11,13 +11,17 @@ from forwardpass.pixels.decode import (
     to_pixels,
 )
 from forwardpass.pixels.encode import encode_png, image_grid
+from forwardpass.pixels.ground import grounds
+from forwardpass.pixels.invert import invert_image
 
 __all__ = [
     "MAX_PIXELS",
     "ImageError",
     "decode_image",
     "encode_png",
+    "grounds",
     "image_grid",
+    "invert_image",
     "open_image",
     "to_pixels",
 ]

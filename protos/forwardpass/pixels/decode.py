@@ -96,11 +96,16 @@ def _check_pixels(image: Image.Image, most: int) -> None:
         )
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """Lays a transparent image on white, and brings 16-bit greyscale to 8 bits."""
-    if image.mode in ("I", "I;16", "I;16B"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+def lay_on_white(image: Image.Image) -> Image.Image:
+    """Returns an image through which nothing shows: what was transparent is white."""
     if not image.has_transparency_data:
         return image
     rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Lays a transparent image on white, and brings 16-bit greyscale to 8 bits."""
+    if image.mode in ("I", "I;16", "I;16B"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return lay_on_white(image)

@@ -4,7 +4,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
@@ -20,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from forwardpass.client.polarity import PolarityWarning
 
 # Where output goes to a file or a program there is no width to keep to.
 _WIDE = 200
@@ -51,6 +55,26 @@ def _plain(value: Any) -> Any:
         # JSON has no such numbers; these are the names that protobuf's JSON gives them.
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+def tell_warning(text: str) -> None:
+    """Prints a warning to standard error, as a line of its own."""
+    sys.stderr.write(f"warning: {text}\n")
+
+
+@contextmanager
+def told_warnings() -> Iterator[None]:
+    """Prints what the client warns of as `tell_warning` does."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PolarityWarning)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, PolarityWarning):
+            tell_warning(str(warning.message))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
 def progress() -> Progress:

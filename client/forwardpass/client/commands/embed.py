@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from forwardpass.client.client import Client
 from forwardpass.client.commands.connection import Connection, split_model
-from forwardpass.client.commands.display import console, print_json, progress
+from forwardpass.client.commands.display import console, print_json, progress, tell_warning
 from forwardpass.client.commands.embedding import embed_rows
 from forwardpass.client.commands.exit_code import PARTIAL
 from forwardpass.client.commands.neighbours import (
@@ -26,6 +26,7 @@ from forwardpass.client.commands.vector_file import VectorFile, check_kind, vect
 from forwardpass.client.commands.whole_file import whole_file
 from forwardpass.client.errors import WrongTask
 from forwardpass.client.models import Model, check_loaded
+from forwardpass.client.polarity import describe, known_ground
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,14 @@ class Options:
         normalize: Whether to scale each vector to length 1.
         neighbours: How many nearest to show for some rows.
         grid: A .png to draw them in.
+        invert: Whether to embed the pictures' negatives.
     """
 
     out: Path | None
     normalize: bool
     neighbours: int
     grid: Path | None
+    invert: bool
 
 
 @dataclass(slots=True)
@@ -50,6 +53,7 @@ class _Tally:
     """What a run has come to; vectors are kept only where neighbours are asked for."""
 
     good: list[int] = field(default_factory=list)
+    inverted: list[int] = field(default_factory=list)
     failed: int = 0
     first_error: str = ""
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
@@ -66,10 +70,11 @@ def run(
         check_loaded(known)
         if not known.embedding_spaces:
             raise WrongTask(f"{name} has no embedding output, so it gives no vectors")
-        source = open_source(inputs, known)
+        source = open_source(inputs, known, invert=options.invert)
         if options.grid and not isinstance(source, ImageFiles):
             _refuse("there are no images to draw", "--neighbours-grid")
         tally = _embed(client, known, source, options)
+    _warn(known, source, tally, options)
     seconds = time.monotonic() - started
     names = [source.names[row] for row in tally.good]
     found = None
@@ -125,10 +130,21 @@ def _embed(client: Client, model: Model, source: Source, options: Options) -> _T
                 else:
                     tally.failed += 1
                     tally.first_error = tally.first_error or f"{source.names[row]}: {error}"
+            tally.inverted += part.inverted
             if options.neighbours:
                 tally.vectors.append(part.vectors[[error is None for error in part.errors]])
             bar.advance(task, len(part.rows))
     return tally
+
+
+def _warn(model: Model, source: Source, tally: _Tally, options: Options) -> None:
+    """Says which pictures the model is likely to have misread."""
+    ground = known_ground(model.card)
+    if ground is None or not tally.inverted:
+        return
+    names = [source.names[row] for row in tally.inverted]
+    title = f"{model.summary.name} version {model.summary.version}"
+    tell_warning(describe(names, title, ground, inverted=options.invert))
 
 
 @contextmanager

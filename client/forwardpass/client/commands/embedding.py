@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.client.client import DEFAULT_MESSAGE_BYTES, Client
-from forwardpass.client.commands.sources import Source
+from forwardpass.client.commands.sources import ImageFiles, Source
 from forwardpass.client.errors import ServerError
 from forwardpass.client.models import Model
+from forwardpass.client.polarity import are_inverted, known_ground
 
 _ROWS_A_CALL = 64
 # Each thread decodes the rows of a call and then waits for its answer: one more than there are
@@ -28,11 +29,13 @@ class Embedded:
         rows: Which rows of the source.
         vectors: float32 (rows, dimension), NaN where there is an error.
         errors: For each row why it has no vector, or None.
+        inverted: Those of the rows that are pictures the model is likely to misread.
     """
 
     rows: range
     vectors: NDArray[np.float32]
     errors: list[str | None]
+    inverted: list[int]
 
 
 def embed_rows(
@@ -44,10 +47,12 @@ def embed_rows(
         ForwardpassError: A call failed; what has not been sent is then given up.
     """
     space = model.embedding_spaces[0]
+    ground = known_ground(model.card) if isinstance(source, ImageFiles) else None
 
     def embed(rows: range) -> Embedded:
         loaded = source.load(rows)
         vectors = np.full((len(rows), space.dimension), np.nan, np.float32)
+        inverted: list[int] = []
         if len(loaded.rows):
             answer = client.embed(
                 model.summary.name,
@@ -61,8 +66,14 @@ def embed_rows(
                     f"the vectors changed from space {space.space_id} to {answer.space_id} "
                     "during the run: was another model put in this version's place?"
                 )
-            vectors[[error is None for error in loaded.errors]] = answer.vectors
-        return Embedded(rows, vectors, loaded.errors)
+            good = [row for row, error in zip(rows, loaded.errors, strict=True) if error is None]
+            vectors[[row - rows.start for row in good]] = answer.vectors
+            if ground is not None:
+                found = are_inverted(loaded.rows, ground)
+                inverted = [
+                    row for row, is_inverted in zip(good, found, strict=True) if is_inverted
+                ]
+        return Embedded(rows, vectors, loaded.errors, inverted)
 
     size = _rows_a_call(model, source.row_bytes)
     total = len(source.names)

@@ -15,6 +15,9 @@ from forwardpass.client.models import Version
 from forwardpass.client.results import Generated
 from forwardpass.wire import Array
 
+# A picture of small samples is enlarged to this height or width at most, in pixels.
+_SIDE = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -146,4 +149,10 @@ def _picture(samples: Array, path: Path) -> bytes:
             f"of {path}",
             param_hint="--out",
         )
-    return encode_png(image_grid(samples))
+    return encode_png(_enlarged(image_grid(samples)))
+
+
+def _enlarged(grid: Array) -> Array:
+    """Returns the picture with each pixel drawn as a square, as large as `_SIDE` has room for."""
+    factor = max(1, _SIDE // max(grid.shape[:2]))
+    return grid.repeat(factor, axis=0).repeat(factor, axis=1)

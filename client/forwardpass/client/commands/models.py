@@ -86,6 +86,10 @@ def _card_facts(card: Card) -> Iterator[tuple[str, str]]:
         rows = f"{card.data.train_rows:,} to learn from, {card.data.test_rows:,} to test on"
         yield "data", f"{card.data.name}: {rows}"
         yield "data from", ", ".join(filter(None, (card.data.origin, card.data.license)))
+    if card.data and (pixels := card.data.pixels):
+        ground = f"{pixels.ground_mean:.2f} ± {pixels.ground_deviation:.2f}"
+        grey = f"{pixels.mean:.2f} ± {pixels.deviation:.2f}"
+        yield "learned from", f"grounds of {ground}, pixels of {grey}; 0 is black, 1 white"
     if card.image:
         kind = "greyscale" if card.image.channels == 1 else "RGB"
         yield "images", f"{kind}, resized to {card.image.width} x {card.image.height}"

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from forwardpass.client.commands.connection import Connection, split_model
-from forwardpass.client.commands.display import console, print_json
+from forwardpass.client.commands.display import console, print_json, told_warnings
 from forwardpass.client.commands.input_files import read_inputs
 from forwardpass.client.commands.whole_file import storable, whole_file
 from forwardpass.client.errors import WrongTask
@@ -30,6 +30,7 @@ def run(
     texts: Sequence[str],
     mails: Sequence[BinaryIO],
     *,
+    invert: bool,
     top_k: int | None,
     out: Path | None,
     pictures: Path | None,
@@ -43,7 +44,7 @@ def run(
     if out and out.suffix != ".npz":
         raise typer.BadParameter(f"{out} does not end in .npz", param_hint="--out")
     given = read_inputs(files)
-    with connection.open() as client:
+    with connection.open() as client, told_warnings():
         image_outputs = _image_outputs(client.model(name, version)) if pictures else []
         if top_k is None:
             top_k = _default_classes(client.model(name, version))
@@ -51,6 +52,7 @@ def run(
             name,
             given.arrays,
             images=given.images,
+            invert=invert,
             texts=[*texts, *(read_mail(mail.read()) for mail in mails)],
             top_k=top_k,
             png=pictures is not None,

@@ -50,15 +50,22 @@ class Source(ABC):
 
 
 class ImageFiles(Source):
-    """Image files, decoded and resized as the model's card says; labelled by their folders."""
+    """Image files, decoded and resized as the model's card says; labelled by their folders.
 
-    def __init__(self, paths: Sequence[Path], image: ImageInput) -> None:
+    Args:
+        paths: Of JPEG and PNG files.
+        image: What the card says.
+        invert: Whether to give their negatives.
+    """
+
+    def __init__(self, paths: Sequence[Path], image: ImageInput, *, invert: bool) -> None:
         self.paths = paths
         self.names = [_text(str(path)) for path in paths]
         self.labels = [_text(path.absolute().parent.name) for path in paths]
         self.input = image.input
         self.row_bytes = image.height * image.width * image.channels
         self._image = image
+        self._invert = invert
 
     def load(self, rows: range) -> Loaded:
         image = self._image
@@ -74,7 +81,8 @@ class ImageFiles(Source):
             except OSError as error:
                 errors.append(error.strerror or str(error))
         empty = np.empty((0, image.height, image.width, image.channels), np.uint8)
-        return Loaded(np.stack(pixels) if pixels else empty, errors)
+        rows_read = np.stack(pixels) if pixels else empty
+        return Loaded(255 - rows_read if self._invert else rows_read, errors)
 
 
 class ArrayRows(Source):
@@ -98,12 +106,19 @@ class ArrayRows(Source):
         return Loaded(self._array[rows.start : rows.stop], [None] * len(rows))
 
 
-def open_source(inputs: Sequence[Path], model: Model) -> Source:
+def open_source(inputs: Sequence[Path], model: Model, *, invert: bool) -> Source:
     """Returns the rows that the command line names.
+
+    Args:
+        inputs: Files and folders.
+        model: Which will get them.
+        invert: Whether to give the pictures' negatives.
 
     Raises:
         typer.BadParameter: Nothing is found, or the model does not take what is.
     """
+    if invert and any(path.suffix in (".npy", ".txt") for path in inputs):
+        raise typer.BadParameter("it is for pictures, and there are none", param_hint="--invert")
     if any(path.suffix == ".npy" for path in inputs):
         return _open_array(inputs, model)
     if any(path.suffix == ".txt" for path in inputs):
@@ -118,7 +133,7 @@ def open_source(inputs: Sequence[Path], model: Model) -> Source:
     if not paths:
         listed = ", ".join(map(str, inputs))
         raise typer.BadParameter(f"no JPEG or PNG files in {listed}", param_hint="INPUT")
-    return ImageFiles(paths, image)
+    return ImageFiles(paths, image, invert=invert)
 
 
 def _open_array(inputs: Sequence[Path], model: Model) -> ArrayRows:

@@ -1,13 +1,19 @@
 """A data set: three splits that share no row, and where they came from."""
 
+import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from forwardpass.artefact import array_digest
+from forwardpass.pixels import grounds
 from forwardpass.trainer.fit import Rows
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
+
+# Whose pixels are summed up at a time.
+_PICTURES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,4 +82,28 @@ class Dataset:
             sha256=self.digest(),
             train_rows=len(self.train),
             test_rows=len(self.test),
+            pixels=_pixel_statistics(self.train.inputs),
         )
+
+
+def _pixel_statistics(inputs: Array) -> model_card_pb2.PixelStatistics | None:
+    """Returns how bright pictures are; None where the inputs are no pictures, or none."""
+    if inputs.dtype != np.uint8 or inputs.ndim != 4 or not len(inputs):
+        return None
+    total = squares = 0
+    ground = np.empty(len(inputs))
+    for start in range(0, len(inputs), _PICTURES):
+        rows = slice(start, start + _PICTURES)
+        # In integers, which no order of summing rounds.
+        grey = inputs[rows].sum(axis=3, dtype=np.int32)
+        total += int(grey.sum(dtype=np.int64))
+        squares += int(np.square(grey).sum(dtype=np.int64))
+        ground[rows] = grounds(inputs[rows])
+    pixels, channels = inputs[..., 0].size, inputs.shape[3]
+    mean = total / pixels
+    return model_card_pb2.PixelStatistics(
+        mean=mean / (255 * channels),
+        deviation=math.sqrt(squares / pixels - mean**2) / (255 * channels),
+        ground_mean=ground.mean(),
+        ground_deviation=ground.std(),
+    )
