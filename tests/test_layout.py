@@ -21,6 +21,7 @@ SHARED = (
     "forwardpass.v1",
     "forwardpass.wire",
     "forwardpass.artefact",
+    "forwardpass.extras",
     "forwardpass.mail",
     "forwardpass.pixels",
 )
@@ -95,13 +96,14 @@ def test_a_library_is_imported_where_it_belongs(library: str, places: list[str])
 # Package or module -> what it may import of its own part. In the server a line may name only lines
 # below it, so that no import runs back up and there is no circle.
 SERVER = {
-    "cli": "workers check app build settings_sources settings repository onnx process",
+    "cli": "workers check app build settings_sources options settings repository onnx process",
     "workers": "app settings metrics transport process",
     "check": "repository loading onnx",
     "app": "build routes settings repository metrics transport process",
     "build": "routes settings rpc repository loading scheduling onnx metrics transport process",
     "routes": "native open_inference rpc repository scheduling",
-    "settings_sources": "settings transport errors",
+    "settings_sources": "options settings transport errors",
+    "options": "settings errors",
     "settings": "errors",
     "native": "rpc repository loading scheduling onnx transport errors",
     "open_inference": "rpc repository loading scheduling onnx transport process errors",
@@ -118,9 +120,9 @@ SERVER = {
 }
 # As it has grown, with three circles: fit and progress, export and zoo, data and pretrained.
 TRAINER = {
-    "cli": "data errors export progress quantize recipes run settings sweep workspace zoo",
+    "cli": "data display errors export progress quantize recipes run settings sweep workspace zoo",
     "sweep": "errors export fit plots recipes settings workspace",
-    "quantize": "errors export recipes seeds settings workspace",
+    "quantize": "display errors export recipes seeds settings workspace",
     "recipes": (
         "adversarial data errors evaluation export fit forecasting models plots "
         "pretrained progress run schedules seeds settings workspace"
@@ -139,6 +141,7 @@ TRAINER = {
     "settings": "errors schedules",
     "run": "errors",
     "averaging": "",
+    "display": "",
     "models": "",
     "schedules": "",
     "seeds": "",
@@ -146,9 +149,10 @@ TRAINER = {
 }
 CLIENT = {
     "cli": "commands",
-    "commands": "__init__ card client errors models results",
-    "__init__": "card channel client errors models results",
-    "client": "card channel errors inputs methods models results retries",
+    "commands": "__init__ card client errors models polarity results",
+    "__init__": "card channel client errors models polarity results",
+    "client": "card channel errors inputs methods models polarity results retries",
+    "polarity": "card inputs",
     "inputs": "card errors",
     "models": "card errors shown",
     "channel": "",
@@ -258,7 +262,7 @@ def test_the_namespace_has_no_init_file() -> None:
 def test_every_part_is_typed() -> None:
     packages = [p for part in PARTS for p in (ROOT / part / "forwardpass").iterdir() if p.is_dir()]
     written = [p for p in packages if (p / "__init__.py").exists()]
-    assert len(written) == len(PARTS) + 3
+    assert len(written) == len(PARTS) + 4
     assert all((p / "py.typed").exists() for p in written)
 
 

@@ -200,13 +200,33 @@ def test_generate_draws_a_picture(command: Command, tmp_path: Path) -> None:
     ended = command("generate", "gan", "--count", 9, "--seed", 7, "--out", out)
     assert ended.code == 0
     assert "seed 7" in ended.out
-    assert decode_image(out.read_bytes(), 1).shape == (3 * 6 + 2, 3 * 6 + 2, 1)
+    # Of 20 x 20 pixels: samples of 4 x 4, with a gap of 2 around each.
+    picture = decode_image(out.read_bytes(), 1)
+    assert picture.shape == (50 * 20, 50 * 20, 1)
     array = tmp_path / "samples.npy"
     told = command("generate", "gan", "--count", 2, "--out", array, "--json").json
     assert isinstance(told["seed"], int)
     assert np.load(array).shape == (2, 4, 4, 1)
     again = command("generate", "gan", "--count", 2, "--seed", told["seed"], "--json").json
     assert again["samples"] == np.load(array).tolist()
+
+
+def test_a_picture_of_samples_is_large_enough_to_see_and_no_larger(
+    command: Command, tmp_path: Path
+) -> None:
+    """Each pixel is a square of whole pixels; the samples themselves stay as they are."""
+    pictures = {}
+    for count in (1, 1024):
+        out = tmp_path / f"{count}.png"
+        assert command("generate", "gan", "--count", count, "--seed", 7, "--out", out).code == 0
+        pictures[count] = decode_image(out.read_bytes(), 1)
+    one = command("generate", "gan", "--count", 1, "--seed", 7, "--json").json["samples"][0]
+    factor = 1000 // 8
+    assert pictures[1].shape == (8 * factor, 8 * factor, 1)
+    small = pictures[1][::factor, ::factor]
+    assert small[2:6, 2:6].tolist() == one
+    np.testing.assert_array_equal(pictures[1], small.repeat(factor, 0).repeat(factor, 1))
+    assert pictures[1024].shape == (5 * 194, 5 * 194, 1)
 
 
 def test_generated_texts_are_all_that_goes_on(

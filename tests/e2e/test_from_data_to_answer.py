@@ -304,7 +304,7 @@ def test_the_command_line_goes_the_whole_way(models: Path, address: str, tmp_pat
     forwardpass(
         "generate", "mnist-gan", "--count", "4", "--seed", "1", "--out", f"{tmp_path}/g.png"
     )
-    assert decode_image((tmp_path / "g.png").read_bytes(), 1).shape == (62, 62, 1)
+    assert decode_image((tmp_path / "g.png").read_bytes(), 1).shape == (16 * 62, 16 * 62, 1)
     filtered = golden_of(models, "kernels")
     (tmp_path / "china.png").write_bytes(encode_png(filtered.inputs["image"][0]))
     forwardpass(

@@ -13,7 +13,8 @@ import pytest
 from training import Publish
 
 from forwardpass.trainer.cli import main
-from forwardpass.trainer.recipes import RECIPES
+from forwardpass.trainer.data import SOURCES
+from forwardpass.trainer.recipes import RECIPES, find_recipe
 from forwardpass.trainer.zoo import ARCHITECTURES
 
 LIST_WITHOUT_TORCH = """
@@ -21,6 +22,18 @@ import sys
 from forwardpass.trainer.cli import app
 app(["list"], standalone_mode=False)
 print("torch" in sys.modules, "matplotlib" in sys.modules)
+"""
+
+
+MAIN_AND_TORCH = """
+import sys
+from forwardpass.trainer.cli import main
+sys.argv[0] = "forwardpass-train"
+try:
+    main()
+finally:
+    sys.stdout.flush()
+    print("torch" in sys.modules, file=sys.stderr)
 """
 
 
@@ -45,6 +58,90 @@ def test_list_names_every_recipe_without_loading_torch() -> None:
     assert done.stdout.splitlines()[-1] == "False False"
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("run mnist", ["mnist-cnn", "mnist-resnet", "mnist-gan", "mnist-cgan"]),
+        ("settings x", ["xor"]),
+        ("run ", list(RECIPES)),
+        ("fetch m", ["mnist", "moby-dick"]),
+        ("fetch ", list(SOURCES)),
+        ("se", ["settings"]),
+    ],
+)
+def test_a_shell_completes_names_without_loading_torch(words: str, names: list[str]) -> None:
+    typed = f"forwardpass-train {words}"
+    completing = {
+        "_FORWARDPASS_TRAIN_COMPLETE": "complete_bash",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(typed.count(" ")),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN_AND_TORCH],
+        env=os.environ | completing,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout.split() == names
+    assert done.stderr == "False\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "typo"], ["settings", "typo"], ["fetch", "typo"], ["rn", "xor"]]
+)
+def test_a_name_that_cannot_be_is_told_without_loading_torch(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN_AND_TORCH, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "False"
+
+
+def test_a_command_that_is_mistyped_is_guessed() -> None:
+    done = train("rn", "mnist-cnn")
+
+    assert done.returncode == 2
+    assert "No such command 'rn'. Did you mean 'run'?" in done.stderr
+
+
+def test_settings_lists_what_a_recipe_lets_one_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, as a new one would load torch first."""
+    told = []
+    for arguments in (["xor", "--json"], ["mnist-gan"]):
+        monkeypatch.setattr(sys, "argv", ["forwardpass-train", "settings", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        told.append(capsys.readouterr().out)
+    rows = {row.pop("name"): row for row in json.loads(told[0])}
+    table = told[1]
+
+    assert rows.keys() == find_recipe("xor").settings().as_text().keys()
+    assert rows["learning_rate"] == {
+        "type": "a number",
+        "default": "0.02",
+        "meaning": "the highest; see schedule",
+    }
+    preset = next(line for line in table.splitlines() if line.startswith(" preset"))
+    assert "one of full, demo" in preset
+    assert "demo: 2,250" in preset
+
+
+def test_the_data_sets_that_can_be_fetched_are_in_the_help() -> None:
+    told = " ".join(train("fetch", "--help").stdout.split())
+
+    for source in SOURCES.values():
+        assert f"{source.name}: {source.about}" in told
+
+
 def test_list_as_json() -> None:
     rows = json.loads(train("list", "--json").stdout)
 
@@ -55,6 +152,11 @@ def test_list_as_json() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["run", "mnist"],
+            "there is no recipe 'mnist'; did you mean 'mnist-cgan', 'mnist-cnn', 'mnist-gan' or",
+        ),
+        (["settings", "digits"], "there is no recipe 'digits'; did you mean 'digits-mlp'?"),
         (["run", "mnist-cn"], "there is no recipe 'mnist-cn'; did you mean 'mnist-cnn'?"),
         (["run", "xor", "sed=1"], "there is no setting 'sed'; did you mean 'seed'?"),
         (["run", "xor", "seed=one"], "seed=one: give a whole number"),
@@ -119,7 +221,7 @@ def test_what_nobody_foresaw_shows_where_it_was_on_demand(
     def fail(*_: object) -> None:
         raise LookupError("what now?")
 
-    monkeypatch.setattr("forwardpass.trainer.data.find_source", fail)
+    monkeypatch.setattr("forwardpass.trainer.cli.find_source", fail)
     monkeypatch.setattr(sys, "argv", ["forwardpass-train", *options, "fetch", "mnist"])
     if options:
         with pytest.raises(LookupError, match="what now"):
@@ -232,7 +334,7 @@ def test_zoo_publishes_one_with_random_weights(tmp_path: Path) -> None:
     assert facts == {"version": 1, "parameters": 17, "seed": 3}
 
 
-@pytest.mark.parametrize("command", ["list", "run", "quantize", "zoo", "fetch"])
+@pytest.mark.parametrize("command", ["list", "settings", "run", "quantize", "zoo", "fetch"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: forwardpass-train {command}" in train(command, "--help").stdout
 

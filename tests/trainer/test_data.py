@@ -13,11 +13,14 @@ import pytest
 import torch
 
 from forwardpass.artefact import array_digest
+from forwardpass.client.card import to_card
+from forwardpass.client.polarity import are_inverted, known_ground
 from forwardpass.pixels import decode_image
 from forwardpass.trainer.data import (
     airline,
     cifar10,
     digits,
+    faces,
     fashion_mnist,
     mnist,
     moby_dick,
@@ -33,6 +36,7 @@ from forwardpass.trainer.data.series import Series
 from forwardpass.trainer.data.table import write_table
 from forwardpass.trainer.errors import DataError
 from forwardpass.trainer.workspace import Workspace
+from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 
 NOT_THERE = Package("pypi", "forwardpass-no-such-data==0", "none.whl", "0" * 64)
@@ -95,6 +99,45 @@ def pixel_statistics(images: Array) -> tuple[Array, Array]:
     values = np.arange(256) / 255
     mean = shares @ values
     return mean, np.sqrt(shares @ values**2 - mean**2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_card_says_how_bright_the_training_pictures_are(channels: int) -> None:
+    images = np.random.default_rng(6).integers(0, 256, (600, 5, 6, channels), np.uint8)
+    pixels = small(images[:500]).source().pixels
+    grey = images[:500].mean(axis=3) / 255
+    # The corners count twice.
+    rim = [grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]]
+    ground = np.median(np.concatenate(rim, axis=1), axis=1)
+    np.testing.assert_allclose(
+        [pixels.mean, pixels.deviation, pixels.ground_mean, pixels.ground_deviation],
+        [grey.mean(), grey.std(), ground.mean(), ground.std()],
+    )
+
+
+def test_rows_that_are_no_pictures_have_no_brightness() -> None:
+    for inputs in (np.zeros((4, 3), np.float32), np.zeros((4, 3), np.uint8)):
+        assert not small(inputs).source().HasField("pixels")
+    assert not small(np.zeros((0, 4, 4, 1), np.uint8)).source().HasField("pixels")
+
+
+def ground_known_of(data: Dataset) -> float | None:
+    image = model_card_pb2.ImageInput(input="image", height=8, width=8, channels=1)
+    return known_ground(to_card(model_card_pb2.ModelCard(image=image, data=data.source())))
+
+
+@pytest.mark.parametrize("source", [digits, mnist, fashion_mnist])
+def test_negatives_are_told_from_test_pictures_on_black(source: Any, workspace: Workspace) -> None:
+    data = source.load(workspace.cache, workspace.reporter)
+    ground = ground_known_of(data)
+    assert ground is not None
+    assert not are_inverted(data.test.inputs, ground).any()
+    assert are_inverted(255 - data.test.inputs, ground).all()
+
+
+@pytest.mark.parametrize("source", [cifar10, faces])
+def test_photographs_have_no_negatives_to_tell(source: Any, workspace: Workspace) -> None:
+    assert ground_known_of(source.load(workspace.cache, workspace.reporter)) is None
 
 
 @pytest.mark.parametrize("source", [mnist, fashion_mnist, cifar10])

@@ -81,6 +81,8 @@ def test_its_card_says_what_the_graph_takes_and_gives(name: str, publish_once: P
     assert card.reference
     assert card.versions.keys() == {"python", "torch", "onnx", "onnxruntime", "forwardpass"}
     assert len(card.data.sha256) == 64
+    if card.HasField("image") and card.data.train_rows:
+        assert card.data.HasField("pixels")
     assert (card.parameters == 0) == (name == "kernels")  # whose weights nobody trains
     assert all(math.isfinite(value) for value in card.metrics.values())
     assert card.parity_error <= 1
@@ -128,11 +130,11 @@ def test_its_plots_are_pictures(name: str, publish_once: Publish) -> None:
 
 @pytest.mark.parametrize("name", ["digits-mlp", "mnist-gan"])
 def test_the_same_seed_makes_the_same_file(
-    name: str, publish_once: Publish, make_workspace: MakeWorkspace, shared: Workspace
+    name: str, publish_once: Publish, make_workspace: MakeWorkspace, models_with_judge: Path
 ) -> None:
     first = publish_once(name).folder
     recipe = find_recipe(name)
-    again = make_workspace(models=shared.models)  # where the judge is
+    again = make_workspace(models=models_with_judge)
     second = recipe.run(parse_settings(recipe.settings, QUICK[name]), again).folder
 
     assert second != first
@@ -185,18 +187,16 @@ def test_a_loss_that_is_no_number_publishes_nothing(workspace: Workspace) -> Non
 
 
 def test_the_generators_loop_stops_at_a_loss_that_is_no_number(
-    publish_once: Publish, shared: Workspace
+    models_with_judge: Path, make_workspace: MakeWorkspace
 ) -> None:
-    publish_once("mnist-cnn")
+    workspace = make_workspace(models=models_with_judge)
     recipe = find_recipe("mnist-gan")
     settings = parse_settings(
         recipe.settings, ["rounds=3", "limit=256", "width=8", "learning_rate=1e38"]
     )
-    before = sorted(shared.models.glob("mnist-gan/*"))
-
     with pytest.raises(TrainerError, match=r"at step \d+ of round \d"):
-        recipe.run(settings, shared)
-    assert sorted(shared.models.glob("mnist-gan/*")) == before
+        recipe.run(settings, workspace)
+    assert [path.name for path in models_with_judge.iterdir()] == ["mnist-cnn"]
 
 
 @pytest.mark.parametrize("depth", ["2", "21", "18"])

@@ -1,11 +1,20 @@
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 import torch
 
 from forwardpass.trainer.errors import SettingError, UnknownNameError
-from forwardpass.trainer.settings import Settings, Supervised, Widths, fingerprint, parse_settings
+from forwardpass.trainer.recipes import RECIPES
+from forwardpass.trainer.settings import (
+    Described,
+    Settings,
+    Supervised,
+    Widths,
+    describe,
+    fingerprint,
+    parse_settings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +79,34 @@ def test_a_0_that_is_the_default_may_be_given() -> None:
     assert parse_settings(Preset, ["epochs=0"]) == Preset()
     with pytest.raises(SettingError, match="at least 0"):
         parse_settings(Preset, ["epochs=-1"])
+
+
+def test_settings_are_described_with_type_default_and_meaning() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Told(Knobs):
+        hidden: Annotated[Widths, "units of each layer"] = (8, 4)
+        preset: Annotated[Literal["full", "demo"], "full: all steps; demo: few"] = "demo"
+        patience: int = 3
+
+    told = describe(Told)
+
+    assert told[:2] == [
+        Described("hidden", "widths, such as 4-2", "8-4", "units of each layer"),
+        Described("preset", "one of full, demo", "demo", "full: all steps; demo: few"),
+    ]
+    by_name = {each.name: each for each in told}
+    assert by_name.keys() == Told().as_text().keys()
+    assert len(told) == len(by_name)
+    # A class that only changes the default leaves the meaning that its base gives.
+    assert by_name["patience"].default == "3"
+    assert by_name["patience"].meaning.startswith("epochs without a better validation metric")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_setting_of_every_recipe_has_a_meaning(name: str) -> None:
+    told = describe(RECIPES[name].settings)
+
+    assert [each.name for each in told if not each.meaning] == []
 
 
 def test_a_fingerprint_tells_runs_apart_by_all_that_changes_their_result() -> None:

@@ -13,6 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from forwardpass.extras import needing
+from forwardpass.trainer.data import SOURCES, find_source
+from forwardpass.trainer.display import number_text
 from forwardpass.trainer.errors import TrainerError
 from forwardpass.trainer.recipes import RECIPES, Recipe, find_recipe
 
@@ -29,23 +32,55 @@ _out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else
 _err = Console(stderr=True)
 
 app = typer.Typer(
+    name="forwardpass-train",
+    help="Trains neural networks and publishes them as checked ONNX artefacts.",
+    epilog="Example: forwardpass-train run digits-mlp",
     no_args_is_help=True,
-    add_completion=False,
+    # Our own errors are sentences for people; of any other one `main` says how to see its trace.
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Trains neural networks and publishes them as checked ONNX artefacts.\n\n"
-    "Example: forwardpass-train run digits-mlp",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Models = Annotated[Path, typer.Option(help="The repository to publish in.")]
+
+def _complete_recipe(incomplete: str) -> list[tuple[str, str]]:
+    return [
+        (each.name, each.makes) for each in RECIPES.values() if each.name.startswith(incomplete)
+    ]
+
+
+def _complete_source(incomplete: str) -> list[tuple[str, str]]:
+    return [
+        (each.name, each.about) for each in SOURCES.values() if each.name.startswith(incomplete)
+    ]
+
+
+_FOLDERS = "Folders"
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead, for programs.")]
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        show_default=False,
+        help="A name that `forwardpass-train list` has.",
+        autocompletion=_complete_recipe,
+    ),
+]
+Models = Annotated[
+    Path,
+    typer.Option(metavar="FOLDER", help="The repository to publish in.", rich_help_panel=_FOLDERS),
+]
+Runs = Annotated[
+    Path,
+    typer.Option(metavar="FOLDER", help="Where checkpoints are kept.", rich_help_panel=_FOLDERS),
+]
 Cache = Annotated[
     Path,
     typer.Option(
+        metavar="FOLDER",
         help="Where fetched data is kept.",
         envvar="FORWARDPASS_CACHE",
         default_factory=lambda: Path.home() / ".cache" / "forwardpass",
         show_default="~/.cache/forwardpass",
+        rich_help_panel=_FOLDERS,
     ),
 ]
 
@@ -79,37 +114,45 @@ def set_options(
     _options.debug = debug
 
 
-@app.command("list")
+@app.command("list", epilog="Example: forwardpass-train list --json")
 def list_recipes(*, as_json: Json = False) -> None:
-    """Lists the recipes: what they make, from what, in what time on two CPU cores, how well.
-
-    Example: forwardpass-train list --json
-    """
+    """Lists the recipes: what they make, from what, in what time on two CPU cores, how well."""
     columns = ("name", "makes", "data", "time", "result")
-    rows = [{column: getattr(recipe, column) for column in columns} for recipe in RECIPES.values()]
-    if as_json:
-        _print_json(rows)
-        return
-    table = Table(box=None, header_style="bold")
-    for column in columns:
-        # A narrow window may wrap what is said of a recipe, but people type its name.
-        table.add_column(column, no_wrap=column == "name")
-    for row in rows:
-        table.add_row(*row.values())
-    _out.print(table)
+    _print_rows(
+        [{column: getattr(recipe, column) for column in columns} for recipe in RECIPES.values()],
+        as_json=as_json,
+    )
+
+
+@app.command("settings", epilog="Example: forwardpass-train settings mnist-gan")
+def list_settings(recipe: RecipeName, *, as_json: Json = False) -> None:
+    """Lists what a recipe lets one set with KEY=VALUE: what each takes, its default and meaning."""
+    found = find_recipe(recipe)
+    from forwardpass.trainer.settings import describe
+
+    _print_rows([asdict(setting) for setting in describe(found.settings)], as_json=as_json)
 
 
 # So that what looks like an option is told to be a setting, if it is one.
-@app.command(context_settings={"ignore_unknown_options": True})
+@app.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog="Example: forwardpass-train run mnist-cnn seed=1 epochs=3 --models models\n\n"
+    "Example: forwardpass-train run digits-mlp --sweep learning_rate=1e-4,1e-3,1e-2",
+)
 def run(
-    recipe: Annotated[str, typer.Argument(help="A name from the list.")],
+    recipe: RecipeName,
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            show_default=False,
+            help="Settings to change; `forwardpass-train settings RECIPE` lists them.",
+        ),
     ] = None,
     *,
     cache: Cache,
     models: Models = Path("models"),
-    runs: Annotated[Path, typer.Option(help="Where checkpoints are kept.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     sweep: Annotated[
         list[str] | None,
         typer.Option(
@@ -133,18 +176,15 @@ def run(
     A run with limit=N, for a quick try, is published in MODELS/RECIPE-limited/, where it takes
     nobody's place. A run that was stopped goes on from its last checkpoint when it is started again
     with the same settings. An unknown key is answered with the keys there are.
-
-    Example: forwardpass-train run mnist-cnn seed=1 epochs=3 --models models
-
-    Example: forwardpass-train run digits-mlp --sweep learning_rate=1e-4,1e-3,1e-2
     """
+    # Before anything that imports torch, which takes seconds.
+    found = find_recipe(recipe)
     from forwardpass.trainer.errors import WithheldError
     from forwardpass.trainer.progress import Reporter
     from forwardpass.trainer.run import is_first_process
     from forwardpass.trainer.settings import parse_settings
     from forwardpass.trainer.workspace import Workspace
 
-    found = find_recipe(recipe)
     first = is_first_process()
     console = _err if first else Console(stderr=True, quiet=True)
     workspace = Workspace(
@@ -169,9 +209,11 @@ def run(
     _show(_facts(published), published.card.recipe, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: forwardpass-train quantize mnist-cnn --max-loss 0.002")
 def quantize(
-    model: Annotated[str, typer.Argument(help="A published model's name.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", show_default=False, help="A published model's name.")
+    ],
     *,
     cache: Cache,
     models: Models = Path("models"),
@@ -187,8 +229,6 @@ def quantize(
     """Publishes an int8 version of MODELS/MODEL/, as its next one, unless it loses too much.
 
     Calibrated on rows that the model learned from; measured, with its parent, on its test rows.
-
-    Example: forwardpass-train quantize mnist-cnn --max-loss 0.002
     """
     from forwardpass.trainer.progress import Reporter
     from forwardpass.trainer.quantize import quantize as quantize_model
@@ -212,12 +252,12 @@ def quantize(
     _show(facts, model, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: forwardpass-train zoo vgg-16 --models models")
 def zoo(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", show_default=False, help="Publish this one, with random weights."
+            metavar="NAME", show_default=False, help="Publish this one, with random weights."
         ),
     ] = None,
     *,
@@ -230,8 +270,6 @@ def zoo(
     Multiply-adds are those of one forward pass of one input: each product of a convolution or a
     linear layer that is added to a sum counts once. Biases, normalisation, activations and pooling
     do not count.
-
-    Example: forwardpass-train zoo vgg-16 --models models
     """
     if name is not None:
         facts = _facts(_publish_untrained(name, models, seed))
@@ -250,9 +288,21 @@ def zoo(
         _print_sizes(rows)
 
 
-@app.command()
+@app.command(
+    help="Fetches a data set into the cache, and checks it. Recipes do so themselves when needed."
+    "\n\n\b\n" + "\n".join(f"{name}: {source.about}" for name, source in SOURCES.items()),
+    epilog="Example: forwardpass-train fetch mnist --pictures digits",
+)
 def fetch(
-    name: Annotated[str, typer.Argument(help="A data set, such as mnist.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            show_default=False,
+            help="One of the data sets above.",
+            autocompletion=_complete_source,
+        ),
+    ],
     *,
     cache: Cache,
     pictures: Annotated[
@@ -267,16 +317,12 @@ def fetch(
         typer.Option(metavar="FILE", help="Write test rows that are no images there, as CSV."),
     ] = None,
 ) -> None:
-    """Fetches a data set into the cache, and checks it. Recipes do so themselves when needed.
-
-    Example: forwardpass-train fetch mnist --pictures digits
-    """
-    from forwardpass.trainer.data import find_source
+    """Fetches one, and writes of it what was asked for."""
+    source = find_source(name)
     from forwardpass.trainer.data.pictures import write_pictures
     from forwardpass.trainer.data.table import write_table
     from forwardpass.trainer.progress import Reporter
 
-    source = find_source(name)
     dataset = source.load(cache, Reporter(_err))
     _out.print(f"{name}: {source.about}", highlight=False)
     if pictures is not None:
@@ -289,7 +335,8 @@ def fetch(
 def main() -> None:
     """Runs the command; exits with 2 for a name or value that cannot be, 1 for what failed."""
     try:
-        app()
+        with needing("trainer", "forwardpass-train"):
+            app()
     except TrainerError as error:
         if _options.debug:
             raise
@@ -334,6 +381,20 @@ def _sweep(
 
 def _cell(value: str | float) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print_rows(rows: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
+    """Prints what is known of things that people type the names of, first the name."""
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table(box=None, header_style="bold")
+    for column in rows[0]:
+        # A narrow window may wrap what is said of a thing, but people type its name.
+        table.add_column(column, no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*row.values())
+    _out.print(table)
 
 
 def _publish_untrained(name: str, models: Path, seed: int) -> "Published":
@@ -398,7 +459,7 @@ def _show(facts: dict[str, Any], title: str, *, as_json: bool) -> None:
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "\n".join(f"{name} {number:.4f}" for name, number in value.items())
+        return "\n".join(f"{name} {number_text(number)}" for name, number in value.items())
     if isinstance(value, float):
         return f"{value:.2g} away from torch at most"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -13,7 +13,7 @@ TrainerError
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class TrainerError(Exception):
@@ -23,15 +23,23 @@ class TrainerError(Exception):
 
 
 class UnknownNameError(TrainerError):
-    """A name that was not found; the message has the nearest one and all that exist."""
+    """A name that was not found; the message has all that begin so, or else the nearest one, and
+    all that exist.
+    """
 
     exit_code = 2
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ";"
+        meant = [known for known in names if name and known.startswith(name)]
+        meant = meant or difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        hint = f"; did you mean {_either(meant)}?" if meant else ";"
         super().__init__(f"there is no {kind} {name!r}{hint} There are: {', '.join(names)}")
+
+
+def _either(names: Sequence[str]) -> str:
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 class SettingError(TrainerError):

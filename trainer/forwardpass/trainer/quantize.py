@@ -9,6 +9,7 @@ import onnx
 import torch
 
 from forwardpass.artefact import GOLDEN_FILE, MODEL_FILE, load_golden, max_absolute_error
+from forwardpass.trainer.display import number_text
 from forwardpass.trainer.errors import DataError, QuantizeError
 from forwardpass.trainer.export.int8 import make_int8
 from forwardpass.trainer.export.parity import open_session
@@ -126,9 +127,10 @@ def _check_loss(before: Mapping[str, float], after: Mapping[str, float], max_los
     # Shares of rows are subtracted: 0.995 - 0.990 is a little more than 0.005.
     if loss > max_loss + 1e-9:
         raise QuantizeError(
-            f"int8 loses {loss:.4f} of {worst}, which falls from {before[worst]:.4f} to "
-            f"{after[worst]:.4f} on the test rows, and --max-loss allows {max_loss:g}; nothing was "
-            "published. Allow more, or go on with the float version."
+            f"int8 loses {number_text(loss)} of {worst}, which falls from "
+            f"{number_text(before[worst])} to {number_text(after[worst])} on the test rows, and "
+            f"--max-loss allows {max_loss:g}; nothing was published. Allow more, or go on with the "
+            "float version."
         )
 
 

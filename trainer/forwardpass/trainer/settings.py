@@ -2,10 +2,11 @@
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Iterable
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from forwardpass.trainer.errors import SettingError, UnknownNameError
 from forwardpass.trainer.schedules import ScheduleName
@@ -17,6 +18,14 @@ _OFF_AT_ZERO = ("patience", "shift")
 _MAX_SEED = (1 << 64) - 1
 # Units of each hidden layer, typed as 4-2; without any there is no hidden layer.
 Widths = tuple[int, ...]
+# What several recipes have, each with its meaning: the text that a setting's type carries.
+Epochs = Annotated[int, "passes over the training rows"]
+BatchSize = Annotated[int, "rows of a step"]
+PeakRate = Annotated[float, "at the top of its cycle"]
+WeightDecay = Annotated[
+    float, "share of each weight that AdamW takes off a step, times the learning rate"
+]
+Patience = Annotated[int, "epochs without a better validation metric before stopping; 0 for never"]
 # Shares of something, of which all would leave nothing.
 _BELOW_ONE = ("dropout", "average")
 
@@ -25,15 +34,20 @@ _BELOW_ONE = ("dropout", "average")
 class Settings:
     """What every recipe has. A recipe's own class adds its knobs.
 
+    A knob's type carries its meaning, as in `seed`'s; a class that only changes the default of one
+    need not say it again.
+
     Raises:
         SettingError: A number is negative, not finite, 0 where at least 1 is needed, 1 or more
             where a share is, or greater than a seed may be.
     """
 
-    seed: int = 0  # every random number of the run derives from it
-    limit: int = 0  # use only so many rows of each split, for a quick try; 0 for all
-    accelerator: str = "auto"  # cpu, cuda, or whichever there is
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"  # of the arithmetic while training
+    seed: Annotated[int, "every random number of the run derives from it"] = 0
+    limit: Annotated[int, "use only so many rows of each split, for a quick try; 0 for all"] = 0
+    accelerator: Annotated[str, "cpu, cuda, or whichever there is"] = "auto"
+    precision: Annotated[Literal["32-true", "bf16-mixed"], "of the arithmetic while training"] = (
+        "32-true"
+    )
 
     def __post_init__(self) -> None:
         if self.seed > _MAX_SEED:
@@ -62,16 +76,54 @@ class Supervised(Settings):
     Dropout is a knob of the networks that have a place for it.
     """
 
-    epochs: int = 10  # at most; see patience
-    batch_size: int = 64  # rows of a step, over all processes
-    learning_rate: float = 1e-3  # the highest; see schedule
-    weight_decay: float = 0.01  # share of each weight that AdamW takes off a step, times the rate
-    schedule: ScheduleName = "one-cycle"  # how the learning rate goes
-    patience: int = 0  # epochs without a better validation metric before stopping; 0 for never
-    devices: int = 1  # processes that share each step's rows
+    epochs: Annotated[int, "at most; see patience"] = 10
+    batch_size: Annotated[int, "rows of a step, over all processes"] = 64
+    learning_rate: Annotated[float, "the highest; see schedule"] = 1e-3
+    weight_decay: WeightDecay = 0.01
+    schedule: Annotated[ScheduleName, "how the learning rate goes"] = "one-cycle"
+    patience: Patience = 0
+    devices: Annotated[int, "processes that share each step's rows"] = 1
 
 
 S = TypeVar("S", bound=Settings)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Described:
+    """A setting as it is told to people.
+
+    Attributes:
+        name: The key.
+        type: What may be given.
+        default: As a person would type it.
+        meaning: What it sets.
+    """
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+
+def describe(kind: type[Settings]) -> list[Described]:
+    """Returns a recipe's settings: those of its own class first, then what it derives from."""
+    hints = get_type_hints(kind)
+    defaults = kind().as_text()
+    names = [name for base in kind.__mro__ for name in inspect.get_annotations(base)]
+    return [
+        Described(name, _wanted(hints[name]), defaults[name], _meaning(kind, name))
+        for name in dict.fromkeys(names)
+    ]
+
+
+def _meaning(kind: type[Settings], name: str) -> str:
+    """Returns the text that a setting's type carries in the nearest class that gives one."""
+    for base in kind.__mro__:
+        hint = get_type_hints(base, include_extras=True).get(name)
+        if get_origin(hint) is Annotated:
+            _, meaning = get_args(hint)
+            return str(meaning)
+    return ""
 
 
 def parse_settings(kind: type[S], pairs: Iterable[str]) -> S:
@@ -106,15 +158,22 @@ def _no_setting(text: str, known: Iterable[str]) -> str:
 def _convert(key: str, text: str, hint: Any) -> Any:
     if get_origin(hint) is Literal:
         if text not in get_args(hint):
-            raise SettingError(f"{key}={text}: give one of {', '.join(get_args(hint))}")
+            raise SettingError(f"{key}={text}: give {_wanted(hint)}")
         return text
     try:
         if hint == Widths:
             return tuple(int(width) for width in text.split("-")) if text else ()
         return hint(text)
     except ValueError:
-        wanted = {int: "a whole number", float: "a number", Widths: "widths, such as 4-2"}[hint]
-        raise SettingError(f"{key}={text}: give {wanted}") from None
+        raise SettingError(f"{key}={text}: give {_wanted(hint)}") from None
+
+
+def _wanted(hint: Any) -> str:
+    """Returns what a setting of a type takes, such as "a whole number"."""
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    kinds = {int: "a whole number", float: "a number", str: "a text", Widths: "widths, such as 4-2"}
+    return kinds[hint]
 
 
 def _text(value: Any) -> str:

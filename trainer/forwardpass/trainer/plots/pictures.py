@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from forwardpass.pixels import encode_png, image_grid
 from forwardpass.trainer.plots.canvas import VALIDATION, drawing, to_png
 
+# How many mistakes are drawn at most, and how many in a row.
+_MISTAKES, _COLUMNS = 24, 8
+
 
 def sample_grid(images: NDArray[np.uint8], columns: int, scale: int = 2) -> bytes:
     """Lays images out in a grid, each pixel drawn `scale` pixels wide.
@@ -51,7 +54,8 @@ def worst_mistakes(
     true: NDArray[np.int64],
     labels: Sequence[str],
 ) -> bytes:
-    """Draws the 24 test images whose true class was given the least probability.
+    """Draws the test images that were mistaken, at most 24: those whose true class was given the
+    least probability. Where none was, the picture says so.
 
     Args:
         images: uint8 (n, height, width, 1 or 3).
@@ -60,9 +64,14 @@ def worst_mistakes(
         labels: The name of each class.
     """
     given = probabilities[np.arange(len(true)), true]
-    worst = np.argsort(given, kind="stable")[:24]
-    with drawing(10.5, 5.6) as figure:
-        panels = figure.subplots(3, 8, squeeze=False).ravel()
+    mistakes = np.flatnonzero(probabilities.argmax(axis=1) != true)
+    worst = mistakes[np.argsort(given[mistakes], kind="stable")[:_MISTAKES]]
+    rows = -(-len(worst) // _COLUMNS)
+    with drawing(10.5, 0.5 + 1.7 * rows) as figure:
+        figure.suptitle(_how_many(len(worst), len(mistakes), len(true)))
+        if not rows:
+            return to_png(figure)
+        panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
         for axes in panels:
             axes.set_axis_off()
         for axes, index in zip(panels, worst, strict=False):
@@ -74,8 +83,17 @@ def worst_mistakes(
                 f"said {labels[guess]}: {probabilities[index, guess]:.0%}",
                 fontsize=8,
             )
-        figure.suptitle("Least probability given to the true class")
         return to_png(figure)
+
+
+def _how_many(shown: int, mistakes: int, examples: int) -> str:
+    """Returns the title of a picture of mistakes."""
+    if not mistakes:
+        return f"No mistake in {examples:,} test examples"
+    which = "The only mistake" if mistakes == 1 else f"All {mistakes} mistakes"
+    if shown < mistakes:
+        which = f"{shown} of {mistakes:,} mistakes"
+    return f"{which} in {examples:,} test examples, least probability of the true class first"
 
 
 def first_layer_filters(weights: NDArray[np.float32]) -> bytes:

@@ -11,6 +11,10 @@ from forwardpass.trainer.data.dataset import Split
 from forwardpass.trainer.plots.canvas import CLASSES, TRAIN, VALIDATION, drawing, to_png
 
 Floats = NDArray[np.float32]
+# Of a plane around the points of a truth table, and of what is answered there.
+_TICKS = (-0.5, 0, 0.5, 1, 1.5)
+# How near points are that get one label, as a share of the extent of all.
+_TOGETHER = 0.1
 
 
 class Plane:
@@ -56,8 +60,10 @@ def decision_boundary(xs: Floats, values: Floats, points: Floats, targets: Float
             xlabel="$x_1$",
             ylabel="$x_2$",
             aspect="equal",
+            xticks=_TICKS,
+            yticks=_TICKS,
         )
-        figure.colorbar(filled, label="f(x), cut at -0.5 and 1.5")
+        figure.colorbar(filled, label="f(x), cut at -0.5 and 1.5", ticks=_TICKS)
         return to_png(figure)
 
 
@@ -129,10 +135,13 @@ def hidden_units(plane: Plane, layers: Sequence[Floats]) -> bytes:
         return to_png(figure)
 
 
-def hidden_space(hidden: Floats, targets: Floats, weights: Floats, bias: float) -> bytes:
+def hidden_space(
+    points: Floats, hidden: Floats, targets: Floats, weights: Floats, bias: float
+) -> bytes:
     """Draws the points where the hidden layer puts them, and the line that tells them apart there.
 
     Args:
+        points: The inputs (n, 2), which the labels name; those that are put together share one.
         hidden: After the ReLU (n, 2).
         targets: 0 or 1 for each (n).
         weights: Of the output layer (2).
@@ -141,6 +150,19 @@ def hidden_space(hidden: Floats, targets: Floats, weights: Floats, bias: float) 
     with drawing(5.4, 4.8) as figure:
         axes = figure.subplots()
         _mark(axes, hidden, targets)
+        for place, text in point_labels(points, hidden):
+            axes.annotate(
+                text,
+                place,
+                xytext=(0, 9),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                linespacing=1.3,
+                # Pale, so that a line behind it does not run through the text.
+                bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "lw": 0},
+                zorder=4,
+            )
         low, high = hidden.min(axis=0), hidden.max(axis=0)
         pad = 0.15 * (high - low).max() + 0.05
         # Along w . h + b = 1/2, solved for the unit with the greater weight.
@@ -157,6 +179,26 @@ def hidden_space(hidden: Floats, targets: Floats, weights: Floats, bias: float) 
             ylim=(low[1] - pad, high[1] + pad),
         )
         return to_png(figure)
+
+
+def point_labels(points: Floats, places: Floats) -> list[tuple[tuple[float, float], str]]:
+    """Returns where to write what: the points that are put together share a label of a line each.
+
+    Args:
+        points: (n, 2).
+        places: Where each is put (n, 2).
+    """
+    near = _TOGETHER * float((places.max(axis=0) - places.min(axis=0)).max())
+    left = list(range(len(points)))
+    labels = []
+    while left:
+        first = places[left[0]]
+        here = [index for index in left if np.abs(places[index] - first).max() <= near]
+        left = [index for index in left if index not in here]
+        text = "\n".join(f"({points[index, 0]:g}, {points[index, 1]:g})" for index in here)
+        x, y = places[here].mean(axis=0)
+        labels.append(((float(x), float(y)), text))
+    return labels
 
 
 def _mark(axes: Axes, points: Floats, targets: Floats) -> None:

@@ -5,6 +5,7 @@ is in proportion to its level, though, so each stretch is learned from at other 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -26,8 +27,8 @@ from forwardpass.trainer.models.recurrent import Forecaster, Scale
 from forwardpass.trainer.run import open_run
 from forwardpass.trainer.schedules import one_cycle
 from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import Epochs, PeakRate, fingerprint
 from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -42,9 +43,9 @@ LEVELS = np.geomspace(0.37, 4.5, 8, dtype=np.float32)
 class Settings(BaseSettings):
     """Knobs of airline."""
 
-    epochs: int = 30
-    batch_size: int = 16  # stretches of 48 months
-    learning_rate: float = 1e-2  # at the top of the cycle
+    epochs: Epochs = 30
+    batch_size: Annotated[int, "stretches of 48 months"] = 16
+    learning_rate: PeakRate = 1e-2
 
 
 def run(settings: Settings, workspace: Workspace) -> Published:

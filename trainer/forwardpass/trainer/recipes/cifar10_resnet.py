@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch.nn import functional
@@ -24,8 +24,8 @@ from forwardpass.trainer.plots.pictures import first_layer_filters, worst_mistak
 from forwardpass.trainer.run import open_run
 from forwardpass.trainer.schedules import Schedule, one_cycle, step
 from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import BatchSize, Patience, fingerprint
 from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -64,12 +64,15 @@ class Settings(BaseSettings):
         SettingError: A depth that is not 6 n + 2.
     """
 
-    preset: Literal["short", "paper"] = "short"  # 18 minutes of two cores; the paper's, for a GPU
-    depth: int = 20  # layers, 6 n + 2: the paper's are 20, 32, 44, 56 and 110
-    epochs: int = 0  # 0 for the preset's 10 or 182
-    batch_size: int = 128
-    learning_rate: float = 0  # 0 for the preset's 0.2 or 0.1
-    patience: int = 0  # epochs without a better validation accuracy before stopping; 0 for never
+    preset: Annotated[
+        Literal["short", "paper"],
+        "short: 18 minutes of two cores; paper: the paper's own, for a GPU",
+    ] = "short"
+    depth: Annotated[int, "layers, 6 n + 2: the paper's are 20, 32, 44, 56 and 110"] = 20
+    epochs: Annotated[int, "passes over the training rows; 0 for the preset's 10 or 182"] = 0
+    batch_size: BatchSize = 128
+    learning_rate: Annotated[float, "the highest; 0 for the preset's 0.2 or 0.1"] = 0
+    patience: Patience = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

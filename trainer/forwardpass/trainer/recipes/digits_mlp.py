@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import nn
@@ -37,12 +38,14 @@ class Settings(Supervised):
     epochs: int = 80
     batch_size: int = 32
     learning_rate: float = 3e-3
-    width: int = 128  # units in each of the two hidden layers
-    dropout: float = 0.2  # share of hidden values zeroed in training
-    shift: float = 0.5  # pixels that a training image is moved by at most
-    degrees: float = 8  # by which it is turned at most
-    scale: float = 0.08  # by which it grows or shrinks at most
-    average: float = 0.99  # decay a step of the weights' moving average, which is published
+    width: Annotated[int, "units in each of the two hidden layers"] = 128
+    dropout: Annotated[float, "share of hidden values zeroed in training"] = 0.2
+    shift: Annotated[float, "pixels that a training image is moved by at most"] = 0.5
+    degrees: Annotated[float, "degrees that a training image is turned by at most"] = 8
+    scale: Annotated[float, "share that a training image grows or shrinks by at most"] = 0.08
+    average: Annotated[float, "decay a step of the weights' moving average, which is published"] = (
+        0.99
+    )
     patience: int = 20
 
 

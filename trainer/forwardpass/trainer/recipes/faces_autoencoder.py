@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,8 @@ from forwardpass.trainer.plots.faces import people_map, reconstructions
 from forwardpass.trainer.run import open_run
 from forwardpass.trainer.schedules import one_cycle
 from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import BatchSize, Epochs, PeakRate, fingerprint
 from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
@@ -35,11 +36,11 @@ _SHOWN = 8  # photographs that are drawn
 class Settings(BaseSettings):
     """Knobs of faces-autoencoder."""
 
-    epochs: int = 120
-    batch_size: int = 32
-    learning_rate: float = 2e-3  # at the top of the cycle
-    embedding: int = 40  # numbers in the embedding, as faces-pca has components
-    shift: int = 3  # pixels that a training photograph is moved by at most
+    epochs: Epochs = 120
+    batch_size: BatchSize = 32
+    learning_rate: PeakRate = 2e-3
+    embedding: Annotated[int, "numbers in the embedding, as faces-pca has components"] = 40
+    shift: Annotated[int, "pixels that a training photograph is moved by at most"] = 3
 
 
 def run(settings: Settings, workspace: Workspace) -> Published:

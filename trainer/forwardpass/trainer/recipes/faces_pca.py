@@ -1,6 +1,7 @@
 """faces-pca: eigenfaces, the directions in which the photographs of 40 people vary most."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
@@ -30,7 +31,7 @@ _SHOWN = 8  # photographs that are
 class Settings(BaseSettings):
     """Knobs of faces-pca; the seed changes nothing."""
 
-    components: int = 40  # numbers in the embedding
+    components: Annotated[int, "numbers in the embedding"] = 40
 
 
 def run(settings: Settings, workspace: Workspace) -> Published:

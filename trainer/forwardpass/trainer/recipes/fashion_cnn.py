@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch.nn import functional
@@ -21,8 +22,8 @@ from forwardpass.trainer.plots.pictures import first_layer_filters, worst_mistak
 from forwardpass.trainer.run import open_run
 from forwardpass.trainer.schedules import one_cycle
 from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import BatchSize, Epochs, Patience, PeakRate, fingerprint
 from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -31,12 +32,14 @@ from forwardpass.v1 import model_card_pb2
 class Settings(BaseSettings):
     """Knobs of fashion-cnn."""
 
-    epochs: int = 12
-    batch_size: int = 128
-    learning_rate: float = 3e-3  # at the top of the cycle
-    dropout: float = 0.3  # share of the embedding that is zeroed in training
-    shift: int = 2  # pixels that a training image is moved by at most; half of them are mirrored
-    patience: int = 0  # epochs without a better validation accuracy before stopping; 0 for never
+    epochs: Epochs = 12
+    batch_size: BatchSize = 128
+    learning_rate: PeakRate = 3e-3
+    dropout: Annotated[float, "share of the embedding that is zeroed in training"] = 0.3
+    shift: Annotated[
+        int, "pixels that a training image is moved by at most; half of them are mirrored"
+    ] = 2
+    patience: Patience = 0
 
 
 def load(settings: Settings, workspace: Workspace) -> Dataset:

@@ -5,7 +5,7 @@ is for another model to say: the published mnist-cnn reads 100 of each.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ from forwardpass.trainer.plots.pictures import rows_of_images, sample_grid
 from forwardpass.trainer.recipes.mnist_gan import find_judge
 from forwardpass.trainer.run import open_run
 from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import BatchSize, fingerprint
 from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -43,13 +43,15 @@ _JUDGED = 100  # of each class
 class Settings(BaseSettings):
     """Knobs of mnist-cgan."""
 
-    preset: Literal["full", "demo"] = "full"  # 7,500 steps, or 2,250 for a first look
-    rounds: int = 0  # of 750 steps at most; 0 for the preset's 10 or 3
-    batch_size: int = 32
-    learning_rate: float = 2e-3  # of both players
-    latent: int = 10  # numbers that a digit is made from, beside its class
-    width: int = 32  # channels of the outermost layers, of both players
-    average: float = 0.999  # decay a step of the published generator's moving average
+    preset: Annotated[
+        Literal["full", "demo"], "full: 7,500 steps; demo: 2,250, for a first look"
+    ] = "full"
+    rounds: Annotated[int, "of 750 steps at most; 0 for the preset's 10 or 3"] = 0
+    batch_size: BatchSize = 32
+    learning_rate: Annotated[float, "of both players"] = 2e-3
+    latent: Annotated[int, "numbers that a digit is made from, beside its class"] = 10
+    width: Annotated[int, "channels of the outermost layers, of both players"] = 32
+    average: Annotated[float, "decay a step of the published generator's moving average"] = 0.999
 
 
 def run(settings: Settings, workspace: Workspace) -> Published:

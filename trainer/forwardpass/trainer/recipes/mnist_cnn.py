@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch.nn import functional
@@ -33,10 +34,10 @@ class Settings(Supervised):
     epochs: int = 12
     batch_size: int = 64
     learning_rate: float = 3e-3
-    dropout: float = 0.0  # share of the last hidden values zeroed in training
-    shift: float = 1.5  # pixels that a training image is moved by at most
-    degrees: float = 10  # by which it is turned at most
-    scale: float = 0.1  # by which it grows or shrinks at most
+    dropout: Annotated[float, "share of the last hidden values zeroed in training"] = 0.0
+    shift: Annotated[float, "pixels that a training image is moved by at most"] = 1.5
+    degrees: Annotated[float, "degrees that a training image is turned by at most"] = 10
+    scale: Annotated[float, "share that a training image grows or shrinks by at most"] = 0.1
 
 
 def load(settings: Settings, workspace: Workspace) -> Dataset:

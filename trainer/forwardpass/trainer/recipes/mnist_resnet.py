@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 from sklearn.neighbors import KNeighborsClassifier
@@ -38,9 +39,9 @@ class Settings(Supervised):
     epochs: int = 4
     batch_size: int = 128
     learning_rate: float = 4e-3
-    shift: float = 1.5  # pixels that a training image is moved by at most
-    degrees: float = 10  # by which it is turned at most
-    scale: float = 0.1  # by which it grows or shrinks at most
+    shift: Annotated[float, "pixels that a training image is moved by at most"] = 1.5
+    degrees: Annotated[float, "degrees that a training image is turned by at most"] = 10
+    scale: Annotated[float, "share that a training image grows or shrinks by at most"] = 0.1
 
 
 def load(settings: Settings, workspace: Workspace) -> Dataset:

@@ -29,8 +29,8 @@ from forwardpass.trainer.progress import Reporter
 from forwardpass.trainer.run import Run, open_run
 from forwardpass.trainer.schedules import one_cycle
 from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import BatchSize, Epochs, PeakRate, fingerprint
 from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
@@ -40,9 +40,9 @@ from forwardpass.wire import Array
 class Settings(BaseSettings):
     """Knobs of perceptron."""
 
-    epochs: int = 40
-    batch_size: int = 16
-    learning_rate: float = 0.05  # at the top of the cycle
+    epochs: Epochs = 40
+    batch_size: BatchSize = 16
+    learning_rate: PeakRate = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ network of the last epoch is what is looked at.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -42,16 +42,22 @@ class Settings(BaseSettings):
         SettingError: There would be too few points to train or to test on.
     """
 
-    data: playground.Kind = "circle"
-    noise: float = 0.0  # 0 to 0.5
-    train_share: float = 0.5  # of the 500 points; the others are test rows
-    hidden: Widths = (4, 2)
-    activation: Literal["relu", "tanh", "sigmoid", "linear"] = "tanh"
-    regularization: Literal["none", "l1", "l2"] = "none"  # of the weights, not of biases
-    regularization_rate: float = 0.003
-    epochs: int = 60
-    batch_size: int = 10
-    learning_rate: float = 0.03
+    data: Annotated[playground.Kind, "how the points lie"] = "circle"
+    noise: Annotated[float, "how much chance there is in the points, 0 to 0.5"] = 0.0
+    train_share: Annotated[float, "of the 500 points; the others are test rows"] = 0.5
+    hidden: Annotated[
+        Widths, "units of each hidden layer; without any there is no hidden layer"
+    ] = (4, 2)
+    activation: Annotated[Literal["relu", "tanh", "sigmoid", "linear"], "of the hidden units"] = (
+        "tanh"
+    )
+    regularization: Annotated[Literal["none", "l1", "l2"], "of the weights, not of biases"] = "none"
+    regularization_rate: Annotated[
+        float, "how much the weights' penalty counts beside the loss"
+    ] = 0.003
+    epochs: Annotated[int, "passes over the training points"] = 60
+    batch_size: Annotated[int, "points of a step"] = 10
+    learning_rate: Annotated[float, "the same in every step"] = 0.03
 
     def __post_init__(self) -> None:
         super().__post_init__()

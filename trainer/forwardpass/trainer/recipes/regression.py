@@ -6,7 +6,7 @@ Then the network gets 24 of those days only, to see it learn them by heart.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ from forwardpass.trainer.progress import Reporter
 from forwardpass.trainer.run import Run, open_run
 from forwardpass.trainer.schedules import one_cycle
 from forwardpass.trainer.seeds import generator, seed_everything
+from forwardpass.trainer.settings import BatchSize, PeakRate, fingerprint
 from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -46,13 +46,15 @@ DAYS = np.arange(1, 367, dtype=np.float32)[:, None]
 class Settings(BaseSettings):
     """Knobs of regression."""
 
-    epochs: int = 20  # of five passes
-    batch_size: int = 32
-    learning_rate: float = 0.05  # at the top of the cycle
-    few: int = 24  # days that the network learns by heart
-    few_epochs: int = 30  # of fifty passes, each a single step
-    weight_decay: float = 0.03  # that keeps it from doing so
-    patience: int = 3  # epochs without a better validation year, which keep it from it too
+    epochs: Annotated[int, "of five passes over the training days"] = 20
+    batch_size: BatchSize = 32
+    learning_rate: PeakRate = 0.05
+    few: Annotated[int, "days that the network learns by heart"] = 24
+    few_epochs: Annotated[int, "of fifty passes, each a single step"] = 30
+    weight_decay: Annotated[float, "keeps the network from learning them by heart"] = 0.03
+    patience: Annotated[
+        int, "epochs without a better validation year before stopping; 0 for never"
+    ] = 3
 
 
 class Curves(nn.Module):

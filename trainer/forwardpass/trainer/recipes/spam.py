@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -24,8 +25,15 @@ from forwardpass.trainer.plots.detection import Detector, detectors_compared, te
 from forwardpass.trainer.run import open_run
 from forwardpass.trainer.schedules import one_cycle
 from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import (
+    BatchSize,
+    Epochs,
+    Patience,
+    PeakRate,
+    WeightDecay,
+    fingerprint,
+)
 from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
@@ -56,15 +64,17 @@ RULES = {
 class Settings(BaseSettings):
     """Knobs of spam."""
 
-    epochs: int = 10
-    batch_size: int = 64
-    learning_rate: float = 2e-3  # at the top of the cycle
-    words: int = 20_000  # of the vocabulary at most, the most frequent ones
-    hidden: int = 64  # units of the hidden layer
-    word_dropout: float = 0.3  # share of a training text's words that is left out, below 1
-    dropout: float = 0.5  # share of the hidden units that is, below 1
-    weight_decay: float = 0.1
-    patience: int = 0  # epochs without a better validation accuracy before stopping; 0 for never
+    epochs: Epochs = 10
+    batch_size: BatchSize = 64
+    learning_rate: PeakRate = 2e-3
+    words: Annotated[int, "of the vocabulary at most, the most frequent ones"] = 20_000
+    hidden: Annotated[int, "units of the hidden layer"] = 64
+    word_dropout: Annotated[float, "share of a training text's words that is left out, below 1"] = (
+        0.3
+    )
+    dropout: Annotated[float, "share of the hidden units zeroed in training, below 1"] = 0.5
+    weight_decay: WeightDecay = 0.1
+    patience: Patience = 0
 
 
 def run(settings: Settings, workspace: Workspace) -> Published:

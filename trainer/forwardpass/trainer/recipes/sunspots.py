@@ -1,6 +1,7 @@
 """sunspots: a recurrent network forecasts next year's sunspots from those of all years before."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -22,8 +23,8 @@ from forwardpass.trainer.models.recurrent import Forecaster, Scale
 from forwardpass.trainer.run import open_run
 from forwardpass.trainer.schedules import one_cycle
 from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import Epochs, PeakRate, fingerprint
 from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -38,9 +39,9 @@ LEVELS = np.ones(1, np.float32)
 class Settings(BaseSettings):
     """Knobs of sunspots."""
 
-    epochs: int = 30
-    batch_size: int = 16  # stretches of 44 years
-    learning_rate: float = 5e-3  # at the top of the cycle
+    epochs: Epochs = 30
+    batch_size: Annotated[int, "stretches of 44 years"] = 16
+    learning_rate: PeakRate = 5e-3
 
 
 def run(settings: Settings, workspace: Workspace) -> Published:

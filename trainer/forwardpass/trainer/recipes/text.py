@@ -6,6 +6,7 @@ a server that draws a character from the scores and gives it in again writes a t
 
 from dataclasses import dataclass
 from math import log
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ from forwardpass.trainer.plots.sequences import bits_by_context, state_along
 from forwardpass.trainer.run import open_run
 from forwardpass.trainer.schedules import one_cycle
 from forwardpass.trainer.seeds import seed_everything
+from forwardpass.trainer.settings import Epochs, PeakRate, fingerprint
 from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -43,9 +44,9 @@ Floats = NDArray[np.float32]
 class Settings(BaseSettings):
     """Knobs of text."""
 
-    epochs: int = 14
-    batch_size: int = 64  # rows of 128 characters
-    learning_rate: float = 5e-3  # at the top of the cycle
+    epochs: Epochs = 14
+    batch_size: Annotated[int, "rows of 128 characters"] = 64
+    learning_rate: PeakRate = 5e-3
 
 
 def run(settings: Settings, workspace: Workspace) -> Published:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -45,10 +46,10 @@ _SHOWN = 20
 class Settings(BaseSettings):
     """Knobs of transfer."""
 
-    labels: int = 300  # labelled images of each class to learn from, drawn by the seed
-    draws: int = 5  # how often fewer of them are drawn, to see how much the draw matters
-    extent: int = 160  # pixels, height and width that images of 32 x 32 are enlarged to
-    decay: float = 1.0  # weight decay of the head, above 0; the more, the simpler it is
+    labels: Annotated[int, "labelled images of each class to learn from, drawn by the seed"] = 300
+    draws: Annotated[int, "how often fewer of them are drawn, to see how much the draw matters"] = 5
+    extent: Annotated[int, "pixels, height and width that images of 32 x 32 are enlarged to"] = 160
+    decay: Annotated[float, "weight decay of the head, above 0; the more, the simpler it is"] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

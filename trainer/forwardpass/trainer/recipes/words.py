@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ from forwardpass.trainer.plots.words import neighbour_table, word_map
 from forwardpass.trainer.run import open_run
 from forwardpass.trainer.schedules import one_cycle
 from forwardpass.trainer.seeds import generator, seed_everything
+from forwardpass.trainer.settings import Epochs, PeakRate, fingerprint
 from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
@@ -51,14 +52,16 @@ _HALF = 20
 class Settings(BaseSettings):
     """Knobs of words."""
 
-    epochs: int = 5
-    batch_size: int = 4096  # pairs of a word and one near it
-    learning_rate: float = 3e-3  # at the top of the cycle
-    dimension: int = 100  # numbers of a vector
-    window: int = 5  # how near is near, in words, at most
-    noise: int = 5  # random words that each pair is told from
-    at_least: int = 5  # training texts that have a word of the vocabulary
-    keep: float = 1e-3  # share of the text above which a word is left out now and then; 0 for never
+    epochs: Epochs = 5
+    batch_size: Annotated[int, "pairs of a word and one near it"] = 4096
+    learning_rate: PeakRate = 3e-3
+    dimension: Annotated[int, "numbers of a vector"] = 100
+    window: Annotated[int, "how near is near, in words, at most"] = 5
+    noise: Annotated[int, "random words that each pair is told from"] = 5
+    at_least: Annotated[int, "training texts that have a word of the vocabulary"] = 5
+    keep: Annotated[
+        float, "share of the text above which a word is left out now and then; 0 for never"
+    ] = 1e-3
 
 
 def load(settings: Settings, workspace: Workspace) -> Dataset:

@@ -6,6 +6,7 @@ them; the first that solves the problem is published, and the card says which on
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -40,12 +41,12 @@ _PASSES = 80
 class Settings(Supervised):
     """Knobs of xor."""
 
-    epochs: int = 40  # of 320 rows: each point 80 times
+    epochs: Annotated[int, "of 320 rows: each point 80 times"] = 40
     batch_size: int = 32
     learning_rate: float = 0.02
     weight_decay: float = 0.0
     schedule: ScheduleName = "constant"
-    attempts: int = 60  # random starts, at most
+    attempts: Annotated[int, "random starts, at most"] = 60
 
 
 def run(settings: Settings, workspace: Workspace) -> Published:
@@ -90,7 +91,11 @@ def run(settings: Settings, workspace: Workspace) -> Published:
                     "learning-curves.png": learning_curves(history, "r2"),
                     "decision-boundary.png": decision_boundary(xs, values, POINTS, TARGETS[:, 0]),
                     "hidden-space.png": hidden_space(
-                        hidden, TARGETS[:, 0], last.weight[0].detach().numpy(), last.bias.item()
+                        POINTS,
+                        hidden,
+                        TARGETS[:, 0],
+                        last.weight[0].detach().numpy(),
+                        last.bias.item(),
                     ),
                 },
             ),
