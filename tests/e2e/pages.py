@@ -115,7 +115,7 @@ class Shell:
         assert self._process.stdout is not None
         self._process.stdin.write(f'{command}\nprintf "\\n{_DONE}%s\\n" "$?"\n')
         self._process.stdin.flush()
-        waits_for_server = command.split(" #")[0].rstrip().endswith("&")
+        waits_for_server = command.split(" #", maxsplit=1)[0].rstrip().endswith("&")
         code, lines = None, []
         for line in self._process.stdout:
             lines.append(line)

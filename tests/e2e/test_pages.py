@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from .pages import PAGES, ROOT, Block, Shell, blocks, open_shell, outside_of_blocks
 from training import QUICK, Publish
+
+from .pages import PAGES, ROOT, Block, Shell, blocks, open_shell, outside_of_blocks
 
 # The first that needs them waits until the recipes have trained.
 pytestmark = pytest.mark.timeout(1200)
