@@ -120,7 +120,10 @@ SERVER = {
 }
 # As it has grown, with three circles: fit and progress, export and zoo, data and pretrained.
 TRAINER = {
-    "cli": "data display errors export progress quantize recipes run settings sweep workspace zoo",
+    "cli": (
+        "data display errors export interrupt progress quantize recipes run settings sweep "
+        "workspace zoo"
+    ),
     "sweep": "errors export fit plots recipes settings workspace",
     "quantize": "display errors export recipes seeds settings workspace",
     "recipes": (
@@ -137,7 +140,8 @@ TRAINER = {
     "pretrained": "data errors models progress",
     "fit": "averaging errors progress run schedules seeds settings",
     "workspace": "progress",
-    "progress": "fit",
+    "progress": "fit interrupt",
+    "interrupt": "",
     "settings": "errors schedules",
     "run": "errors",
     "averaging": "",

@@ -17,6 +17,7 @@ from forwardpass.extras import needing
 from forwardpass.trainer.data import SOURCES, find_source
 from forwardpass.trainer.display import number_text
 from forwardpass.trainer.errors import TrainerError
+from forwardpass.trainer.interrupt import remembered
 from forwardpass.trainer.recipes import RECIPES, Recipe, find_recipe
 
 if TYPE_CHECKING:
@@ -196,11 +197,12 @@ def run(
         keeps_limited_apart=not publish,
     )
     try:
-        if sweep:
-            _sweep(found, settings or [], sweep, workspace, as_json=as_json)
-            return
-        chosen = parse_settings(found.settings, settings or [])
-        published: Published = found.run(chosen, workspace)
+        with remembered():
+            if sweep:
+                _sweep(found, settings or [], sweep, workspace, as_json=as_json)
+                return
+            chosen = parse_settings(found.settings, settings or [])
+            published: Published = found.run(chosen, workspace)
     except WithheldError:
         return  # this process helped the first one, which publishes
     except KeyboardInterrupt:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from forwardpass.trainer.interrupt import check
+
 if TYPE_CHECKING:
     from forwardpass.trainer.fit import Fitted
 
@@ -22,7 +24,12 @@ class EpochBar:
         self._facts = ""
 
     def step(self, epoch: int, loss: float) -> None:
-        """Counts one step; epochs count from 0."""
+        """Counts one step; epochs count from 0.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed.
+        """
+        check()
         self._bar.update(
             self._task,
             advance=1,
