@@ -38,10 +38,12 @@ def test_few_blocks_are_not_run() -> None:
 @pytest.fixture(scope="module")
 def variables(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """A reader's environment, in which the commands are found."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".cache").mkdir()
+    (home / ".cache" / "forwardpass").symlink_to(cache)
     own = {
-        "HOME": str(tmp_path_factory.mktemp("home")),
+        "HOME": str(home),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "FORWARDPASS_CACHE": str(cache),
         "FORWARDPASS_CACHE_DIR": str(tmp_path_factory.mktemp("verified")),
         "FORWARDPASS_LOG_FORMAT": "json",
         "OMP_NUM_THREADS": "1",

@@ -103,6 +103,18 @@ def test_a_name_that_cannot_be_is_told_without_loading_torch(arguments: list[str
     assert done.stderr.splitlines()[-1] == "False"
 
 
+def test_data_is_fetched_without_loading_torch(cache: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN_AND_TORCH, "fetch", "mnist", "--cache", str(cache)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "False"
+
+
 def test_a_command_that_is_mistyped_is_guessed() -> None:
     done = train("rn", "mnist-cnn")
 

@@ -2,15 +2,17 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from forwardpass.artefact import array_digest
 from forwardpass.pixels import grounds
-from forwardpass.trainer.fit import Rows
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
+
+if TYPE_CHECKING:
+    from forwardpass.trainer.fit import Rows
 
 # Whose pixels are summed up at a time.
 _PICTURES = 256
@@ -23,8 +25,13 @@ class Split:
     inputs: Array
     targets: Array
 
-    def rows(self) -> Rows:
+    def rows(self) -> "Rows":
         """Returns the same memory as tensors."""
+        # torch takes seconds to import, and whoever fetches data does without.
+        import torch
+
+        from forwardpass.trainer.fit import Rows
+
         return Rows(torch.from_numpy(self.inputs), torch.from_numpy(self.targets))
 
     def head(self, count: int) -> "Split":
