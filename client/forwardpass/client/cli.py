@@ -185,7 +185,7 @@ def predict(
     )
 
 
-@app.command(epilog="Example: forwardpass embed photos/ --model resnet18 --out vectors.parquet")
+@app.command(epilog="Example: forwardpass embed photos/ --model mnist-resnet --out vectors.parquet")
 def embed(
     *,
     inputs: Annotated[
