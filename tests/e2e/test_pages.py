@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from training import QUICK, Publish
 
+from forwardpass.client.cli import app
+
 from .pages import PAGES, ROOT, Block, Shell, blocks, open_shell, outside_of_blocks
 
 # The first that needs them waits until the recipes have trained.
@@ -33,6 +35,13 @@ def test_few_blocks_are_not_run() -> None:
     everything = [block for page in PAGES for block in blocks(page)]
     assert len([block for block in everything if block.mark == "not run"]) <= 10
     assert len(everything) > 50
+
+
+def test_examples_in_the_help_name_models_that_recipes_publish() -> None:
+    examples = [str(command.epilog) for command in app.registered_commands]
+    assert len(examples) == 5
+    for example in examples:
+        assert any(re.search(rf"\b{name}\b(?!-)", example) for name in QUICK), example
 
 
 @pytest.fixture(scope="module")

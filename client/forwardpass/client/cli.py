@@ -247,7 +247,7 @@ def embed(
     )
 
 
-@app.command(epilog="Example: forwardpass generate gan --count 64 --seed 7 --out grid.png")
+@app.command(epilog="Example: forwardpass generate mnist-gan --count 64 --seed 7 --out grid.png")
 def generate(
     *,
     model: ModelName,
