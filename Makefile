@@ -4,7 +4,7 @@
 #   make test       every test but the heavy ones, those that take a GPU, and the zoo
 #   make heavy      build the image and run it, and call the server with the KServe SDK and with
 #                   perf_analyzer (takes root, podman, buildah, runc and mmdebstrap)
-#   make faults     attack a server that has a pod's memory, for minutes each way (an hour or two)
+#   make faults     attack a server that has a pod's memory, for minutes each way (three hours and a half)
 #   make gpu        run models on a GPU and compare (takes an NVIDIA driver; downloads 1.6 GB)
 #   make zoo        publish, check and serve every architecture of the course, untrained (takes
 #                   4 GB of memory)
