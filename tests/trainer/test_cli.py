@@ -17,6 +17,8 @@ from forwardpass.trainer.data import SOURCES
 from forwardpass.trainer.recipes import RECIPES, find_recipe
 from forwardpass.trainer.zoo import ARCHITECTURES
 
+from . import commands
+
 LIST_WITHOUT_TORCH = """
 import sys
 from forwardpass.trainer.cli import app
@@ -38,15 +40,7 @@ finally:
 
 
 def train(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    code = "from forwardpass.trainer.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=cwd,
-        env=os.environ | {"COLUMNS": "120", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return commands.train(cwd, *arguments, environment={"COLUMNS": "120", "NO_COLOR": "1"})
 
 
 def test_list_names_every_recipe_without_loading_torch() -> None:
@@ -127,14 +121,13 @@ def test_settings_lists_what_a_recipe_lets_one_set(
 ) -> None:
     """In this process, as a new one would load torch first."""
     told = []
-    for arguments in (["xor", "--json"], ["mnist-gan"]):
+    for arguments in (["xor", "--json"], ["mnist-gan", "--json"], ["mnist-gan"]):
         monkeypatch.setattr(sys, "argv", ["forwardpass-train", "settings", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
         assert not ended.value.code
         told.append(capsys.readouterr().out)
-    rows = {row.pop("name"): row for row in json.loads(told[0])}
-    table = told[1]
+    rows, presets = ({row.pop("name"): row for row in json.loads(text)} for text in told[:2])
 
     assert rows.keys() == find_recipe("xor").settings().as_text().keys()
     assert rows["learning_rate"] == {
@@ -142,9 +135,9 @@ def test_settings_lists_what_a_recipe_lets_one_set(
         "default": "0.02",
         "meaning": "the highest; see schedule",
     }
-    preset = next(line for line in table.splitlines() if line.startswith(" preset"))
-    assert "one of full, demo" in preset
-    assert "demo: 2,250" in preset
+    assert presets["preset"]["type"] == "one of full, demo"
+    assert "demo: 2,250" in presets["preset"]["meaning"]
+    assert " preset " in told[2]
 
 
 def test_the_data_sets_that_can_be_fetched_are_in_the_help() -> None:

@@ -1,8 +1,6 @@
 """What goes wrong in a run, as a person meets it: a message, exit code 1, and nothing half-done."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,30 +9,9 @@ from training import QUICK, Publish
 from forwardpass.artefact import verify_manifest
 from forwardpass.trainer.data.mnist import WHEEL
 
-# Runs forwardpass-train with no file over so many bytes, where that is not 0.
-LIMITED = """
-import resource, sys
-size = int(sys.argv[1])
-if size:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-from forwardpass.trainer.cli import main
-sys.argv = ["forwardpass-train", *sys.argv[2:]]
-main()
-"""
+from .commands import train
+
 MLP = ["run", "digits-mlp", "--publish", *QUICK["digits-mlp"]]
-
-
-def train(
-    folder: Path, *arguments: str, size: int = 0, cache: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", LIMITED, str(size), *arguments],
-        cwd=folder,
-        env=os.environ | ({"FORWARDPASS_CACHE": str(cache)} if cache else {}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def assert_failed(done: subprocess.CompletedProcess[str], models: Path, *messages: str) -> None:
@@ -74,13 +51,12 @@ def test_a_checkpoint_on_a_full_disk_leaves_nothing(small_disk: Path, tmp_path: 
 def test_a_version_on_a_full_disk_leaves_nothing_and_is_not_trained_again(
     publish_once: Publish, small_disk: Path, tmp_path: Path
 ) -> None:
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(160 << 10))
+    (small_disk / "ballast").write_bytes(bytes(160 << 10))
     failed = train(tmp_path, *MLP, "--models", str(small_disk))
 
     assert_failed(failed, small_disk, "digits-mlp could not be published", "No space left on")
     assert [path.name for path in small_disk.glob("*/*")] == [".publish.lock"]
-    ballast.unlink()
+    subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
     done = train(tmp_path, *MLP, "--models", str(small_disk))
     assert done.returncode == 0, done.stderr
     assert "resumed after epoch 4" in done.stderr
@@ -94,7 +70,7 @@ def test_a_picture_of_the_run_that_finds_no_room_is_told(
     before = sorted(models.glob("*/*"))
     # Room for no picture.
     command = ["run", "mnist-gan", "--publish", *QUICK["mnist-gan"], "--models", str(models)]
-    failed = train(tmp_path, *command, size=1_000, cache=cache)
+    failed = train(tmp_path, *command, size=1_000, environment={"FORWARDPASS_CACHE": str(cache)})
 
     assert_failed(failed, models, "round-01.png could not be written: File too large")
     assert sorted(models.glob("*/*")) == before
@@ -104,7 +80,7 @@ def test_a_picture_of_the_run_that_finds_no_room_is_told(
 def test_a_damaged_download_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     (tmp_path / WHEEL.file).write_bytes(b"half a wheel")
 
-    failed = train(tmp_path, "run", "mnist-cnn", cache=tmp_path)
+    failed = train(tmp_path, "run", "mnist-cnn", environment={"FORWARDPASS_CACHE": str(tmp_path)})
 
     assert_failed(failed, tmp_path / "models", "is not the file that is expected", WHEEL.sha256)
     assert sorted(path.name for path in tmp_path.iterdir()) == [WHEEL.file]
@@ -125,7 +101,7 @@ def test_a_loss_that_is_no_number_is_told(
         "--models",
         str(models),
     ]
-    failed = train(tmp_path, *command, cache=cache)
+    failed = train(tmp_path, *command, environment={"FORWARDPASS_CACHE": str(cache)})
 
     assert_failed(failed, models, "the loss", "Try a smaller learning_rate")
     assert sorted(models.glob("*/[0-9]*")) == before
