@@ -16,7 +16,7 @@ _PARENT = """
 import json, os, resource, sys
 import forwardpass.trainer.recipes.digits_mlp
 
-def run(folder, environment, size, arguments, *outputs):
+def run(folder, environment, size, before, arguments, *outputs):
     for number, output in enumerate(outputs, 1):
         os.dup2(os.open(output, os.O_WRONLY), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -25,6 +25,7 @@ def run(folder, environment, size, arguments, *outputs):
     os.environ.update(environment)
     if size:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    exec(before, {})
     sys.argv = ["forwardpass-train", *arguments]
     # Not before: it looks at the environment.
     from forwardpass.trainer.cli import main
@@ -52,6 +53,7 @@ def train(
     *arguments: str,
     environment: Mapping[str, str] | None = None,
     size: int = 0,
+    before: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end.
 
@@ -60,6 +62,7 @@ def train(
         arguments: What is typed after `forwardpass-train`.
         environment: What differs from this process's.
         size: In bytes, what no file may become larger than; 0 for any.
+        before: Python that the process runs first.
     """
     parent = _parent()
     assert parent.stdin
@@ -74,6 +77,7 @@ def train(
             str(folder or Path.cwd()),
             {**os.environ, **(environment or {})},
             size,
+            before,
             arguments,
             *map(str, outputs),
         ]

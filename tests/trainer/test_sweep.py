@@ -1,8 +1,6 @@
 """A grid of settings, from which the best on validation rows is published."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +17,8 @@ from forwardpass.trainer.recipes import find_recipe
 from forwardpass.trainer.recipes.digits_mlp import Settings
 from forwardpass.trainer.sweep import Sweep, grid, row, sweep
 from forwardpass.trainer.workspace import Workspace
+
+from .commands import train
 
 QUICK = ["epochs=3", "limit=120"]
 # The first learns next to nothing, and the last is beyond numbers.
@@ -144,15 +144,8 @@ def test_where_nothing_can_be_chosen_nothing_is_published(workspace: Workspace) 
 
 
 def test_the_command_prints_the_table(tmp_path: Path) -> None:
-    code = "from forwardpass.trainer.cli import main; main()"
     command = ["run", "digits-mlp", *QUICK, "--sweep", "average=0,0.9", "--sweep", "dropout=0,0.5"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *command, "--json"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = train(tmp_path, *command, "--json")
 
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)

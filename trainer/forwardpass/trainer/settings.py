@@ -85,6 +85,16 @@ class Supervised(Settings):
     devices: Annotated[int, "processes that share each step's rows"] = 1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adversarial(Settings):
+    """What every recipe has besides that learns by `adversarial.play`."""
+
+    batch_size: BatchSize = 32
+    learning_rate: Annotated[float, "of both players"] = 2e-3
+    width: Annotated[int, "channels of the outermost layers, of both players"] = 32
+    average: Annotated[float, "decay a step of the published generator's moving average"] = 0.999
+
+
 S = TypeVar("S", bound=Settings)
 
 

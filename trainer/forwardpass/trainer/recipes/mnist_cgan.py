@@ -28,8 +28,7 @@ from forwardpass.trainer.plots.pictures import rows_of_images, sample_grid
 from forwardpass.trainer.recipes.mnist_gan import find_judge
 from forwardpass.trainer.run import open_run
 from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import BatchSize, fingerprint
-from forwardpass.trainer.settings import Settings as BaseSettings
+from forwardpass.trainer.settings import Adversarial, fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -40,18 +39,14 @@ _JUDGED = 100  # of each class
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(BaseSettings):
+class Settings(Adversarial):
     """Knobs of mnist-cgan."""
 
     preset: Annotated[
         Literal["full", "demo"], "full: 7,500 steps; demo: 2,250, for a first look"
     ] = "full"
     rounds: Annotated[int, "of 750 steps at most; 0 for the preset's 10 or 3"] = 0
-    batch_size: BatchSize = 32
-    learning_rate: Annotated[float, "of both players"] = 2e-3
     latent: Annotated[int, "numbers that a digit is made from, beside its class"] = 10
-    width: Annotated[int, "channels of the outermost layers, of both players"] = 32
-    average: Annotated[float, "decay a step of the published generator's moving average"] = 0.999
 
 
 def run(settings: Settings, workspace: Workspace) -> Published:

@@ -24,8 +24,7 @@ from forwardpass.trainer.plots.pictures import rows_of_images, sample_grid
 from forwardpass.trainer.recipes import mnist_cnn
 from forwardpass.trainer.run import open_run
 from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import BatchSize, fingerprint
-from forwardpass.trainer.settings import Settings as BaseSettings
+from forwardpass.trainer.settings import Adversarial, fingerprint
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -37,18 +36,14 @@ _JUDGED = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(BaseSettings):
+class Settings(Adversarial):
     """Knobs of mnist-gan."""
 
     preset: Annotated[
         Literal["full", "demo"], "full: 9,000 steps; demo: 2,250, for a first look"
     ] = "full"
     rounds: Annotated[int, "of 750 steps at most; 0 for the preset's 12 or 3"] = 0
-    batch_size: BatchSize = 32
-    learning_rate: Annotated[float, "of both players"] = 2e-3
     latent: Annotated[int, "numbers that a digit is made from"] = 10
-    width: Annotated[int, "channels of the outermost layers, of both players"] = 32
-    average: Annotated[float, "decay a step of the published generator's moving average"] = 0.999
 
 
 def run(settings: Settings, workspace: Workspace) -> Published:
