@@ -156,7 +156,7 @@ CLIENT = {
     "commands": "__init__ card client errors models polarity results",
     "__init__": "card channel client errors models polarity results",
     "client": "card channel errors inputs methods models polarity results retries",
-    "polarity": "card inputs",
+    "polarity": "card errors inputs",
     "inputs": "card errors",
     "models": "card errors shown",
     "channel": "",

@@ -15,14 +15,9 @@ from numpy.typing import ArrayLike
 
 from forwardpass.client import inputs as given
 from forwardpass.client import results
-from forwardpass.client.card import Card, TensorSpec
+from forwardpass.client.card import TensorSpec
 from forwardpass.client.channel import Tls, check_target, open_channel
-from forwardpass.client.errors import (
-    ForwardpassError,
-    MessageTooLarge,
-    ServerError,
-    from_rpc_error,
-)
+from forwardpass.client.errors import MessageTooLarge, ServerError, from_rpc_error
 from forwardpass.client.methods import SERVING, HealthRequest, Methods
 from forwardpass.client.models import (
     Model,
@@ -33,7 +28,7 @@ from forwardpass.client.models import (
     to_model,
     to_summaries,
 )
-from forwardpass.client.polarity import PolarityWarning, describe, find_inverted, known_ground
+from forwardpass.client.polarity import PolarityCheck, PolarityWarning
 from forwardpass.client.retries import Retries
 from forwardpass.v1 import inference_service_pb2 as pb
 from forwardpass.v1 import model_service_pb2 as model_pb
@@ -92,7 +87,7 @@ class Client:
         self._methods = Methods(self._channel)
         self._retries = Retries()
         self._signatures: dict[tuple[str, Version], Signature] = {}
-        self._cards: dict[tuple[str, int], Card | None] = {}
+        self._polarity = PolarityCheck()
 
     def __repr__(self) -> str:
         return f"Client({self._target!r})"
@@ -151,7 +146,7 @@ class Client:
             version: A version's number, or a label such as "stable"; the newest where None.
             timeout: Seconds the call may take; the client's own where None.
         """
-        begun = time.monotonic()
+        until = self._until(timeout)
         pictures = given.pictures(images, invert=invert)
         request = pb.PredictRequest(
             model=_reference(model, version),
@@ -164,7 +159,7 @@ class Client:
             timing=timing,
         )
         answer = self._call(self._methods.predict, request, timeout, results.to_prediction)
-        self._look_at(pictures, answer.model, answer.version, begun, timeout, inverted=invert)
+        self._look_at(pictures, answer, until, inverted=invert)
         if len(answer.outputs) < 2:
             return answer
         # What came over the wire is in no order.
@@ -201,7 +196,7 @@ class Client:
             version: As in `predict`.
             timeout: As in `predict`.
         """
-        begun = time.monotonic()
+        until = self._until(timeout)
         pictures = given.pictures(images, invert=invert)
         request = pb.EmbedRequest(
             model=_reference(model, version),
@@ -214,7 +209,7 @@ class Client:
             timing=timing,
         )
         answer = self._call(self._methods.embed, request, timeout, results.to_embeddings)
-        self._look_at(pictures, answer.model, answer.version, begun, timeout, inverted=invert)
+        self._look_at(pictures, answer, until, inverted=invert)
         return answer
 
     def generate(
@@ -373,38 +368,27 @@ class Client:
     def _look_at(
         self,
         pictures: Sequence[given.Picture],
-        model: str,
-        version: int,
-        begun: float,
-        timeout: float | None,
+        answer: results.Prediction | results.Embeddings,
+        until: float,
         *,
         inverted: bool,
     ) -> None:
         """Warns of pictures, already answered, that the model is likely to have misread."""
-        if not pictures:
-            return
-        seconds = self._timeout if timeout is None else timeout
-        card = self._card(model, version, seconds - (time.monotonic() - begun))
-        ground = known_ground(card)
-        if card is None or card.image is None or ground is None:
-            return
-        if names := find_inverted(pictures, card.image, ground):
-            text = describe(names, f"{model} version {version}", ground, inverted=inverted)
+        name, version = answer.model, answer.version
+        text = self._polarity.look_at(
+            pictures,
+            (name, version),
+            lambda seconds: self.model(name, version, timeout=seconds).card,
+            until - time.monotonic(),
+            inverted=inverted,
+        )
+        if text:
             # At the line that calls predict or embed.
             warnings.warn(text, PolarityWarning, stacklevel=3)
 
-    def _card(self, model: str, version: int, seconds: float) -> Card | None:
-        """A version's card: asked for once, and None where it cannot be had in that time."""
-        if (model, version) not in self._cards:
-            if seconds <= 0:
-                return None
-            try:
-                card = self.model(model, version, timeout=seconds).card
-            except ForwardpassError:
-                # What was asked for is answered, and whoever may not see cards does without.
-                card = None
-            self._cards[model, version] = card
-        return self._cards[model, version]
+    def _until(self, timeout: float | None) -> float:
+        """When a call that begins now has to have ended, by `time.monotonic`."""
+        return time.monotonic() + (self._timeout if timeout is None else timeout)
 
     def _call(
         self,

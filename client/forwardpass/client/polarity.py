@@ -1,11 +1,12 @@
 """Bright strokes on dark, or dark on bright: whether a model knows pictures of the kind."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.client.card import Card, ImageInput
+from forwardpass.client.errors import ForwardpassError
 from forwardpass.client.inputs import Picture
 
 # By Cantelli's inequality fewer than one in a hundred numbers, however they are distributed, lie
@@ -22,6 +23,52 @@ _LEFT_OUT = 1 / 16
 
 class PolarityWarning(UserWarning):
     """A picture is dark on bright, and the model learned from bright on dark; or the reverse."""
+
+
+class PolarityCheck:
+    """Looks at the pictures of one client's calls; asks once for the card of each version."""
+
+    def __init__(self) -> None:
+        self._cards: dict[tuple[str, int], Card | None] = {}
+
+    def look_at(
+        self,
+        pictures: Sequence[Picture],
+        version: tuple[str, int],
+        ask: Callable[[float], Card | None],
+        seconds: float,
+        *,
+        inverted: bool,
+    ) -> str:
+        """Returns what to warn of; nothing where there is nothing, or no card in time.
+
+        Args:
+            pictures: As they were sent.
+            version: Of the model that has answered, with its name.
+            ask: Gets its card from the server, in so many seconds.
+            seconds: What is left of the call's time.
+            inverted: Whether they are as they are because the caller had them inverted.
+        """
+        card = self._card(version, ask, seconds) if pictures else None
+        ground = known_ground(card)
+        if card is None or card.image is None or ground is None:
+            return ""
+        names = find_inverted(pictures, card.image, ground)
+        title = "{} version {}".format(*version)
+        return describe(names, title, ground, inverted=inverted) if names else ""
+
+    def _card(
+        self, version: tuple[str, int], ask: Callable[[float], Card | None], seconds: float
+    ) -> Card | None:
+        if version not in self._cards:
+            if seconds <= 0:
+                return None
+            try:
+                self._cards[version] = ask(seconds)
+            except ForwardpassError:
+                # What was asked for is answered, and whoever may not see cards does without.
+                self._cards[version] = None
+        return self._cards[version]
 
 
 def known_ground(card: Card | None) -> float | None:
