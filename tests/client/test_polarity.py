@@ -1,6 +1,6 @@
 """Dark strokes on bright, for a model that learned from bright on dark: told, and turned."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,17 @@ from PIL import Image
 from tiny_models import LABELS, Publisher, TinyModel, classifier
 
 from forwardpass.client import Client, InvalidInput, PixelStatistics, PolarityWarning
+from forwardpass.client.card import Card
+from forwardpass.client.inputs import Picture
 from forwardpass.client.models import Model
+from forwardpass.client.polarity import PolarityCheck
 from forwardpass.pixels import encode_png
 from forwardpass.v1 import inference_service_pb2, model_card_pb2
 from forwardpass.wire import Array
 
 from .scripted import Command, Connect, StartScripted
 
+GroundCheck = tuple[PolarityCheck, Callable[[float], Card | None], list[float]]
 # A bright spot on black, and its negative.
 SPOT = np.zeros((4, 4, 1), np.uint8)
 SPOT[1:3, 1:3] = 230
@@ -181,6 +185,40 @@ def test_who_may_not_see_cards_gets_the_answer_all_the_same(
     server = scripted(inference_service_pb2.PredictResponse())
     assert connect(server.target).predict("m", images=NEGATIVE).outputs == {}
     assert len(server.seen) == 1
+
+
+@pytest.fixture
+def ground_check(client: Client) -> GroundCheck:
+    """A check, and how it gets a card from the server; the seconds it is given are noted."""
+    asked: list[float] = []
+
+    def ask(seconds: float) -> Card | None:
+        asked.append(seconds)
+        return client.model("digits", 1, timeout=seconds).card
+
+    return PolarityCheck(), ask, asked
+
+
+def test_a_version_s_card_is_asked_for_once(ground_check: GroundCheck) -> None:
+    check, ask, asked = ground_check
+    pictures = [Picture("spot.png", encode_png(NEGATIVE))]
+    told = [check.look_at(pictures, ("digits", 1), ask, 30, inverted=False) for _ in range(3)]
+    assert all("spot.png has a bright ground" in text for text in told)
+    assert asked == [30]
+    check.look_at(pictures, ("digits", 2), ask, 20, inverted=False)
+    assert asked == [30, 20]
+
+
+def test_no_card_is_asked_for_where_no_time_or_no_picture_is_left(
+    ground_check: GroundCheck,
+) -> None:
+    check, ask, asked = ground_check
+    pictures = [Picture("spot.png", encode_png(NEGATIVE))]
+    assert check.look_at([], ("digits", 1), ask, 30, inverted=False) == ""
+    assert check.look_at(pictures, ("digits", 1), ask, 0, inverted=False) == ""
+    assert asked == []
+    # The next call, which has time, is told.
+    assert check.look_at(pictures, ("digits", 1), ask, 30, inverted=False)
 
 
 def test_predict_warns_on_a_line_of_its_own(command: Command, files: dict[str, Path]) -> None:
