@@ -209,6 +209,14 @@ def test_a_version_s_card_is_asked_for_once(ground_check: GroundCheck) -> None:
     assert asked == [30, 20]
 
 
+def test_cards_of_many_versions_are_forgotten(ground_check: GroundCheck) -> None:
+    check, ask, asked = ground_check
+    pictures = [Picture("spot.png", encode_png(NEGATIVE))]
+    for version in [*range(65), 64, 0]:
+        check.look_at(pictures, ("digits", version), ask, 30, inverted=False)
+    assert len(asked) == 66
+
+
 def test_no_card_is_asked_for_where_no_time_or_no_picture_is_left(
     ground_check: GroundCheck,
 ) -> None:

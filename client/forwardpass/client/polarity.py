@@ -14,6 +14,8 @@ from forwardpass.client.inputs import Picture
 _DEVIATIONS = 10
 # Of pictures, below which their mean and deviation say little.
 _TRAIN_ROWS = 100
+# Versions of which a card is remembered: a server says which have answered.
+_CARDS = 64
 # Pictures of a call that are looked at, and pixels that are decoded for it.
 _LOOKED_AT = 16
 _PIXELS = 1 << 20
@@ -63,6 +65,8 @@ class PolarityCheck:
         if version not in self._cards:
             if seconds <= 0:
                 return None
+            if len(self._cards) >= _CARDS:
+                self._cards.clear()
             try:
                 self._cards[version] = ask(seconds)
             except ForwardpassError:
