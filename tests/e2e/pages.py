@@ -84,6 +84,11 @@ def blocks(page: str) -> list[Block]:
     ]
 
 
+def languages(page: str) -> set[str]:
+    """Returns what the blocks of a page say that they are in."""
+    return {match["language"] for match in _FENCE.finditer((ROOT / page).read_text("utf-8"))}
+
+
 def outside_of_blocks(page: str) -> str:
     """Returns a page's text without what stands between fences."""
     return _FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))

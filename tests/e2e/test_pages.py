@@ -12,7 +12,7 @@ from training import QUICK, Publish
 
 from forwardpass.client.cli import app
 
-from .pages import PAGES, ROOT, Block, Shell, blocks, open_shell, outside_of_blocks
+from .pages import PAGES, ROOT, Block, Shell, blocks, languages, open_shell, outside_of_blocks
 
 # The first that needs them waits until the recipes have trained.
 pytestmark = pytest.mark.timeout(1200)
@@ -29,6 +29,8 @@ HEAVY = [block for page in PAGES for block in blocks(page) if block.mark == "hea
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_a_page_stands_in_a_block(page: str) -> None:
     assert not _INDENTED_COMMAND.findall(outside_of_blocks(page))
+    # Of another one, such as sh, no block would be run.
+    assert languages(page) <= {"console", "python", "yaml"}
 
 
 def test_few_blocks_are_not_run() -> None:
