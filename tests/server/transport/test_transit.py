@@ -324,6 +324,70 @@ def test_what_has_just_become_slow_is_spared_unless_memory_is_short(
     assert sum(message.is_evicted for message in messages) == 8
 
 
+COPIES = 3
+
+
+@pytest.fixture
+def threaded(transit: Transit) -> Transit:
+    """Of a transport whose messages are each taken in by a thread of its own."""
+    transit.shared_by_threads(COPIES)
+    return transit
+
+
+def test_what_a_thread_takes_in_counts_with_its_copies(threaded: Transit, clock: Clock) -> None:
+    receive(threaded, 1)
+    make_slow(threaded, clock)
+    assert threaded.bytes == COPIES * LONGEST
+
+
+def test_the_kept_place_does_not_let_in_one_after_another(threaded: Transit, clock: Clock) -> None:
+    """Each gets slow before memory is looked at, and nobody knows that they are long."""
+    messages = [message for peer in "abcdefgh" for message in receive(threaded, 4, peer)]
+    for _ in range(40):
+        make_slow(threaded, clock)
+    asked_for = sum(message.is_asked_for for message in messages)
+    assert asked_for < len(messages) // 2
+    # The room, what is asked for by then, and one more.
+    assert threaded.bytes <= threaded.most_slow + (AT_A_TIME + 2) * COPIES * LONGEST
+
+
+def test_what_is_ended_counts_until_its_thread_has_come_back(
+    threaded: Transit, clock: Clock
+) -> None:
+    heavy = receive(threaded, AT_A_TIME, "heavy")
+    make_slow(threaded, clock)
+    (late,) = receive(threaded, 1, "late")
+    make_slow(threaded, clock)
+    counted = threaded.bytes
+    clock.available = LIMIT // 4
+    clock.now += 1
+    threaded.look()
+    evicted = [message for message in heavy if message.is_evicted]
+    assert evicted
+    assert threaded.bytes == counted
+    # Nobody else is ended for what is going already.
+    clock.now += 1
+    threaded.look()
+    assert [message for message in heavy if message.is_evicted] == evicted
+    assert not late.is_evicted
+    for message in (*heavy, late):
+        threaded.received(message)
+    assert threaded.bytes == 0
+    (again,) = receive(threaded, 1, "heavy")
+    assert again.is_asked_for
+
+
+def test_one_that_waits_for_a_core_is_not_ended_for_it(clock: Clock) -> None:
+    transit = Transit(64 * MIB, clock.room, clock.trim)
+    transit.shared_by_threads(COPIES)
+    clock.available = 0
+    (only,) = receive(transit, 1)
+    make_slow(transit, clock)
+    clock.now += 10
+    transit.look()
+    assert not only.is_evicted
+
+
 def test_answers_that_are_not_read_count_with_all_that_waits_behind_them(
     transit: Transit, clock: Clock
 ) -> None:

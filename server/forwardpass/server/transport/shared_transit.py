@@ -12,6 +12,9 @@ from forwardpass.server.transport.transit import LONG_BYTES, YOUNG_SECONDS, Tran
 from forwardpass.wire import Failure
 
 _log = structlog.get_logger()
+# Of a message that a thread takes in, while others take in theirs: as core unpacks it, as grpcio
+# gathers it, and as it gives it to us. Which of them wait for a core, nobody tells.
+_COPIES = 3
 
 
 class Cuttable(Protocol):
@@ -93,6 +96,7 @@ class SharedTransit:
 
     def __init__(self, transit: Transit) -> None:
         self._transit = transit
+        transit.shared_by_threads(_COPIES)
         self._changed = threading.Condition()
         self._is_asleep = self._is_closed = False
         self._thread = threading.Thread(target=self._watch, name="transit", daemon=True)

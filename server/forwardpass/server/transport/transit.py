@@ -102,10 +102,17 @@ class Room:
 
 @dataclass(slots=True)
 class Slow:
-    """A message that is slow: how long it may become, and when it began."""
+    """A message that is slow.
+
+    Attributes:
+        size: How many bytes it may come to.
+        since: When it began, by `time.perf_counter`.
+        is_evicted: Whether its call has been ended, and core may still be at work on it.
+    """
 
     size: int
     since: float
+    is_evicted: bool = False
 
 
 @dataclass(slots=True)
@@ -135,6 +142,7 @@ class Transit:
         unread: How many small answers of calls are being sent that nobody looks after.
         on_read: Says that one of those has been taken, or never will be.
         evicted: How many messages were ended.
+        copies: How often a slow message that comes in may be there, until it is ours.
 
     Args:
         max_message_bytes: The longest message.
@@ -164,7 +172,20 @@ class Transit:
         # Made once: each answer has it as its tag.
         self.on_read: Callable[[object], None] = self._read
         self.evicted = 0
+        self.copies = 1
+        # Of the slow ones: those that are evicted, and that core may still be at work on.
+        self._going = 0
         self._looked_at = self._trimmed_at = 0.0
+
+    def shared_by_threads(self, copies: int) -> None:
+        """Says that each message is taken in by a thread of its own, and not one after another.
+
+        Args:
+            copies: How often a message is there meanwhile.
+        """
+        self.copies = copies
+        # One that is slow for want of a core is not ended for it.
+        self.most_slow = self._room_for_slow = max(self.most_slow, copies * self._longest)
 
     def wait(self, arrival: Arrival) -> None:
         """Has a message asked for in its turn: there is no room for it.
@@ -219,6 +240,8 @@ class Transit:
         slow = self.slow.get(transfer)
         if slow is not None:
             slow.size += size
+            if slow.is_evicted:
+                self._going += size
             self._count_bytes(size)
 
     def ask_for_more(self) -> None:
@@ -230,6 +253,8 @@ class Transit:
         waiting = self.waiting
         while waiting.count and len(self.arriving) <= self.places:
             is_kept = len(self.arriving) == self.places
+            if is_kept and self._is_kept_for_later():
+                return
             arrival = waiting.pop_short() if is_kept else waiting.pop()
             if arrival is None:
                 return
@@ -239,6 +264,13 @@ class Transit:
                     arrival.ask_apart()
                 else:
                     arrival.ask()
+
+    def _is_kept_for_later(self) -> bool:
+        """Whether one more could be too much: of one that a thread takes in, nobody tells whether
+        it is on its way or is being unpacked.
+        """
+        size = self.copies * self._longest
+        return self.copies > 1 and self.bytes > self._room_for_slow + size
 
     def may_be_slow(self, now: float) -> Transfer | None:
         """Returns a message that has been under way for so long that it may be slow, if any."""
@@ -259,7 +291,7 @@ class Transit:
         """
         arriving = [one for one, since in self.arriving.items() if since <= before]
         for arrival in arriving:
-            self._count_slow(arrival, self._longest, self.arriving.pop(arrival))
+            self._count_slow(arrival, self.copies * self._longest, self.arriving.pop(arrival))
         leaving = [one for one, since in self.leaving.items() if since <= before]
         for transfer in leaving:
             # Core makes a copy of what it sends.
@@ -285,6 +317,8 @@ class Transit:
     def _forget_slow(self, transfer: Transfer) -> None:
         slow = self.slow.pop(transfer, None)
         if slow is not None:
+            if slow.is_evicted:
+                self._going -= slow.size
             self._count_bytes(-slow.size)
 
     def _count_slow(self, transfer: Transfer, size: int, since: float) -> None:
@@ -297,7 +331,9 @@ class Transit:
             self._room_for_slow = self.most_slow
         else:
             self.is_swollen = True
-        self.places = 0 if self.bytes > self._room_for_slow else self.most_arriving
+        # What is asked for while others are slow has to have room to become slow as well.
+        more = (self.copies - 1) * self._longest if self.bytes else 0
+        self.places = 0 if self.bytes + more > self._room_for_slow else self.most_arriving
 
     def _relieve(self) -> None:
         """Ends messages until those that are left fit into the memory there is."""
@@ -316,7 +352,8 @@ class Transit:
             room = self._measure()
         patience = 0.0 if room.available < kept_free // 2 else _PATIENCE_SECONDS
         self._room_for_slow = max(room.available - kept_free, self.most_slow)
-        excess = self.bytes - self._room_for_slow
+        # What is going makes room as well, once it has gone.
+        excess = self.bytes - self._going - (self._room_for_slow + self._going)
         connections = _by_connection(self.slow) if excess > 0 else []
         while excess > 0:
             heaviest = max(connections, key=lambda connection: connection.bytes)
@@ -326,7 +363,12 @@ class Transit:
                 break
             heaviest.bytes -= slow.size
             excess -= slow.size
-            self._forget_slow(transfer)
+            if self.copies == 1:
+                self._forget_slow(transfer)
+            else:
+                # A thread of core may go on to unpack it, and tells no sooner that it has ended.
+                slow.is_evicted = True
+                self._going += slow.size
             self.evicted += 1
             transfer.evict(_NO_ROOM)
         self._count_bytes(0)
@@ -346,6 +388,8 @@ def _by_connection(slow: Mapping[Transfer, Slow]) -> list["_Connection"]:
     """Returns what each connection has under way."""
     found: dict[str, _Connection] = {}
     for transfer, one in slow.items():
+        if one.is_evicted:
+            continue
         connection = found.setdefault(transfer.peer, _Connection())
         connection.bytes += one.size
         connection.transfers.append(transfer)
