@@ -153,11 +153,14 @@ TRAINER = {
 }
 CLIENT = {
     "cli": "commands",
-    "commands": "__init__ card client errors models polarity results",
+    "commands": "__init__ card channel client errors jobs local models polarity results whole_file",
+    "local": "card errors jobs polarity",
+    "jobs": "card channel client errors inputs models polarity whole_file",
     "__init__": "card channel client errors models polarity results",
     "client": "card channel errors inputs methods models polarity results retries",
     "polarity": "card errors inputs",
     "inputs": "card errors",
+    "whole_file": "",
     "models": "card errors shown",
     "channel": "",
     "retries": "errors",

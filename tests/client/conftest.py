@@ -8,12 +8,13 @@ import grpc
 import pytest
 from conftest import StartServer
 from onnx import TensorProto
+from run_commands import Command, Ended
 from tiny_models import Publisher, classifier, echo, embedder, generator, writer
 
 from forwardpass.client import Client, cli
 from forwardpass.v1 import inference_service_pb2 as pb
 
-from .scripted import Command, Connect, Ended, ScriptedServer, StartScripted, Step
+from .scripted import Connect, ScriptedServer, StartScripted, Step
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 """A server that answers as it is told, for what only the client does; real gRPC all the same."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
 
@@ -90,19 +89,3 @@ class ScriptedServer:
 
 StartScripted = Callable[..., ScriptedServer]
 Connect = Callable[..., Client]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a command left: its exit code, and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Command = Callable[..., Ended]

@@ -5,63 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import structlog
 from conftest import Running, StartServer
-from onnx import TensorProto, helper
+from looking_models import expected, looks
 from pyarrow import parquet
-from tiny_models import EMBEDDER_WEIGHTS, Publisher, TinyModel, embedder, model
+from run_commands import Command
+from tiny_models import EMBEDDER_WEIGHTS, Publisher, embedder
 
 from forwardpass.client import Client
 from forwardpass.client.commands.neighbours import find_neighbours
-from forwardpass.client.commands.whole_file import whole_file
+from forwardpass.client.whole_file import whole_file
 from forwardpass.pixels import decode_image, encode_png
-from forwardpass.v1 import model_card_pb2, tensor_pb2
-from forwardpass.wire import Array
-
-from .scripted import Command
 
 _RNG = np.random.default_rng(8)
-WEIGHTS = _RNG.normal(size=(6 * 5 * 3, 4)).astype(np.float32)
-
-
-def looks() -> TinyModel:
-    """RGB images of 6 x 5 to a vector of four; at most 16 at a time."""
-    graph = model(
-        [
-            helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
-            helper.make_node("Flatten", ["floats"], ["flat"], axis=1),
-            helper.make_node("MatMul", ["flat", "weights"], ["vector"]),
-        ],
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 6, 5, 3])],
-        [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["n", 4])],
-        {"weights": WEIGHTS},
-    )
-    image = model_card_pb2.TensorSpec(
-        name="image",
-        data_type=tensor_pb2.DATA_TYPE_UINT8,
-        shape=[-1, 6, 5, 3],
-        role=model_card_pb2.TENSOR_ROLE_IMAGE,
-    )
-    vector = model_card_pb2.TensorSpec(
-        name="vector",
-        data_type=tensor_pb2.DATA_TYPE_FLOAT32,
-        shape=[-1, 4],
-        role=model_card_pb2.TENSOR_ROLE_EMBEDDING,
-    )
-    card = model_card_pb2.ModelCard(
-        signature=model_card_pb2.Signature(
-            inputs=[image], outputs=[vector], batched=True, max_rows=16
-        ),
-        image=model_card_pb2.ImageInput(input="image", height=6, width=5, channels=3),
-    )
-    return TinyModel(graph, card)
-
-
-def expected(path: Path) -> Array:
-    pixels = decode_image(path.read_bytes(), 3, (6, 5))
-    return pixels.reshape(-1).astype(np.float32) @ WEIGHTS
 
 
 @pytest.fixture
@@ -98,31 +55,28 @@ def test_a_folder_becomes_parquet(command: Command, folder: Path, tmp_path: Path
     out = tmp_path / "vectors.parquet"
     ended = command("embed", folder, "--model", "looks", "--out", out)
     assert ended.code == 7
-    assert "70 ok, 2 failed" in ended.out
-    assert "broken.jpg: the bytes are neither a JPEG nor a PNG image" in ended.err
+    assert "70 ok, 1 failed" in ended.out
+    assert "broken.jpg: the bytes are no image of a kind that is read" in ended.err
+    assert "gone.png: a link that leads nowhere" in ended.err
     table = parquet.read_table(out)
-    assert table.schema.types == [
-        pa.string(),
-        pa.string(),
-        pa.list_(pa.float32(), 4),
-        pa.string(),
+    assert table.column_names == [
+        *("path", "path_text", "place", "name", "sha256", "label", "width", "height"),
+        "embedding",
     ]
+    assert table["embedding"].null_count == 0
     rows = table.to_pylist()
     assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
     assert {row["label"] for row in rows} == {"cats", "dögs [x]"}
-    errors = {Path(row["path"]).name: row["error"] for row in rows if row["vector"] is None}
-    assert errors == {
-        "broken.jpg": "the bytes are neither a JPEG nor a PNG image",
-        "gone.png": "No such file or directory",
-    }
     for row in rows:
-        if row["error"] is None:
-            np.testing.assert_allclose(
-                row["vector"], expected(Path(row["path"])), rtol=1e-4, atol=1e-2
-            )
+        np.testing.assert_allclose(
+            row["embedding"], expected(Path(row["path_text"])), rtol=1e-4, atol=1e-2
+        )
+    (error,) = parquet.read_table(tmp_path / "vectors.errors.parquet").to_pylist()
+    assert error["path_text"].endswith("broken.jpg")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "models",
         "photos",
+        "vectors.errors.parquet",
         "vectors.parquet",
     ]
 
@@ -148,7 +102,7 @@ def test_the_file_says_whose_vectors_it_holds(
     }
     assert told.json["space_id"] == facts["forwardpass.space_id"]
     assert (told.json["ok"], told.json["failed"], told.json["dimension"]) == (70, 0, 4)
-    vectors = np.array(parquet.read_table(out)["vector"].to_pylist())
+    vectors = np.array(parquet.read_table(out)["embedding"].to_pylist())
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
@@ -178,7 +132,7 @@ def test_rows_of_an_array(command: Command, tmp_path: Path) -> None:
         vectors = (
             np.load(out)
             if kind == "npy"
-            else np.array(parquet.read_table(out)["vector"].to_pylist())
+            else np.array(parquet.read_table(out)["embedding"].to_pylist())
         )
         np.testing.assert_allclose(vectors, rows @ EMBEDDER_WEIGHTS, rtol=1e-4, atol=1e-5)
 

@@ -8,6 +8,7 @@ import pytest
 import structlog
 from conftest import StartServer
 from PIL import Image
+from run_commands import Command
 from tiny_models import LABELS, Publisher, TinyModel, classifier
 
 from forwardpass.client import Client, InvalidInput, PixelStatistics, PolarityWarning
@@ -19,7 +20,7 @@ from forwardpass.pixels import encode_png
 from forwardpass.v1 import inference_service_pb2, model_card_pb2
 from forwardpass.wire import Array
 
-from .scripted import Command, Connect, StartScripted
+from .scripted import Connect, StartScripted
 
 GroundCheck = tuple[PolarityCheck, Callable[[float], Card | None], list[float]]
 # A bright spot on black, and its negative.

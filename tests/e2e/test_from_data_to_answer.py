@@ -228,7 +228,7 @@ def test_a_head_on_the_servers_vectors_is_as_good_as_the_recipes(
         )
         table = parquet.read_table(out)
         vectors = (
-            table["vector"].combine_chunks().flatten().to_numpy().reshape(len(table), -1).copy()
+            table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1).copy()
         )
         return vectors, np.array([data.labels.index(label) for label in table["label"].to_pylist()])
 

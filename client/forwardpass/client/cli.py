@@ -4,6 +4,7 @@ so that help and completion are quick.
 
 import os
 import sys
+from enum import StrEnum
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated
@@ -79,6 +80,38 @@ Invert = Annotated[
 ]
 _SERVER = "127.0.0.1:8001"
 _TIMEOUT = 30.0
+EmbedServer = Annotated[
+    str | None,
+    typer.Option(
+        envvar="FORWARDPASS_SERVER",
+        metavar="HOST:PORT",
+        show_default="in this process where the model is here, else 127.0.0.1:8001",
+        help="The server to call; unix:/PATH for a unix-domain socket.",
+        rich_help_panel=_CONNECTION,
+    ),
+]
+JobArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR", exists=True, file_okay=False, show_default=False, help="A job's folder."
+    ),
+]
+_SOURCES = "Sources"
+_JOB = "Jobs"
+
+
+class Engine(StrEnum):
+    """Who does the work of a job."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class MapMethod(StrEnum):
+    """How vectors are laid on a plane."""
+
+    TSNE = "tsne"
+    PCA = "pca"
 
 
 def _print_version(wanted: bool) -> None:
@@ -185,38 +218,105 @@ def predict(
     )
 
 
-@app.command(epilog="Example: forwardpass embed photos/ --model mnist-resnet --out vectors.parquet")
+@app.command(
+    epilog="Example: forwardpass embed photos/ --model resnet50-imagenet --out photos-vectors, and "
+    "then forwardpass embed --check photos-vectors"
+)
 def embed(
     *,
     inputs: Annotated[
-        list[Path],
+        list[str] | None,
         typer.Argument(
-            metavar="INPUT",
-            exists=True,
+            metavar="SOURCE",
             show_default=False,
-            help="Folders (searched to the bottom) and JPEG or PNG files; .txt files with a text "
-            "a line; or one .npy with a row each.",
+            help="Folders (searched to the bottom), patterns such as 'photos/**/*.jpg', and files: "
+            "JPEG, PNG, WebP, GIF, TIFF or BMP; .tar shards of them; .txt with a text a line; .npy "
+            "or .npz with a row each; or .parquet with --column.",
         ),
-    ],
+    ] = None,
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
+            metavar="MODEL",
             show_default=False,
-            help="The model, or MODEL:VERSION.",
+            help="The model, or MODEL:VERSION. Without --server a folder, such as models/MODEL, or "
+            "the model of this name in models/, runs in this process.",
             autocompletion=complete_model,
         ),
-    ],
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="Save to .parquet (path, label, vector, error) or .npy (vectors, NaN for errors).",
+            metavar="DIR|FILE",
+            help="A folder for a job, which goes on when the command is repeated; or a small "
+            "file: .parquet, or .npy (vectors alone, NaN for errors).",
         ),
     ] = None,
+    files_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            allow_dash=True,
+            help="Take the files that are listed here, one a line or each ended by a NUL; - for "
+            "standard input.",
+            rich_help_panel=_SOURCES,
+        ),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="The column of Parquet files: pictures, texts or rows.", rich_help_panel=_SOURCES
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option(help="Whether to follow links.", rich_help_panel=_SOURCES)
+    ] = True,
     invert: Invert = False,
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Scale each vector to length 1.")
     ] = False,
+    retry_errors: Annotated[
+        bool,
+        typer.Option(
+            "--retry-errors", help="Embed again only what has errors.", rich_help_panel=_JOB
+        ),
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            envvar="FORWARDPASS_PART",
+            help="Do one of N parts, I from 0 to N-1, in a folder of its own in DIR.",
+            rich_help_panel=_JOB,
+        ),
+    ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Who does the work.", rich_help_panel=_JOB)
+    ] = Engine.LOCAL,
+    wait: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="How long a server may be away or busy: 90s, 10m, 2h.",
+            rich_help_panel=_JOB,
+        ),
+    ] = "10m",
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Read all of a job's folder instead, and say whether it is complete.",
+            rich_help_panel=_JOB,
+        ),
+    ] = None,
+    merge: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Make one job there of its parts instead: those in DIR, or the folders named.",
+            rich_help_panel=_JOB,
+        ),
+    ] = None,
     neighbours: Annotated[
         int, typer.Option(min=0, metavar="K", help="Print the K nearest of eight of the rows.")
     ] = 0,
@@ -228,23 +328,119 @@ def embed(
         ),
     ] = None,
     json: Json = False,
-    server: Server = _SERVER,
+    server: EmbedServer = None,
     timeout: Timeout = _TIMEOUT,
     tls_ca: TlsCa = None,
     token: Token = None,
 ) -> None:
-    """Turns images or texts into vectors. An unreadable image becomes a row with its error."""
-    from forwardpass.client.commands import embed as command
+    """Turns pictures, texts or arrays into vectors: into a folder, by a job that survives being
+    killed, or into a file.
+    """
+    from forwardpass.client.commands import embed_arguments as command
 
     command.run(
-        Connection(server, timeout, tls_ca, token),
-        inputs,
-        model,
-        command.Options(
-            out, normalize, neighbours or (5 if neighbours_grid else 0), neighbours_grid, invert
+        command.Arguments(
+            connection=Connection(server or _SERVER, timeout, tls_ca, token),
+            is_served=server is not None,
+            sources=inputs or [],
+            model=model,
+            out=out,
+            files_from=files_from,
+            column=column,
+            follow=follow,
+            invert=invert,
+            normalize=normalize,
+            retry_errors=retry_errors,
+            part=part,
+            ray=engine is Engine.RAY,
+            wait=wait,
+            check=check,
+            merge=merge,
+            neighbours=neighbours or (5 if neighbours_grid else 0),
+            neighbours_grid=neighbours_grid,
         ),
         as_json=json,
     )
+
+
+@app.command(epilog="Example: forwardpass neighbours photos-vectors photos/cat/0.jpg")
+def neighbours(
+    *,
+    folder: JobArgument,
+    queries: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="QUERY...",
+            show_default=False,
+            help="Files that the job has embedded, or others, or texts for a model of texts.",
+        ),
+    ],
+    k: Annotated[int, typer.Option("--k", min=1, help="How many nearest to print.")] = 5,
+    grid: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw them: in each row a query and its nearest."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            show_default="the job's, from models/ or the server",
+            help="The model, for queries that the job has not embedded.",
+        ),
+    ] = None,
+    json: Json = False,
+    server: EmbedServer = None,
+    timeout: Timeout = _TIMEOUT,
+    tls_ca: TlsCa = None,
+    token: Token = None,
+) -> None:
+    """Finds what is nearest among the vectors of a job's folder: all of them are looked at."""
+    from forwardpass.client.commands import search as command
+
+    connection = Connection(server or _SERVER, timeout, tls_ca, token)
+    command.neighbours(
+        folder,
+        queries,
+        k,
+        grid,
+        command.QueryModel(connection, model, is_served=server is not None),
+        as_json=json,
+    )
+
+
+@app.command(epilog="Example: forwardpass duplicates photos-vectors --cosine 0.98")
+def duplicates(
+    *,
+    folder: JobArgument,
+    cosine: Annotated[
+        float,
+        typer.Option(min=-1, max=1, help="Vectors whose angle has this cosine or more are alike."),
+    ] = 0.99,
+    json: Json = False,
+) -> None:
+    """Finds rows of a job whose bytes are the same, and such whose vectors are nearly so."""
+    from forwardpass.client.commands import search as command
+
+    command.duplicates(folder, cosine, as_json=json)
+
+
+@app.command("map", epilog="Example: forwardpass map photos-vectors --out map.png")
+def map_(
+    *,
+    folder: JobArgument,
+    out: Annotated[Path, typer.Option(metavar="FILE.png", help="Where to draw it.")] = Path(
+        "map.png"
+    ),
+    method: Annotated[
+        MapMethod, typer.Option(help="Keep near ones near, or show the two axes of most variance.")
+    ] = MapMethod.TSNE,
+    rows: Annotated[
+        int, typer.Option(min=10, help="How many vectors to draw, spread evenly over all.")
+    ] = 2000,
+) -> None:
+    """Draws the vectors of a job's folder on a plane, coloured by label (extra `map`)."""
+    from forwardpass.client.commands import search as command
+
+    command.draw_map(folder, out, method.value, rows)
 
 
 @app.command(epilog="Example: forwardpass generate mnist-gan --count 64 --seed 7 --out grid.png")
@@ -326,7 +522,12 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         # 2, as for any other file that cannot be written.
-        with needing("embed", "forwardpass", code=2):
+        with (
+            needing("server", "forwardpass", code=2),
+            needing("ray", "forwardpass", code=2),
+            needing("map", "forwardpass", code=2),
+            needing("embed", "forwardpass", code=2),
+        ):
             app()
     except Exception as error:  # noqa: BLE001 - an unexpected one is raised again
         from forwardpass.client.commands.exit_code import explain

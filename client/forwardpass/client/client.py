@@ -177,6 +177,7 @@ class Client:
         output: str | None = None,
         normalize: bool = False,
         half_precision: bool = False,
+        alone: bool = False,
         timing: bool = False,
         version: Version = None,
         timeout: float | None = None,
@@ -192,6 +193,8 @@ class Client:
             output: The embedding output to use; the model's first where None.
             normalize: Whether to scale each vector to Euclidean length 1; a zero vector stays.
             half_precision: Whether to send the vectors as float16: half the bytes, 11 bits.
+            alone: Whether the rows run by themselves, gathered with no other request's: for vectors
+                that are the same bit for bit whatever else the server does.
             timing: As in `predict`.
             version: As in `predict`.
             timeout: As in `predict`.
@@ -206,6 +209,7 @@ class Client:
             output=output or "",
             normalize=normalize,
             half_precision=half_precision,
+            alone=alone,
             timing=timing,
         )
         answer = self._call(self._methods.embed, request, timeout, results.to_embeddings)
@@ -338,7 +342,7 @@ class Client:
             self._methods.get_model,
             model_pb.GetModelRequest(model=_reference(name, version)),
             timeout,
-            lambda response: to_model(response.model),
+            to_model,
         )
 
     def health(self, model: str | None = None, *, timeout: float | None = None) -> bool:

@@ -131,6 +131,27 @@ def check_text(text: str, field: str) -> None:
         raise InvalidInput(f"{field} is no valid text: {error}", field=field) from None
 
 
+def as_typed(name: str, value: ArrayLike, specs: Callable[[], tuple[TensorSpec, ...]]) -> Array:
+    """Returns an input as an array of the type that it is sent with.
+
+    Args:
+        name: The input's.
+        value: An array, a list or a data frame.
+        specs: Gets the model's inputs; called where numpy or pandas may have chosen the type.
+
+    Raises:
+        InvalidInput: Its values have no place in the type that the model takes.
+    """
+    field = f"inputs.{name}"
+    try:
+        array = np.asarray(value)
+        if not hasattr(value, "__array__") or _is_default(array):
+            array = _typed(name, value, array, specs())
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"{field}: {error}", field=field) from None
+    return array
+
+
 def _picture(row: int, image: Image, *, invert: bool) -> Picture:
     name = str(image) if isinstance(image, (str, Path)) else f"images[{row}]"
     data = _encoded(image)
@@ -204,13 +225,11 @@ def _only_input(specs: tuple[TensorSpec, ...]) -> TensorSpec:
 def _tensor(
     name: str, value: ArrayLike, specs: Callable[[], tuple[TensorSpec, ...]]
 ) -> tensor_pb2.Tensor:
-    field = f"inputs.{name}"
+    array = as_typed(name, value, specs)
     try:
-        array = np.asarray(value)
-        if not hasattr(value, "__array__") or _is_default(array):
-            array = _typed(name, value, array, specs())
         return to_tensor(array)
     except (TypeError, ValueError, OverflowError) as error:
+        field = f"inputs.{name}"
         raise InvalidInput(f"{field}: {error}", field=field) from None
 
 

@@ -141,6 +141,7 @@ class Model:
         row_independence: As this server measured it; None where rows are not known to be
             independent, or nothing could be measured.
         class_labels: The name of each class that `top_k` ranks.
+        max_message_bytes: The longest message that its server takes; 0 where not told.
     """
 
     summary: ModelSummary
@@ -155,6 +156,7 @@ class Model:
     load_seconds: float
     row_independence: RowIndependence | None
     class_labels: tuple[str, ...]
+    max_message_bytes: int
 
     def __repr__(self) -> str:
         summary, signature = self.summary, self.signature
@@ -204,7 +206,8 @@ def to_summaries(messages: Iterable[pb.ModelSummary]) -> list[ModelSummary]:
     return [_summary(message) for message in messages]
 
 
-def to_model(message: pb.Model) -> Model:
+def to_model(response: pb.GetModelResponse) -> Model:
+    message = response.model
     signature = message.signature
     return Model(
         summary=_summary(message.summary),
@@ -234,6 +237,7 @@ def to_model(message: pb.Model) -> Model:
         load_seconds=message.load_duration.ToNanoseconds() / 1e9,
         row_independence=to_row_independence(message),
         class_labels=tuple(message.class_labels),
+        max_message_bytes=response.max_message_bytes,
     )
 
 

@@ -28,6 +28,8 @@ EXTRAS = {
         "torchmetrics",
     ),
     "embed": ("pyarrow",),
+    "map": ("matplotlib", "sklearn"),
+    "ray": ("pyarrow", "ray"),
 }
 
 

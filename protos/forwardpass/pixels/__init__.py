@@ -4,6 +4,7 @@ An image is uint8 of shape (height, width, channels): 1 channel is greyscale, 3 
 """
 
 from forwardpass.pixels.decode import (
+    FILE_FORMATS,
     MAX_PIXELS,
     ImageError,
     decode_image,
@@ -15,6 +16,7 @@ from forwardpass.pixels.ground import grounds
 from forwardpass.pixels.invert import invert_image
 
 __all__ = [
+    "FILE_FORMATS",
     "MAX_PIXELS",
     "ImageError",
     "decode_image",

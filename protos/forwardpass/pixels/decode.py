@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 # The most pixels an image may claim in its header: 64 million take 192 MB as RGB.
 MAX_PIXELS = 64_000_000
-_FORMATS = ("JPEG", "PNG")
+_WIRE_FORMATS = ("JPEG", "PNG")
+# Those that files may have as well; of several frames the first is read.
+FILE_FORMATS = (*_WIRE_FORMATS, "WEBP", "GIF", "TIFF", "BMP")
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -38,23 +41,26 @@ def decode_image(
     return to_pixels(open_image(data, max_pixels), channels, size)
 
 
-def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    data: bytes, max_pixels: int = MAX_PIXELS, *, formats: Sequence[str] = _WIRE_FORMATS
+) -> Image.Image:
     """Returns an image of which only the header has been read, which tells its size.
 
     Args:
-        data: A whole JPEG or PNG file.
+        data: A whole file.
         max_pixels: The most pixels the header may claim.
+        formats: Those that are read, as Pillow calls them.
 
     Raises:
-        ImageError: Neither JPEG nor PNG, or too many pixels.
+        ImageError: Of none of the formats, or too many pixels.
     """
     try:
         with warnings.catch_warnings():
             # Our own limit is checked below; Pillow's would only warn.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=tuple(formats))
     except UnidentifiedImageError:
-        raise ImageError("the bytes are neither a JPEG nor a PNG image") from None
+        raise ImageError(_unidentified(formats)) from None
     except Image.DecompressionBombError:
         raise ImageError(f"the image has too many pixels; at most {max_pixels} are read") from None
     except (OSError, ValueError, SyntaxError) as error:
@@ -87,6 +93,12 @@ def to_pixels(
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _unidentified(formats: Sequence[str]) -> str:
+    if tuple(formats) == _WIRE_FORMATS:
+        return "the bytes are neither a JPEG nor a PNG image"
+    return f"the bytes are no image of a kind that is read: {', '.join(formats)}"
 
 
 def _check_pixels(image: Image.Image, most: int) -> None:

@@ -11,7 +11,9 @@ _SECONDS = 1.0
 def complete_model(context: typer.Context, incomplete: str) -> list[str]:
     """Returns the names of the server's models that begin so; none where no server answers."""
     given = context.params
-    connection = Connection(given["server"], _SECONDS, given.get("tls_ca"), given.get("token"))
+    connection = Connection(
+        given["server"] or "127.0.0.1:8001", _SECONDS, given.get("tls_ca"), given.get("token")
+    )
     try:
         with connection.open() as client:
             names = {summary.name for summary in client.models()}

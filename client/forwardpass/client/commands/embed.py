@@ -1,4 +1,6 @@
-"""`forwardpass embed`: images or texts to vectors, in a file, and to their nearest neighbours."""
+"""`forwardpass embed` into one file, or none: pictures, texts or arrays to vectors, and to their
+nearest neighbours.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -10,23 +12,23 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from forwardpass.client.client import Client
-from forwardpass.client.commands.connection import Connection, split_model
 from forwardpass.client.commands.display import console, print_json, progress, tell_warning
-from forwardpass.client.commands.embedding import embed_rows
 from forwardpass.client.commands.exit_code import PARTIAL
+from forwardpass.client.commands.left_out import tell_left_out
 from forwardpass.client.commands.neighbours import (
     find_neighbours,
     neighbour_lists,
     neighbour_picture,
     neighbour_table,
 )
-from forwardpass.client.commands.sources import ImageFiles, Source, open_source
 from forwardpass.client.commands.vector_file import VectorFile, check_kind, vector_file
-from forwardpass.client.commands.whole_file import whole_file
-from forwardpass.client.errors import WrongTask
-from forwardpass.client.models import Model, check_loaded
-from forwardpass.client.polarity import describe, known_ground
+from forwardpass.client.jobs.embedder import OpenEmbedder, Subject
+from forwardpass.client.jobs.listing import Kind, Listing
+from forwardpass.client.jobs.pipeline import Pipeline, Plan
+from forwardpass.client.jobs.plan import Wishes, plan_for, takes
+from forwardpass.client.jobs.sources import Sources, list_rows, refused
+from forwardpass.client.polarity import describe
+from forwardpass.client.whole_file import whole_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +37,15 @@ class Options:
 
     Attributes:
         out: A .parquet or .npy file to write.
-        normalize: Whether to scale each vector to length 1.
         neighbours: How many nearest to show for some rows.
         grid: A .png to draw them in.
-        invert: Whether to embed the pictures' negatives.
+        wishes: What is asked of the vectors.
     """
 
     out: Path | None
-    normalize: bool
     neighbours: int
     grid: Path | None
-    invert: bool
+    wishes: Wishes
 
 
 @dataclass(slots=True)
@@ -59,53 +59,46 @@ class _Tally:
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
 
 
-def run(
-    connection: Connection, inputs: Sequence[Path], model: str, options: Options, *, as_json: bool
-) -> None:
-    name, version = split_model(model)
+def run(model: OpenEmbedder, sources: Sources, options: Options, *, as_json: bool) -> None:
+    """Embeds everything that is named; rows come in the order in which they are."""
     _check(options)
     started = time.monotonic()
-    with connection.open() as client:
-        known = client.model(name, version)
-        check_loaded(known)
-        if not known.embedding_spaces:
-            raise WrongTask(f"{name} has no embedding output, so it gives no vectors")
-        source = open_source(inputs, known, invert=options.invert)
-        if options.grid and not isinstance(source, ImageFiles):
+    embedder = model(None)
+    try:
+        subject = embedder.subject
+        listing = list_rows(sources, takes(subject), subject.space.model, in_order=True)
+        if options.grid and listing.kind is not Kind.PICTURES:
             _refuse("there are no images to draw", "--neighbours-grid")
-        tally = _embed(client, known, source, options)
-    _warn(known, source, tally, options)
+        plan = plan_for(listing, subject, options.wishes)
+        pipeline = Pipeline(listing, plan, embedder)
+        try:
+            tally = _embed(pipeline, listing, subject, plan, options)
+        finally:
+            pipeline.close()
+    finally:
+        embedder.close()
+    warn_of_polarity(listing, tally.inverted, subject, inverted=plan.invert)
     seconds = time.monotonic() - started
-    names = [source.names[row] for row in tally.good]
-    found = None
-    if options.neighbours and len(names) > 1:
-        found = find_neighbours(np.concatenate(tally.vectors), options.neighbours)
-        if options.grid and isinstance(source, ImageFiles):
-            picture = neighbour_picture(found, [source.paths[row] for row in tally.good])
-            with whole_file(options.grid) as file:
-                file.write(picture)
-    if as_json:
-        print_json(
-            {
-                **_summary(known, options, tally, seconds),
-                "neighbours": neighbour_lists(found, names) if found else [],
-            }
-        )
-    else:
-        if found:
-            console().print(neighbour_table(found, names))
-        elif options.neighbours:
-            typer.echo("there are no neighbours: fewer than two vectors", err=True)
-        written = [str(path) for path in (options.out, found and options.grid) if path]
-        _print(known, tally, seconds, written)
-    if tally.failed:
+    _tell(listing, subject, tally, options, seconds, as_json=as_json)
+    if tally.failed or refused(listing):
         raise typer.Exit(PARTIAL)
+
+
+def warn_of_polarity(
+    listing: Listing, rows: Sequence[int], subject: Subject, *, inverted: bool
+) -> None:
+    """Says which pictures the model is likely to have misread."""
+    if subject.ground is None or not rows:
+        return
+    title = f"{subject.space.model} version {subject.space.version}"
+    names = [listing[row].title for row in rows]
+    tell_warning(describe(names, title, subject.ground, inverted=inverted))
 
 
 def _check(options: Options) -> None:
     """Refuses, before any work, what could not be finished."""
     if not options.out and not options.neighbours:
-        _refuse("the vectors would go nowhere: give a file, or --neighbours", "--out")
+        _refuse("the vectors would go nowhere: give a folder or a file, or --neighbours", "--out")
     if options.out:
         check_kind(options.out)
     if options.grid and options.grid.suffix != ".png":
@@ -116,20 +109,21 @@ def _refuse(message: str, option: str) -> None:
     raise typer.BadParameter(message, param_hint=option)
 
 
-def _embed(client: Client, model: Model, source: Source, options: Options) -> _Tally:
+def _embed(
+    pipeline: Pipeline, listing: Listing, subject: Subject, plan: Plan, options: Options
+) -> _Tally:
     tally = _Tally()
-    with _writer(model, options) as writer, progress() as bar:
-        task = bar.add_task("embedding", total=len(source.names))
-        for part in embed_rows(client, model, source, normalize=options.normalize):
-            rows = slice(part.rows.start, part.rows.stop)
+    with _writer(subject, plan, options) as writer, progress() as bar:
+        task = bar.add_task("embedding", total=len(listing))
+        for part in pipeline.embed(range(len(listing))):
             if writer:
-                writer.write(part, source.names[rows], source.labels[rows])
+                writer.write(part, [listing[row] for row in part.rows])
             for row, error in zip(part.rows, part.errors, strict=True):
                 if error is None:
                     tally.good.append(row)
                 else:
                     tally.failed += 1
-                    tally.first_error = tally.first_error or f"{source.names[row]}: {error}"
+                    tally.first_error = tally.first_error or f"{listing[row].title}: {error}"
             tally.inverted += part.inverted
             if options.neighbours:
                 tally.vectors.append(part.vectors[[error is None for error in part.errors]])
@@ -137,61 +131,96 @@ def _embed(client: Client, model: Model, source: Source, options: Options) -> _T
     return tally
 
 
-def _warn(model: Model, source: Source, tally: _Tally, options: Options) -> None:
-    """Says which pictures the model is likely to have misread."""
-    ground = known_ground(model.card)
-    if ground is None or not tally.inverted:
-        return
-    names = [source.names[row] for row in tally.inverted]
-    title = f"{model.summary.name} version {model.summary.version}"
-    tell_warning(describe(names, title, ground, inverted=options.invert))
-
-
 @contextmanager
-def _writer(model: Model, options: Options) -> Iterator[VectorFile | None]:
+def _writer(subject: Subject, plan: Plan, options: Options) -> Iterator[VectorFile | None]:
     if options.out is None:
         yield None
         return
-    space = model.embedding_spaces[0]
+    space = subject.space
     facts = {
-        "forwardpass.model": model.summary.name,
-        "forwardpass.version": str(model.summary.version),
-        "forwardpass.digest": model.digest,
+        "forwardpass.model": space.model,
+        "forwardpass.version": str(space.version),
+        "forwardpass.digest": space.digest,
         "forwardpass.output": space.output,
         "forwardpass.space_id": space.space_id,
-        "forwardpass.normalized": str(options.normalize).lower(),
+        "forwardpass.normalized": str(plan.normalize).lower(),
     }
     with whole_file(options.out) as file:
         writer = vector_file(options.out, file, space.dimension, facts)
         try:
             yield writer
-        finally:
-            # After a failure too, when the file is thrown away: a Parquet writer left open would
-            # write to it once it is closed.
-            writer.finish()
+        except BaseException:
+            writer.abandon()
+            raise
+        writer.finish()
 
 
-def _print(model: Model, tally: _Tally, seconds: float, written: Sequence[str]) -> None:
+def _tell(
+    listing: Listing,
+    subject: Subject,
+    tally: _Tally,
+    options: Options,
+    seconds: float,
+    *,
+    as_json: bool,
+) -> None:
+    names = _names(listing, tally.good)
+    found = None
+    if options.neighbours and len(names) > 1:
+        found = find_neighbours(np.concatenate(tally.vectors), options.neighbours)
+        if options.grid:
+            paths = [
+                Path(listing[row].path.decode("utf-8", "surrogateescape")) for row in tally.good
+            ]
+            with whole_file(options.grid) as file:
+                file.write(neighbour_picture(found, paths))
+    if as_json:
+        print_json(
+            {
+                **_summary(listing, subject, options, tally, seconds),
+                "neighbours": neighbour_lists(found, names) if found else [],
+            }
+        )
+        return
+    if found:
+        console().print(neighbour_table(found, names))
+    elif options.neighbours:
+        typer.echo("there are no neighbours: fewer than two vectors", err=True)
+    written = [str(path) for path in (options.out, found and options.grid) if path]
     done = len(tally.good)
     typer.echo(
         f"{done} ok, {tally.failed} failed in {seconds:.1f} s ({done / seconds:.0f}/s), by "
-        f"{model.summary.name} version {model.summary.version}"
+        f"{subject.space.model} version {subject.space.version}"
         + (f"; wrote {' and '.join(written)}" if written else "")
     )
     if tally.failed:
         typer.echo(f"first failure: {tally.first_error}", err=True)
+    tell_left_out(listing)
 
 
-def _summary(model: Model, options: Options, tally: _Tally, seconds: float) -> dict[str, object]:
-    space = model.embedding_spaces[0]
+def _names(listing: Listing, rows: Sequence[int]) -> list[str]:
+    """Returns what people know the rows by: a text is its own name."""
+    if listing.kind is Kind.TEXTS:
+        return [listing[row].name or listing[row].title for row in rows]
+    if listing.kind is Kind.ARRAYS and len(listing.paths) == 1:
+        return [str(listing[row].place) for row in rows]
+    return [listing[row].title for row in rows]
+
+
+def _summary(
+    listing: Listing, subject: Subject, options: Options, tally: _Tally, seconds: float
+) -> dict[str, object]:
+    space = subject.space
     return {
-        "model": model.summary.name,
-        "version": model.summary.version,
+        "model": space.model,
+        "version": space.version,
         "space_id": space.space_id,
         "dimension": space.dimension,
         "ok": len(tally.good),
         "failed": tally.failed,
         "first_error": tally.first_error,
+        "left_out": len(listing.left_out),
+        "skipped": listing.skipped,
         "seconds": seconds,
         "file": str(options.out) if options.out else None,
     }

@@ -13,6 +13,7 @@ from forwardpass.client.errors import (
     Unavailable,
     WrongTask,
 )
+from forwardpass.client.jobs.errors import JobError
 
 FAILED = 1
 USAGE = 2
@@ -44,7 +45,7 @@ def explain(error: Exception) -> int:
         quote = f" (request {error.request_id})" if error.request_id else ""
         sys.stderr.write(f"error: {error.message}{quote}\n")
         return _CODES.get(type(error), FAILED)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | JobError):
         sys.stderr.write(f"error: {error}\n")
         return USAGE
     raise error

@@ -10,9 +10,9 @@ import typer
 from forwardpass.client.client import Client
 from forwardpass.client.commands.connection import Connection, split_model
 from forwardpass.client.commands.display import print_json
-from forwardpass.client.commands.whole_file import storable, whole_file
 from forwardpass.client.models import Version
 from forwardpass.client.results import Generated
+from forwardpass.client.whole_file import storable, whole_file
 from forwardpass.wire import Array
 
 # A picture of small samples is enlarged to this height or width at most, in pixels.

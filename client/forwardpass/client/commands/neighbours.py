@@ -78,10 +78,16 @@ def neighbour_lists(found: Neighbours, names: Sequence[str]) -> list[dict[str, o
 
 def neighbour_picture(found: Neighbours, paths: Sequence[Path]) -> bytes:
     """Returns a PNG: in each row a query's image, and then its nearest."""
-    from forwardpass.pixels import decode_image, encode_png, image_grid
-
     rows = np.concatenate([found.queries[:, None], found.nearest], axis=1)
-    thumbnails = [
-        decode_image(paths[row].read_bytes(), 3, (_THUMBNAIL, _THUMBNAIL)) for row in rows.flat
+    return thumbnails([paths[row] for row in rows.flat], rows.shape[1])
+
+
+def thumbnails(paths: Sequence[Path], columns: int) -> bytes:
+    """Returns a PNG of images, laid out in rows."""
+    from forwardpass.pixels import FILE_FORMATS, encode_png, image_grid, open_image, to_pixels
+
+    images = [
+        to_pixels(open_image(path.read_bytes(), formats=FILE_FORMATS), 3, (_THUMBNAIL, _THUMBNAIL))
+        for path in paths
     ]
-    return encode_png(image_grid(np.stack(thumbnails), columns=rows.shape[1]))
+    return encode_png(image_grid(np.stack(images), columns=columns))

@@ -12,10 +12,10 @@ from rich.table import Table
 from forwardpass.client.commands.connection import Connection, split_model
 from forwardpass.client.commands.display import console, print_json, told_warnings
 from forwardpass.client.commands.input_files import read_inputs
-from forwardpass.client.commands.whole_file import storable, whole_file
 from forwardpass.client.errors import WrongTask
 from forwardpass.client.models import Model
 from forwardpass.client.results import Prediction
+from forwardpass.client.whole_file import storable, whole_file
 from forwardpass.mail import read_mail
 
 _CLASSES = 3

@@ -56,7 +56,8 @@ class Embed:
             vectors_of = partial(_vectors, request.normalize, request.half_precision)
             inputs = await self._reader.read(call, loaded, received, request)
             rows = loaded.signature.check(inputs)
-            if templates is not None:
+            # What is remembered of a request may share a run.
+            if templates is not None and not request.alone:
                 plan = Plan(
                     loaded,
                     rows,
@@ -66,7 +67,7 @@ class Embed:
                 )
                 encode = None if request.timing else partial(encode_embeddings, plan, vectors_of)
                 templates.remember(received, request.model, inputs, plan, encode, execution.epoch)
-            answer = await execution.run(inputs, rows, (output,))
+            answer = await execution.run(inputs, rows, (output,), alone=request.alone)
             response = execution.complete(
                 answer,
                 lambda: EmbedResponse(

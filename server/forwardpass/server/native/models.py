@@ -15,10 +15,12 @@ class Models:
 
     Args:
         repository: The models.
+        max_message_bytes: The longest message that the server takes.
     """
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, max_message_bytes: int) -> None:
         self._repository = repository
+        self._max_message_bytes = max_message_bytes
 
     def list_models(self, message: bytes) -> bytes:
         """Answers a ListModelsRequest."""
@@ -36,7 +38,9 @@ class Models:
         """Answers a GetModelRequest."""
         request = parse(model_service_pb2.GetModelRequest, message)
         version = self._repository.describe(request.model)
-        response = model_service_pb2.GetModelResponse(model=self._model(version))
+        response = model_service_pb2.GetModelResponse(
+            model=self._model(version), max_message_bytes=self._max_message_bytes
+        )
         return response.SerializeToString()
 
     async def load_model(self, call: Call, message: bytes) -> bytes:

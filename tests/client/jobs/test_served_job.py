@@ -1,0 +1,234 @@
+"""Jobs that a server does: it may be away, busy, restarted, or have another version."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import StartServer
+from looking_models import looks
+from pyarrow import parquet
+from tiny_models import Publisher, embedder
+
+from forwardpass.client import Client, Unavailable
+from forwardpass.client.jobs.embedder import OpenServer, Patience
+from forwardpass.client.jobs.folder import JobFolder
+
+from .conftest import MakePictures
+
+
+class Servers:
+    """Starts servers on one port, one after another."""
+
+    def __init__(self, repository: Path, stack: ExitStack) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self._repository = repository
+        self._process: subprocess.Popen[str] | None = None
+        self._drain = threading.Thread()
+        stack.callback(self.kill)
+
+    def start(self, *flags: str) -> None:
+        """Starts a server; returns once it listens."""
+        code = "from forwardpass.server.cli import main; main()"
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", code, str(self._repository), "--log-format", "json"),
+                *("--port", str(self.port), "--metrics-port", "0", "--watch", *flags),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        lines = self._process.stderr
+        assert lines is not None
+        for line in lines:
+            if json.loads(line)["event"] == "listening":
+                break
+        else:
+            raise AssertionError("the server has ended")
+        # What it says later is of no interest, and must not fill the pipe.
+        self._drain = threading.Thread(target=lines.read)
+        self._drain.start()
+
+    def kill(self) -> None:
+        """Kills the server, if there is one."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._drain.join()
+            assert self._process.stderr is not None
+            self._process.stderr.close()
+            self._process = None
+
+
+@pytest.fixture
+def servers(repository: Publisher) -> Iterator[Servers]:
+    with ExitStack() as stack:
+        yield Servers(repository.root, stack)
+
+
+def start(*arguments: object, address: str, wait: str = "2m") -> subprocess.Popen[bytes]:
+    code = (
+        "import forwardpass.client.jobs.plan as plan; plan.MAX_SHARD_ROWS = 16;"
+        "from forwardpass.client.cli import main; main()"
+    )
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-c", code, "embed", *map(str, arguments)),
+            *("--server", address, "--wait", wait),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def done(out: Path) -> int:
+    folder = out / "vectors"
+    return sum(path.suffix == ".parquet" for path in folder.iterdir()) if folder.exists() else 0
+
+
+def wait_for(process: subprocess.Popen[bytes], out: Path, shards: int) -> None:
+    """Returns once a job has so many shards."""
+    while done(out) < shards:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def table(out: Path) -> pa.Table:
+    return parquet.read_table(out / "vectors")
+
+
+def test_a_job_outlives_servers_and_versions(
+    servers: Servers, repository: Publisher, pictures: MakePictures, tmp_path: Path
+) -> None:
+    """The server is killed twice, and another version with the same vectors takes over."""
+    repository("looks", looks())
+    root, out, whole = pictures(1600), tmp_path / "out", tmp_path / "whole"
+    servers.start()
+    undisturbed = start(root, "--model", "looks", "--out", whole, address=servers.address)
+    undisturbed.communicate()
+    assert undisturbed.returncode == 0
+    process = start(root, "--model", "looks", "--out", out, address=servers.address)
+    wait_for(process, out, 5)
+    servers.kill()
+    # Connections are refused, for as long as it takes the job to notice.
+    time.sleep(0.5)
+    assert process.poll() is None
+    servers.start()
+    wait_for(process, out, 30)
+    # The same graph, so the same vectors.
+    repository("looks", looks(), version=2)
+    wait_for(process, out, 60)
+    servers.kill()
+    servers.start()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err.decode()
+    assert table(out).equals(table(whole))
+
+
+def test_another_version_with_other_vectors_ends_the_job(
+    servers: Servers, repository: Publisher, pictures: MakePictures, tmp_path: Path
+) -> None:
+    repository("looks", looks())
+    root, out = pictures(3200), tmp_path / "out"
+    servers.start()
+    process = start(root, "--model", "looks", "--out", out, address=servers.address)
+    wait_for(process, out, 5)
+    repository("looks", looks(mixes_rows=True), version=2)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err.decode()
+    assert b"no version of looks gives vectors of space" in err
+    assert b"(versions ready: 2)" in err
+    # Nothing is mixed: what is there is of the first.
+    spec = JobFolder.open(out).spec
+    facts = {
+        parquet.read_schema(path).metadata[b"forwardpass.space_id"].decode()
+        for path in (out / "vectors").iterdir()
+    }
+    assert facts == {spec.space.space_id}
+
+
+def test_five_jobs_share_a_server_that_takes_four_calls(
+    servers: Servers, repository: Publisher, pictures: MakePictures, tmp_path: Path
+) -> None:
+    repository("looks", looks())
+    root = pictures(400)
+    servers.start("--max-in-flight", "4")
+    outs = [tmp_path / f"out{number}" for number in range(5)]
+    processes = [
+        start(root, "--model", "looks", "--out", out, address=servers.address) for out in outs
+    ]
+    for process in processes:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err.decode()
+    assert all(table(out).equals(table(outs[0])) for out in outs)
+
+
+def test_patience_ends(repository: Publisher, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.zeros((4, 4), np.float32))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        process = start(
+            tmp_path / "rows.npy", "--model", "m", "--out", tmp_path / "out",
+            address=address, wait="1s",
+        )  # fmt: skip
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 4
+    assert err.startswith(f"error: no connection to {address}".encode())
+
+
+def test_patience_that_is_ended_ends_at_once() -> None:
+    patience = Patience(600)
+    failing = threading.Event()
+
+    def fail() -> None:
+        failing.set()
+        raise Unavailable("no server")
+
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(patience.call, fail)
+        failing.wait()
+        patience.end()
+        assert str(call.exception()) == "the job was ended"
+
+
+def test_rows_alone_share_no_run(start_server: StartServer, repository: Publisher) -> None:
+    repository("features", embedder())
+    rows = np.ones((3, 4), np.float32)
+    address = start_server().address
+    with Client(address) as client, ThreadPoolExecutor(16) as pool:
+
+        def embed(_: int) -> int:
+            timing = client.embed("features", rows, alone=True, timing=True).timing
+            assert timing is not None
+            return timing.batch_rows
+
+        assert set(pool.map(embed, range(400))) == {3}
+
+
+def test_a_token_is_not_shown() -> None:
+    opened = OpenServer("h:1", 1.0, None, "secret", "m", None, 1.0)
+    assert "secret" not in repr(opened)
+
+
+def test_an_unknown_host_is_waited_for(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.zeros((4, 4), np.float32))
+    process = start(
+        tmp_path / "rows.npy", "--model", "m", "--out", tmp_path / "out",
+        address="no-such-host.invalid:8001", wait="1s",
+    )  # fmt: skip
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 4, err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
