@@ -63,8 +63,8 @@ def hostile(tmp_path: Path) -> Path:
     }
     for name, data in {**good, **bad}.items():
         (root / name).write_bytes(data)
-    for name in (b"good-\xff.png", b"good-\xfe.png"):
-        Path(os.fsdecode(os.fsencode(root) + b"/" + name)).write_bytes(png("L", (8, 8)))
+    for raw in (b"good-\xff.png", b"good-\xfe.png"):
+        Path(os.fsdecode(os.fsencode(root) + b"/" + raw)).write_bytes(png("L", (8, 8)))
     (root / "bad-secret.png").write_bytes(png("L", (8, 8)))
     (root / "bad-secret.png").chmod(0)
     with (root / "left-huge.png").open("wb") as file:

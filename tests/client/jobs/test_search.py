@@ -112,5 +112,5 @@ def test_a_folder_without_vectors_is_told(command: Command, tmp_path: Path) -> N
 
 def test_the_zero_vector_stays() -> None:
     vectors = np.array([[3, 4], [0, 0]], np.float32)
-    np.testing.assert_allclose(unit(vectors), [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(unit(vectors), np.array([[0.6, 0.8], [0, 0]]), rtol=1e-6)
     assert unit(vectors).dtype == np.float32

@@ -415,6 +415,25 @@ def test_who_has_gone_is_dropped_and_who_takes_goes_on_waiting() -> None:
     assert taking.result() == [good]
 
 
+def test_who_goes_leaves_the_queue_at_once() -> None:
+    """Behind a long run a job would keep its call, with a stream of the connection."""
+    counters = ModelCounters()
+    queue = JobQueue(BatchPolicy(8, 100), counters)
+    waiting = [job(1) for _ in range(3)]
+    for one in waiting:
+        queue.put(one)
+    waiting[1].abandon()
+    assert queue.waiting == 2
+    assert reason_of(waiting[1]) is Reason.CANCELLED
+    assert dropped(counters)[Reason.CANCELLED] == 1
+    # Of one that has been taken the queue knows nothing more.
+    taken = queue.take()
+    assert taken == [waiting[0], waiting[2]]
+    taken[0].abandon()
+    assert queue.waiting == 0
+    assert dropped(counters)[Reason.CANCELLED] == 1
+
+
 def test_after_closing_what_waits_can_be_taken_and_then_nothing() -> None:
     queue = job_queue(max_rows=1)
     jobs = [job(), job()]

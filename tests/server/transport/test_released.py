@@ -367,6 +367,19 @@ def wait_under_way(running: Running, count: int) -> None:
         health.Check(health_pb2.HealthCheckRequest())
 
 
+def calls_left(running: Running, most: int) -> int:
+    """Returns how many calls there are, once they are no more than `most` or stay more."""
+    until = time.monotonic() + 20
+    health: Any = health_pb2_grpc.HealthStub(running.channel)
+    while (left := _calls(live())) > most and time.monotonic() < until:
+        health.Check(health_pb2.HealthCheckRequest())
+    return left
+
+
+def _calls(found: Counter[str]) -> int:
+    return sum(count for name, count in found.items() if name in ("QueueCall", "StockCall"))
+
+
 def cancel(calls: list[Begun]) -> None:
     for call in calls:
         call.call.cancel()
@@ -404,6 +417,8 @@ def test_t101_calls_leave_nothing_however_they_end(
         def cancel_under_way(calls: list[Begun]) -> None:
             wait_under_way(running, scale.at_a_time)
             cancel(calls)
+            # Also those that waited for their turn, behind a run that goes on.
+            assert calls_left(running, scale.at_a_time) <= scale.at_a_time
 
         scale.by_turns(lambda: kind.begin(channel, PATIENCE), cancel_under_way)
         check("cancelled")

@@ -121,6 +121,7 @@ class Job(ABC):
         alone: Whether it must not share a run with others; then it is of no group.
         group: What it has in common with others; None where nothing is known.
         gone: Whether the caller has gone, so that the job need not run.
+        withdraw: Takes it out of the queue that it waits in; None where none holds it for long.
     """
 
     __slots__ = (
@@ -134,6 +135,7 @@ class Job(ABC):
         "rows",
         "submitted",
         "times_out",
+        "withdraw",
     )
 
     def __init__(  # noqa: PLR0917  # each is one thing, and by name they would cost more
@@ -158,6 +160,7 @@ class Job(ABC):
         self.group = group
         self.gone = False
         self._stop: Stop | None = None
+        self.withdraw: Callable[[Job], None] | None = None
 
     @property
     @abstractmethod
@@ -178,12 +181,15 @@ class Job(ABC):
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def abandon(self) -> None:
-        """Says that the caller has gone: the job need not run, or go on running."""
+        """Says that the caller has gone: the job need not wait, run, or go on running."""
         with _LEAVING:
             self.gone = True
             stop = self._stop
         if stop is not None:
             stop.leave()
+        elif self.withdraw is not None:
+            # Behind a long run it would keep its call, with its stream, and its message.
+            self.withdraw(self)
 
     def join(self, stop: Stop) -> None:
         """Says which run the job is part of."""

@@ -106,6 +106,15 @@ class WaitList:
         self.count -= len(jobs) + len(dropped)
         return jobs, dropped
 
+    def remove(self, job: Job) -> bool:
+        """Takes out a job, which is to be dropped; whether it was there."""
+        try:
+            self._levels[min(job.priority, len(self._levels) - 1)].remove(job)
+        except ValueError:
+            return False
+        self.count -= 1
+        return True
+
     def drop(self, job: Job, reason: Reason) -> None:
         """Fails a job that is not run, and counts it."""
         self._counters.dropped[_DROPPED[reason]].add()
@@ -145,6 +154,7 @@ class JobQueue:
         lock = threading.RLock()
         self._arrived = threading.Condition(lock)
         self._closed = False
+        self._withdraw_job = self._withdraw
         # The thread that tells jobs of their timeouts, once one has any; and when it next looks.
         self._timer: threading.Thread | None = None
         self._timed = threading.Condition(lock)
@@ -177,9 +187,17 @@ class JobQueue:
                     Reason.MODEL_NOT_FOUND, "the version is not served any more", field="model"
                 )
             self._waiting.put(job)
+            job.withdraw = self._withdraw_job
             self._arrived.notify()
             if job.times_out:
                 self._time(job)
+
+    def _withdraw(self, job: Job) -> None:
+        """Drops a job whose caller has gone, unless it has been taken."""
+        with self._arrived:
+            is_there = self._waiting.remove(job)
+        if is_there:
+            self._waiting.drop(job, _why(job))
 
     def close(self) -> None:
         """Takes no more jobs; those that wait can still be taken."""
