@@ -56,7 +56,11 @@ demo: $(VENV)/product
 test: $(VENV)/tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-heavy: $(VENV)/tools
+$(VENV)/heavy: $(VENV)/tools
+	$(PIP_INSTALL) --editable '.[server,trainer,embed]' --group test --group lint --group heavy
+	touch $@
+
+heavy: $(VENV)/heavy
 	$(BIN)/python -m pytest -m heavy
 
 faults: $(VENV)/tools
