@@ -17,7 +17,7 @@ from forwardpass.client.commands.job_progress import JobProgress
 from forwardpass.client.commands.left_out import tell_left_out
 from forwardpass.client.jobs.check import check, find_parts, merge, part_folder
 from forwardpass.client.jobs.embedder import Embedder, OpenEmbedder
-from forwardpass.client.jobs.folder import FolderLock, JobFolder
+from forwardpass.client.jobs.folder import FolderLock, JobFolder, Shard
 from forwardpass.client.jobs.listing import Changes, Kind, compare
 from forwardpass.client.jobs.pipeline import Embedded
 from forwardpass.client.jobs.plan import Wishes, check_same, spec_for, takes
@@ -142,6 +142,11 @@ def _work(
         inverted.extend(embedded.inverted)
         progress.advance(len(embedded.rows))
 
+    def done(shard: Shard) -> None:
+        # Of what is done elsewhere nothing is known before.
+        if options.ray:
+            progress.advance(shard.vectors + shard.errors)
+
     worker: Worker | Elsewhere
     if options.ray:
         from forwardpass.client.jobs.ray_executor import RayExecutor
@@ -156,7 +161,7 @@ def _work(
     progress.begin(folder, shards)
     try:
         with _stopped_by_signals() as stop:
-            run(folder, worker, shards, again=options.retry_errors, stop=stop.event)
+            run(folder, worker, shards, again=options.retry_errors, stop=stop.event, done=done)
     finally:
         folder.write_manifest()
         if isinstance(worker, Worker):
