@@ -296,7 +296,7 @@ def test_health_of_what_failed(
         (["embed", "/", "--model", "features"], 2, "--out"),
         (["embed", "/", "--model", "gan", "--out", "v.npy"], 2, "no embedding output"),
         (["embed", "/", "--model", "features", "--out", "v.csv"], 2, ".parquet"),
-        (["embed", "/", "--model", "features", "--out", "v.npy"], 2, "no images"),
+        (["embed", "/etc/passwd", "--model", "features", "--out", "v.npy"], 2, "a folder"),
         (["embed", "missing", "--model", "features", "--out", "v.npy"], 2, "missing"),
         (["generate", "shapes"], 2, "no generator"),
         (["generate", "gan", "--prompt", "x"], 2, "prompt"),

@@ -277,4 +277,4 @@ def test_embed_inverts_nothing_but_pictures(command: Command, tmp_path: Path) ->
         "embed", tmp_path / "x.npy", "--model", "vectors", "--out", tmp_path / "y.npy", "--invert"
     )
     assert ended.code == 2
-    assert "it is for pictures" in ended.err
+    assert "is for pictures" in ended.err

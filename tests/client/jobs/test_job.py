@@ -397,11 +397,12 @@ def test_a_job_that_is_killed_again_and_again_ends_as_one_that_was_not(
         while process.poll() is None and done(out) < wanted:
             time.sleep(0.001)
         if process.poll() is not None:
+            _, err = process.communicate()
             break
         process.kill()
         process.communicate()
         kills += 1
-    assert process.returncode == 0, process.communicate()
+    assert process.returncode == 0, err.decode()
     assert kills >= 3
     assert table(out).equals(table(whole))
     assert command("embed", "--check", out).code == 0

@@ -15,6 +15,10 @@ from forwardpass.client.jobs.sources import Sources, read_file_list
 
 _PART = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh]?)")
+# Suffixes of files that somebody may expect, and that no folder has.
+_FILES = frozenset(
+    {".arrow", ".csv", ".feather", ".json", ".jsonl", ".npz", ".png", ".tsv", ".txt"}
+)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -76,6 +80,11 @@ def run(given: Arguments, *, as_json: bool) -> None:
             as_json=as_json,
         )
         return
+    if given.out.suffix.lower() in _FILES:
+        raise typer.BadParameter(
+            f"{given.out} ends neither in .parquet nor in .npy, and is no name for a folder",
+            param_hint="--out",
+        )
     if given.neighbours:
         raise typer.BadParameter(
             "a job's vectors are searched with `forwardpass neighbours DIR`",

@@ -126,15 +126,14 @@ def _work(
     progress: JobProgress,
 ) -> None:
     """Does what is not done yet, or what has errors."""
-    if options.retry_errors:
-        shards = [number for number, shard in folder.shards.items() if shard.errors]
-        folder.forget(shards)
-    else:
-        shards = [number for number in folder.spec.shards if number not in folder.shards]
-    if not shards:
-        folder.write_manifest()
+    shards = _to_do(folder, retry_errors=options.retry_errors)
+    if not shards or options.ray:
+        # It is opened where the work is done, if there is any.
         if embedder is not None:
             embedder.close()
+        embedder = None
+    if not shards:
+        folder.write_manifest()
         return
     inverted: list[int] = []
 
@@ -147,15 +146,8 @@ def _work(
         if options.ray:
             progress.advance(shard.vectors + shard.errors)
 
-    worker: Worker | Elsewhere
-    if options.ray:
-        from forwardpass.client.jobs.ray_executor import RayExecutor
-
-        if embedder is not None:
-            embedder.close()
-        executor = RayExecutor()
-        worker = Elsewhere(executor, opened, executor.at_once)
-    else:
+    worker = _cluster(opened) if options.ray else None
+    if worker is None:
         embedder = embedder or opened(folder.spec.space)
         worker = Worker(folder, embedder, advance)
     progress.begin(folder, shards)
@@ -164,17 +156,30 @@ def _work(
             run(folder, worker, shards, again=options.retry_errors, stop=stop.event, done=done)
     finally:
         folder.write_manifest()
-        if isinstance(worker, Worker):
-            worker.close()
-        else:
-            worker.executor.shutdown()
-    if isinstance(worker, Worker) and embedder is not None:
+        worker.close()
+    if embedder is not None:
         warn_of_polarity(
             folder.listing, sorted(inverted), embedder.subject, inverted=folder.spec.plan.invert
         )
     if stop.signal and len(folder.shards) < len(folder.spec.shards):
         progress.interrupted(folder)
         raise typer.Exit(_SIGNALLED + stop.signal)
+
+
+def _to_do(folder: JobFolder, *, retry_errors: bool) -> list[int]:
+    """Returns the shards that are not done, or those that have errors and are to be done again."""
+    if not retry_errors:
+        return [number for number in folder.spec.shards if number not in folder.shards]
+    shards = [number for number, shard in folder.shards.items() if shard.errors]
+    folder.forget(shards)
+    return shards
+
+
+def _cluster(opened: OpenEmbedder) -> Elsewhere:
+    from forwardpass.client.jobs.ray_executor import RayExecutor
+
+    executor = RayExecutor()
+    return Elsewhere(executor, opened, executor.at_once)
 
 
 @dataclass(slots=True)

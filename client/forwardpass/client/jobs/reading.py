@@ -5,6 +5,7 @@ import hashlib
 import os
 import stat
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -160,6 +161,29 @@ def _read_exactly(descriptor: int, size: int, offset: int) -> bytes:
     return file.getvalue()
 
 
+def read_array_header(path: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Returns what a .npy file holds: shape, whether columns come first, type, first byte.
+
+    Raises:
+        RowError: It is no regular file.
+        ValueError: It is no array, or one of Python objects.
+        OSError: It cannot be read.
+    """
+    with os.fdopen(open_regular(path), "rb") as file, warnings.catch_warnings():
+        # Of headers that Python 2 wrote.
+        warnings.simplefilter("ignore")
+        version = np.lib.format.read_magic(file)
+        read_header: Callable[..., Any] = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read_header(file)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        return shape, fortran, dtype, file.tell()
+
+
 class _ArrayFile:
     """The rows of a .npy file. It is read, not mapped: a mapped file that is cut ends the process.
 
@@ -171,18 +195,8 @@ class _ArrayFile:
     """
 
     def __init__(self, path: bytes) -> None:
+        shape, fortran, self._dtype, self._offset = read_array_header(path)
         self._descriptor = open_regular(path)
-        with os.fdopen(os.dup(self._descriptor), "rb") as file:
-            version = np.lib.format.read_magic(file)
-            read_header: Callable[..., Any] = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, fortran, self._dtype = read_header(file)
-            self._offset = file.tell()
-        if self._dtype.hasobject:
-            raise ValueError("it holds Python objects")
         self._shape = shape[1:]
         self._columns: Array | None = None
         if fortran:

@@ -140,6 +140,10 @@ class Elsewhere:
     open: OpenEmbedder
     at_once: int
 
+    def close(self) -> None:
+        """Ends the executor."""
+        self.executor.shutdown()
+
 
 def run(
     folder: JobFolder,

@@ -3,6 +3,7 @@
 import glob
 import os
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from forwardpass.client.jobs.errors import JobError
 from forwardpass.client.jobs.listing import Kind, Listing, Row, as_text, folder_label
+from forwardpass.client.jobs.reading import RowError, read_array_header
 from forwardpass.client.jobs.walk import MAX_FILE_BYTES, FoundFile, LeftOut, Walk, suffix_of
 
 if TYPE_CHECKING:
@@ -246,7 +248,15 @@ class _Lister:
                 continue
             try:
                 yield from list(way(file))
-            except (OSError, ValueError, EOFError, tarfile.TarError, MemoryError) as error:
+            except (
+                OSError,
+                ValueError,
+                EOFError,
+                RowError,
+                tarfile.TarError,
+                zipfile.BadZipFile,
+                MemoryError,
+            ) as error:
                 reason = str(error) or type(error).__name__
                 left_out.append(LeftOut(file.path, f"it cannot be read: {reason}"))
 
@@ -294,8 +304,8 @@ class _Lister:
 
     @staticmethod
     def _of_array(file: FoundFile) -> Iterator[Row]:
-        array = np.load(os.fsdecode(file.path), mmap_mode="r", allow_pickle=False)
-        yield from _array_rows(file, array.shape, array.itemsize, "")
+        shape, _, dtype, _ = read_array_header(file.path)
+        yield from _array_rows(file, shape, dtype.itemsize, "")
 
     @staticmethod
     def _of_archive(file: FoundFile) -> Iterator[Row]:
