@@ -146,8 +146,10 @@ def _work(
         if options.ray:
             progress.advance(shard.vectors + shard.errors)
 
-    worker = _cluster(opened) if options.ray else None
-    if worker is None:
+    worker: Worker | Elsewhere
+    if options.ray:
+        worker = _cluster(opened)
+    else:
         embedder = embedder or opened(folder.spec.space)
         worker = Worker(folder, embedder, advance)
     progress.begin(folder, shards)
