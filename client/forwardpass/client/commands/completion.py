@@ -10,9 +10,11 @@ _SECONDS = 1.0
 
 def complete_model(context: typer.Context, incomplete: str) -> list[str]:
     """Returns the names of the server's models that begin so; none where no server answers."""
+    from forwardpass.client.client import DEFAULT_TARGET
+
     given = context.params
     connection = Connection(
-        given["server"] or "127.0.0.1:8001", _SECONDS, given.get("tls_ca"), given.get("token")
+        given["server"] or DEFAULT_TARGET, _SECONDS, given.get("tls_ca"), given.get("token")
     )
     try:
         with connection.open() as client:

@@ -137,14 +137,7 @@ def _writer(subject: Subject, plan: Plan, options: Options) -> Iterator[VectorFi
         yield None
         return
     space = subject.space
-    facts = {
-        "forwardpass.model": space.model,
-        "forwardpass.version": str(space.version),
-        "forwardpass.digest": space.digest,
-        "forwardpass.output": space.output,
-        "forwardpass.space_id": space.space_id,
-        "forwardpass.normalized": str(plan.normalize).lower(),
-    }
+    facts = space.facts(normalized=plan.normalize)
     with whole_file(options.out) as file:
         writer = vector_file(options.out, file, space.dimension, facts)
         try:

@@ -70,7 +70,7 @@ def start(
         progress.finished(folder)
         if not as_json:
             tell_left_out(folder.listing)
-        if any(shard.errors for shard in folder.shards.values()) or refused(folder.listing):
+        if folder.errors or refused(folder.listing):
             raise typer.Exit(PARTIAL)
         if changes and changes.new:
             raise typer.Exit(PARTIAL)
@@ -100,7 +100,7 @@ def merge_parts(path: Path, parts: Sequence[Path], *, as_json: bool) -> None:
         folder = merge(path, list(parts) or find_parts(path))
     progress = JobProgress(as_json=as_json)
     progress.finished(folder)
-    if any(shard.errors for shard in folder.shards.values()) or refused(folder.listing):
+    if folder.errors or refused(folder.listing):
         raise typer.Exit(PARTIAL)
 
 

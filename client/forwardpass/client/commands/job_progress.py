@@ -59,8 +59,8 @@ class JobProgress:
 
     def resumed(self, folder: JobFolder, changes: Changes) -> None:
         """A job goes on."""
-        done = _rows_done(folder)
-        total = _rows(folder)
+        done = folder.vectors + folder.errors
+        total = folder.spec.part_rows
         text = f"goes on: {done:,} of {total:,} rows are done"
         for paths, what in (
             (changes.new, "new, and not part of this job: begin another for them"),
@@ -81,7 +81,7 @@ class JobProgress:
 
     def begin(self, folder: JobFolder, shards: Sequence[int]) -> None:
         """Shards are to be done."""
-        self._total = _rows(folder)
+        self._total = folder.spec.part_rows
         self._begun = self._done = self._total - sum(
             len(folder.spec.rows_of(number)) for number in shards
         )
@@ -115,7 +115,7 @@ class JobProgress:
 
     def interrupted(self, folder: JobFolder) -> None:
         """A job ends before it is done."""
-        done, total = _rows_done(folder), _rows(folder)
+        done, total = folder.vectors + folder.errors, folder.spec.part_rows
         self._tell(
             "interrupted",
             f"ended by a signal: {done:,} of {total:,} rows are done; the same command goes on",
@@ -125,8 +125,7 @@ class JobProgress:
 
     def finished(self, folder: JobFolder) -> None:
         """A job is done."""
-        vectors = sum(shard.vectors for shard in folder.shards.values())
-        errors = sum(shard.errors for shard in folder.shards.values())
+        vectors, errors = folder.vectors, folder.errors
         seconds = time.monotonic() - self._started
         space = folder.spec.space
         text = f"{vectors:,} vectors, {errors:,} errors in {folder.path}"
@@ -143,7 +142,7 @@ class JobProgress:
             version=space.version,
             space_id=space.space_id,
             dimension=space.dimension,
-            rows=_rows(folder),
+            rows=folder.spec.part_rows,
             vectors=vectors,
             errors=errors,
             left_out=len(folder.listing.left_out),
@@ -173,14 +172,6 @@ class JobProgress:
             sys.stdout.flush()
         elif text:
             typer.echo(text, err=event not in ("done", "checked"))
-
-
-def _rows(folder: JobFolder) -> int:
-    return sum(len(folder.spec.rows_of(number)) for number in folder.spec.shards)
-
-
-def _rows_done(folder: JobFolder) -> int:
-    return sum(shard.vectors + shard.errors for shard in folder.shards.values())
 
 
 def _some(paths: Sequence[bytes]) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from forwardpass.client.jobs.geometry import unit
+
 # How many vectors neighbours are shown for, and how large a picture of one is, in pixels.
 _QUERIES = 8
 _THUMBNAIL = 96
@@ -37,11 +39,9 @@ def find_neighbours(vectors: NDArray[np.float32], k: int) -> Neighbours:
     """
     rows = len(vectors)
     k = min(k, rows - 1)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    lengths[lengths == 0] = 1
-    unit = vectors / lengths
+    scaled = unit(vectors)
     queries = np.unique(np.linspace(0, rows - 1, _QUERIES).astype(np.int64))
-    cosines = unit[queries] @ unit.T
+    cosines = scaled[queries] @ scaled.T
     cosines[np.arange(len(queries)), queries] = -np.inf
     # A stable sort gives equal images in the order of their rows, on every machine.
     nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :k]

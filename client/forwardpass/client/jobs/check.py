@@ -49,8 +49,7 @@ def check(folder: JobFolder) -> Checked:
         problems += [f"{folder.vectors_file(number).name}: {problem}" for problem in found]
         vectors += shard.vectors
         errors += shard.errors
-    rows = sum(len(folder.spec.rows_of(number)) for number in folder.spec.shards)
-    return Checked(rows, vectors, errors, tuple(problems))
+    return Checked(folder.spec.part_rows, vectors, errors, tuple(problems))
 
 
 def _problems(folder: JobFolder, shard: Shard) -> Iterator[str]:

@@ -62,6 +62,17 @@ class Space:
     space_id: str
     dimension: int
 
+    def facts(self, *, normalized: bool) -> dict[str, str]:
+        """Returns what a file of its vectors says of them."""
+        return {
+            "forwardpass.model": self.model,
+            "forwardpass.version": str(self.version),
+            "forwardpass.digest": self.digest,
+            "forwardpass.output": self.output,
+            "forwardpass.space_id": self.space_id,
+            "forwardpass.normalized": str(normalized).lower(),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:

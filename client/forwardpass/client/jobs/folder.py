@@ -119,6 +119,16 @@ class JobFolder:
         folder._find_shards()
         return folder
 
+    @property
+    def vectors(self) -> int:
+        """How many rows have a vector."""
+        return sum(shard.vectors for shard in self.shards.values())
+
+    @property
+    def errors(self) -> int:
+        """How many rows have an error instead."""
+        return sum(shard.errors for shard in self.shards.values())
+
     def vectors_file(self, shard: int) -> Path:
         """Returns where a shard's vectors are."""
         return self.path / "vectors" / f"part-{shard:05}.parquet"
@@ -170,9 +180,9 @@ class JobFolder:
                 "job": spec.id,
                 "space_id": spec.space.space_id,
                 "settings": spec.to_json(),
-                "rows": sum(len(spec.rows_of(number)) for number in spec.shards),
-                "vectors": sum(shard.vectors for shard in shards),
-                "errors": sum(shard.errors for shard in shards),
+                "rows": spec.part_rows,
+                "vectors": self.vectors,
+                "errors": self.errors,
                 "left_out": len(self.listing.left_out),
                 "complete": len(shards) == len(spec.shards),
                 "shards": [asdict(shard) for shard in shards],
@@ -213,16 +223,10 @@ class JobFolder:
         )
 
     def _facts(self, number: int) -> dict[str, str]:
-        space = self.spec.space
         return {
             "forwardpass.job": self.spec.id,
             "forwardpass.shard": str(number),
-            "forwardpass.model": space.model,
-            "forwardpass.version": str(space.version),
-            "forwardpass.digest": space.digest,
-            "forwardpass.output": space.output,
-            "forwardpass.space_id": space.space_id,
-            "forwardpass.normalized": str(self.spec.plan.normalize).lower(),
+            **self.spec.space.facts(normalized=self.spec.plan.normalize),
         }
 
 

@@ -45,8 +45,7 @@ class Row:
     @property
     def title(self) -> str:
         """What people read of it."""
-        inside = self.name or (str(self.place) if self.place else "")
-        return f"{as_text(self.path)}{':' if inside else ''}{inside}"
+        return title(as_text(self.path), self.place, self.name)
 
 
 @dataclass(slots=True)
@@ -179,6 +178,12 @@ def _files(listing: Listing) -> dict[bytes, tuple[int, int]]:
     totals = np.bincount(listing.files, listing.sizes, len(listing.paths)).astype(np.int64)
     stamps = zip(listing.mtimes.tolist(), totals.tolist(), strict=True)
     return dict(zip(listing.paths, stamps, strict=True))
+
+
+def title(path: str, place: int, name: str) -> str:
+    """Returns what people read of a row."""
+    inside = name or (str(place) if place else "")
+    return f"{path}{':' if inside else ''}{inside}"
 
 
 def as_text(path: bytes) -> str:

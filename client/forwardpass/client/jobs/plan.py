@@ -1,7 +1,6 @@
 """What a job does with a list and a model."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from forwardpass.client.jobs.embedder import Subject, rows_a_batch
 from forwardpass.client.jobs.errors import JobError
@@ -85,13 +84,10 @@ def check_same(spec: Spec, model: str, wishes: Wishes) -> None:
     Raises:
         JobError: It is another job.
     """
-    asked: dict[str, Any] = {"model": model, **_shown(wishes)}
     plan = spec.plan
-    begun: dict[str, Any] = {
-        "model": spec.space.model,
-        **_shown(replace(wishes, normalize=plan.normalize, invert=plan.invert, column=plan.column)),
-        "part": spec.part,
-    }
+    begun_with = Wishes(plan.normalize, plan.invert, plan.column, spec.part)
+    asked = {"model": model, **asdict(wishes)}
+    begun = {"model": spec.space.model, **asdict(begun_with)}
     differing = [name for name in asked if asked[name] != begun[name]]
     if differing:
         name = differing[0]
@@ -99,12 +95,3 @@ def check_same(spec: Spec, model: str, wishes: Wishes) -> None:
             f"the folder holds another job: its {name} is {begun[name]}, not {asked[name]}. Give "
             "another --out, or repeat the command that began it"
         )
-
-
-def _shown(wishes: Wishes) -> dict[str, Any]:
-    return {
-        "normalize": wishes.normalize,
-        "invert": wishes.invert,
-        "column": wishes.column,
-        "part": wishes.part,
-    }

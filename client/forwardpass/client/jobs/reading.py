@@ -53,7 +53,7 @@ class RowReader:
         self._column = column
         self._lock = threading.Lock()
         # Each instance has caches of its own.
-        self._array_file = functools.lru_cache(_OPEN)(_open_array)
+        self._array_file = functools.lru_cache(_OPEN)(ArrayFile)
         self._archive = functools.lru_cache(1)(_load_archive)
         self._row_group = functools.lru_cache(2)(self._load_row_group)
         self._table = functools.lru_cache(_OPEN)(_row_group_starts)
@@ -161,47 +161,39 @@ def _read_exactly(descriptor: int, size: int, offset: int) -> bytes:
     return file.getvalue()
 
 
-def read_array_header(path: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Returns what a .npy file holds: shape, whether columns come first, type, first byte.
+class ArrayFile:
+    """The rows of a .npy file. It is read, not mapped: a mapped file that is cut ends the process.
+
+    Attributes:
+        shape: Of the whole array.
+        dtype: Of its elements.
+
+    Args:
+        path: Of the file.
 
     Raises:
         RowError: It is no regular file.
         ValueError: It is no array, or one of Python objects.
         OSError: It cannot be read.
     """
-    with os.fdopen(open_regular(path), "rb") as file, warnings.catch_warnings():
-        # Of headers that Python 2 wrote.
-        warnings.simplefilter("ignore")
-        version = np.lib.format.read_magic(file)
-        read_header: Callable[..., Any] = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = read_header(file)
-        if dtype.hasobject:
-            raise ValueError("it holds Python objects")
-        return shape, fortran, dtype, file.tell()
-
-
-class _ArrayFile:
-    """The rows of a .npy file. It is read, not mapped: a mapped file that is cut ends the process.
-
-    Args:
-        path: Of the file.
-
-    Raises:
-        ValueError: It is no array, or one of Python objects.
-    """
 
     def __init__(self, path: bytes) -> None:
-        shape, fortran, self._dtype, self._offset = read_array_header(path)
+        self._path = path
         self._descriptor = open_regular(path)
-        self._shape = shape[1:]
+        with os.fdopen(os.dup(self._descriptor), "rb") as file, warnings.catch_warnings():
+            # Of headers that Python 2 wrote.
+            warnings.simplefilter("ignore")
+            version = np.lib.format.read_magic(file)
+            read_header: Callable[..., Any] = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            self.shape, self._is_fortran, self.dtype = read_header(file)
+            self._offset = file.tell()
+        if self.dtype.hasobject:
+            raise ValueError("it holds Python objects")
         self._columns: Array | None = None
-        if fortran:
-            # Its rows lie scattered.
-            self._columns = np.load(os.fsdecode(path), allow_pickle=False)
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
@@ -213,16 +205,16 @@ class _ArrayFile:
         Raises:
             RowError: The file is shorter than it was.
         """
-        if self._columns is not None:
+        if self._is_fortran:
+            # Its rows lie scattered.
+            if self._columns is None:
+                self._columns = np.load(os.fsdecode(self._path), allow_pickle=False)
             column: Array = self._columns[place]
             return column
-        size = self._dtype.itemsize * int(np.prod(self._shape))
+        shape = self.shape[1:]
+        size = self.dtype.itemsize * int(np.prod(shape))
         data = _read_exactly(self._descriptor, size, self._offset + place * size)
-        return np.frombuffer(data, self._dtype).reshape(self._shape)
-
-
-def _open_array(path: bytes) -> _ArrayFile:
-    return _ArrayFile(path)
+        return np.frombuffer(data, self.dtype).reshape(shape)
 
 
 def _load_archive(path: bytes, _mtime_ns: int) -> Array:

@@ -13,8 +13,15 @@ import numpy as np
 
 from forwardpass.client.jobs.errors import JobError
 from forwardpass.client.jobs.listing import Kind, Listing, Row, as_text, folder_label
-from forwardpass.client.jobs.reading import RowError, read_array_header
-from forwardpass.client.jobs.walk import MAX_FILE_BYTES, FoundFile, LeftOut, Walk, suffix_of
+from forwardpass.client.jobs.reading import ArrayFile, RowError
+from forwardpass.client.jobs.walk import (
+    MAX_FILE_BYTES,
+    FoundFile,
+    LeftOut,
+    Walk,
+    count_refused,
+    suffix_of,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -125,11 +132,8 @@ def list_rows(
 
 def refused(listing: Listing) -> int:
     """Returns how many inputs are left out, or may have been meant and have another suffix."""
-    from forwardpass.client.jobs.walk import SIDECARS
-
-    sidecars = {as_text(suffix) for suffix in SIDECARS}
-    others = sum(count for suffix, count in listing.skipped.items() if suffix not in sidecars)
-    return len(listing.left_out) + others
+    skipped = {os.fsencode(suffix): count for suffix, count in listing.skipped.items()}
+    return len(listing.left_out) + count_refused(skipped)
 
 
 def _expand(source: bytes) -> list[bytes]:
@@ -304,8 +308,8 @@ class _Lister:
 
     @staticmethod
     def _of_array(file: FoundFile) -> Iterator[Row]:
-        shape, _, dtype, _ = read_array_header(file.path)
-        yield from _array_rows(file, shape, dtype.itemsize, "")
+        array = ArrayFile(file.path)
+        yield from _array_rows(file, array.shape, array.dtype.itemsize, "")
 
     @staticmethod
     def _of_archive(file: FoundFile) -> Iterator[Row]:

@@ -59,6 +59,11 @@ class Spec:
         count = -(-self.rows // self.shard_rows)
         return range(self.part[0], count, self.part[1])
 
+    @property
+    def part_rows(self) -> int:
+        """How many rows this part has."""
+        return sum(len(self.rows_of(shard)) for shard in self.shards)
+
     def rows_of(self, shard: int) -> range:
         """Returns which rows a shard holds."""
         start = shard * self.shard_rows

@@ -13,6 +13,7 @@ from pyarrow import parquet
 from forwardpass.client.jobs.errors import JobError
 from forwardpass.client.jobs.folder import JobFolder
 from forwardpass.client.jobs.geometry import unit
+from forwardpass.client.jobs.listing import title
 from forwardpass.client.jobs.tables import vectors_of
 
 # Vectors that are held, to be compared each with each; more of them are read again and again.
@@ -82,9 +83,12 @@ class JobVectors:
             for number, row in zip(
                 members, rows.take([member - start for member in members]).to_pylist(), strict=True
             ):
-                inside = row["name"] or (str(row["place"]) if row["place"] else "")
-                title = f"{row['path_text']}{':' if inside else ''}{inside}"
-                found[number] = Identity(title, row["path"], row["place"], row["label"])
+                found[number] = Identity(
+                    title(row["path_text"], row["place"], row["name"]),
+                    row["path"],
+                    row["place"],
+                    row["label"],
+                )
         return [found[number] for number in numbers]
 
     def find(self, path: bytes) -> int | None:

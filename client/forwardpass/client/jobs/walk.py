@@ -9,7 +9,7 @@ import os
 import stat
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 # Files that tell of others, or are a system's own: counted, but no input that is left out.
@@ -70,7 +70,12 @@ class Found:
     @property
     def refused(self) -> int:
         """How many files of the skipped suffixes may well have been meant."""
-        return sum(count for suffix, count in self.skipped.items() if suffix not in SIDECARS)
+        return count_refused(self.skipped)
+
+
+def count_refused(skipped: Mapping[bytes, int]) -> int:
+    """Returns how many files of the suffixes skipped may well have been meant."""
+    return sum(count for suffix, count in skipped.items() if suffix not in SIDECARS)
 
 
 def suffix_of(path: bytes) -> bytes:
