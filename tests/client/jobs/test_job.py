@@ -278,6 +278,21 @@ def test_a_check_finds_what_is_wrong(
     assert ("not the list" if how == "listing" else "part-00001.parquet") in ended.err
 
 
+def test_a_check_reads_the_errors_as_well(
+    command: Command, model: Path, pictures: MakePictures, tmp_path: Path
+) -> None:
+    root, out = pictures(20), tmp_path / "out"
+    (root / "cats" / "broken.png").write_bytes(b"x")
+    assert embed(command, model, root, "--out", out).code == 7
+    errors = out / "errors" / "part-00000.parquet"
+    table = parquet.read_table(errors)
+    other = table.set_column(6, table.schema.field(6), pa.array(["another reason"]))
+    parquet.write_table(other, errors)
+    ended = command("embed", "--check", out)
+    assert ended.code == 1
+    assert "errors/part-00000.parquet is not as it was written" in ended.err
+
+
 def test_a_manifest_of_other_files_is_no_proof(
     command: Command, model: Path, pictures: MakePictures, tmp_path: Path
 ) -> None:
