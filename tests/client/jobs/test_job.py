@@ -72,6 +72,10 @@ def test_a_folder_becomes_shards_with_a_manifest(
         assert row["label"] == path.parent.name
         assert (row["width"], row["height"]) == (9, 8)
         np.testing.assert_allclose(row["embedding"], expected(path), rtol=1e-4, atol=1e-2)
+    column = parquet.read_metadata(out / "vectors" / files[0]).row_group(0).column(8)
+    assert (column.path_in_schema, column.compression) == ("embedding.list.element", "ZSTD")
+    # Of vectors it would be as long as they are.
+    assert not column.has_dictionary_page
     manifest = json.loads((out / "manifest.json").read_text())
     assert (manifest["rows"], manifest["vectors"], manifest["complete"]) == (70, 70, True)
     assert [shard["vectors"] for shard in manifest["shards"]] == [32, 32, 6]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import StartServer
+from conftest import Running, StartServer
 from looking_models import looks
+from prometheus_client.parser import text_string_to_metric_families
 from pyarrow import parquet
 from tiny_models import Publisher, embedder
 
@@ -161,8 +163,8 @@ def test_patience_that_is_ended_ends_at_once() -> None:
 def test_rows_alone_share_no_run(start_server: StartServer, repository: Publisher) -> None:
     repository("features", embedder())
     rows = np.ones((3, 4), np.float32)
-    address = start_server().address
-    with Client(address) as client, ThreadPoolExecutor(16) as pool:
+    running = start_server()
+    with Client(running.address) as client, ThreadPoolExecutor(16) as pool:
 
         def embed(_: int) -> int:
             timing = client.embed("features", rows, alone=True, timing=True).timing
@@ -170,6 +172,23 @@ def test_rows_alone_share_no_run(start_server: StartServer, repository: Publishe
             return timing.batch_rows
 
         assert set(pool.map(embed, range(400))) == {3}
+        # Without timing a request could be remembered, and one like it be gathered.
+        before = runs(running)
+        for _ in pool.map(lambda _: client.embed("features", rows, alone=True), range(400)):
+            pass
+        assert runs(running) - before == 400
+
+
+def runs(running: Running) -> float:
+    """Returns how many runs the server has made."""
+    with urllib.request.urlopen(f"{running.metrics_url}/metrics", timeout=30) as response:
+        text = response.read().decode()
+    (family,) = (
+        family
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("nv_inference_exec_count")
+    )
+    return sum(sample.value for sample in family.samples)
 
 
 def test_a_token_is_not_shown() -> None:
