@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,40 @@ def test_a_text_file_is_a_row_a_line_that_is_not_blank(tmp_path: Path) -> None:
     ]
     with pytest.raises(RowError, match="not UTF-8 at its byte 0"):
         reader.read(listing[3])
+
+
+def test_a_line_without_an_end_is_never_held(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    with path.open("wb") as file:
+        file.write(b"one\n")
+        # Sparse: 256 MiB of NULs, and not a line end among them.
+        file.truncate(256 << 20)
+        file.seek(0, os.SEEK_END)
+        file.write(b"\nlast\n")
+    tracemalloc.start()
+    try:
+        listing = listed(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
+    assert [row.place for row in listing] == [0, 1, 2]
+    reader = RowReader(listing.kind, None)
+    assert reader.read(listing[2]).value == "last"
+    with pytest.raises(RowError, match="at most 1048576 are read"):
+        reader.read(listing[1])
+
+
+def test_an_archive_that_unpacks_to_too_much_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "zeros.npz", rows=np.zeros((1000, 1000), np.float32))
+    monkeypatch.setattr("forwardpass.client.jobs.reading._MAX_ARCHIVE_BYTES", 1 << 20)
+    with pytest.raises(JobError, match="4000128 bytes unpacked; at most 1048576 are read"):
+        listed(tmp_path / "zeros.npz")
+    np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
+    with pytest.raises(JobError, match="it holds 2 arrays, not one"):
+        listed(tmp_path / "two.npz")
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,7 +21,9 @@ from forwardpass.wire import Array
 # Files of arrays and tables that are kept open, or held, at a time by a job.
 _OPEN = 16
 # The longest text: a megabyte is a book.
-_MAX_TEXT_BYTES = 1 << 20
+MAX_TEXT_BYTES = 1 << 20
+# The most that the array in a .npz has unpacked: zeros become a thousandth.
+_MAX_ARCHIVE_BYTES = 1 << 30
 
 
 class RowError(Exception):
@@ -54,7 +57,7 @@ class RowReader:
         self._lock = threading.Lock()
         # Each instance has caches of its own.
         self._array_file = functools.lru_cache(_OPEN)(ArrayFile)
-        self._archive = functools.lru_cache(1)(_load_archive)
+        self._archive = functools.lru_cache(1)(load_archive)
         self._row_group = functools.lru_cache(2)(self._load_row_group)
         self._table = functools.lru_cache(_OPEN)(_row_group_starts)
 
@@ -87,7 +90,7 @@ class RowReader:
             return self._from_parquet(row)
         if self._kind is not Kind.ARRAYS:
             whole = suffix not in (b".tar", b".txt")
-            most = _MAX_TEXT_BYTES if self._kind is Kind.TEXTS else MAX_FILE_BYTES
+            most = MAX_TEXT_BYTES if self._kind is Kind.TEXTS else MAX_FILE_BYTES
             return _read_file(row, whole=whole, most=most)
         with self._lock:
             if suffix == b".npz":
@@ -217,7 +220,24 @@ class ArrayFile:
         return np.frombuffer(data, self.dtype).reshape(shape)
 
 
-def _load_archive(path: bytes, _mtime_ns: int) -> Array:
+def load_archive(path: bytes, _mtime_ns: int) -> Array:
+    """Returns the one array of a .npz file.
+
+    Args:
+        path: Of the file.
+        _mtime_ns: When it was last changed, so that a cache holds nothing that is out of date.
+
+    Raises:
+        ValueError: It holds none, several, one of Python objects, or a gigabyte.
+        OSError: It cannot be read.
+    """
+    with zipfile.ZipFile(os.fsdecode(path)) as members:
+        if len(members.infolist()) != 1:
+            names = ", ".join(members.namelist())
+            raise ValueError(f"it holds {len(members.infolist())} arrays, not one: {names}")
+        size = members.infolist()[0].file_size
+    if size > _MAX_ARCHIVE_BYTES:
+        raise ValueError(f"it has {size} bytes unpacked; at most {_MAX_ARCHIVE_BYTES} are read")
     with np.load(os.fsdecode(path), allow_pickle=False) as archive:
         loaded: Array = archive[archive.files[0]]
     return loaded

@@ -7,13 +7,18 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from forwardpass.client.jobs.errors import JobError
 from forwardpass.client.jobs.listing import Kind, Listing, Row, as_text, folder_label
-from forwardpass.client.jobs.reading import ArrayFile, RowError
+from forwardpass.client.jobs.reading import (
+    MAX_TEXT_BYTES,
+    ArrayFile,
+    RowError,
+    load_archive,
+)
 from forwardpass.client.jobs.walk import (
     MAX_FILE_BYTES,
     FoundFile,
@@ -298,28 +303,25 @@ class _Lister:
         """Yields a row for each line that is not blank."""
         offset = 0
         with Path(os.fsdecode(file.path)).open("rb") as opened:
-            for place, line in enumerate(opened):
+            for place, (line, length) in enumerate(_lines(opened)):
                 text = line.strip()
                 if text:
                     begin = offset + line.index(text)
                     title = as_text(text[: 4 * _TITLE])[:_TITLE]
-                    yield Row(file.path, place, title, begin, len(text), file.mtime_ns, "")
-                offset += len(line)
+                    # Of one that is too long to be read only that is known.
+                    size = len(text) if length == len(line) else length
+                    yield Row(file.path, place, title, begin, size, file.mtime_ns, "")
+                offset += length
 
     @staticmethod
     def _of_array(file: FoundFile) -> Iterator[Row]:
         array = ArrayFile(file.path)
-        yield from _array_rows(file, array.shape, array.dtype.itemsize, "")
+        yield from _array_rows(file, array.shape, array.dtype.itemsize)
 
     @staticmethod
     def _of_archive(file: FoundFile) -> Iterator[Row]:
-        with np.load(os.fsdecode(file.path), allow_pickle=False) as archive:
-            if len(archive.files) != 1:
-                names = ", ".join(archive.files)
-                raise ValueError(f"it holds {len(archive.files)} arrays, not one: {names}")
-            name = archive.files[0]
-            array = archive[name]
-        yield from _array_rows(file, array.shape, array.itemsize, name)
+        array = load_archive(file.path, file.mtime_ns)
+        yield from _array_rows(file, array.shape, array.itemsize)
 
     def _of_parquet(self, file: FoundFile) -> Iterator[Row]:
         from pyarrow import parquet
@@ -343,12 +345,21 @@ class _Lister:
             yield Row(file.path, place, "", 0, 0, file.mtime_ns, label)
 
 
-def _array_rows(file: FoundFile, shape: tuple[int, ...], itemsize: int, name: str) -> Iterator[Row]:
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Yields each line and its length; of one that is longer than a text may be, its beginning."""
+    while line := file.readline(MAX_TEXT_BYTES + 1):
+        length, part = len(line), line
+        while not part.endswith(b"\n") and (part := file.readline(MAX_TEXT_BYTES)):
+            length += len(part)
+        yield line, length
+
+
+def _array_rows(file: FoundFile, shape: tuple[int, ...], itemsize: int) -> Iterator[Row]:
     if not shape:
         raise ValueError("it holds one number, no rows")
     size = itemsize * int(np.prod(shape[1:]))
     for place in range(shape[0]):
-        yield Row(file.path, place, name, 0, size, file.mtime_ns, "")
+        yield Row(file.path, place, "", 0, size, file.mtime_ns, "")
 
 
 def _key(name: str) -> str:
