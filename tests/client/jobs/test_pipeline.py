@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from tiny_models import Publisher
 
 from forwardpass.client import Client
-from forwardpass.client.jobs.embedder import Patience, ServerEmbedder
 from forwardpass.client.jobs.listing import Listing
 from forwardpass.client.jobs.pipeline import Pipeline
 from forwardpass.client.jobs.plan import Wishes, plan_for, takes
+from forwardpass.client.jobs.server_embedder import Patience, ServerEmbedder
 from forwardpass.client.jobs.sources import Sources, list_rows
 from forwardpass.client.local import LocalEmbedder, find_version
 from forwardpass.wire import Array

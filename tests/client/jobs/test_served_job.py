@@ -21,8 +21,8 @@ from pyarrow import parquet
 from tiny_models import Publisher, embedder
 
 from forwardpass.client import Client, Unavailable
-from forwardpass.client.jobs.embedder import OpenServer, Patience
 from forwardpass.client.jobs.folder import JobFolder
+from forwardpass.client.jobs.server_embedder import OpenServer, Patience
 
 from .conftest import MakePictures
 from .server_processes import Servers

@@ -6,7 +6,8 @@ import typer
 
 from forwardpass.client.channel import Tls
 from forwardpass.client.commands.connection import Connection, split_model
-from forwardpass.client.jobs.embedder import OpenEmbedder, OpenServer
+from forwardpass.client.jobs.embedder import OpenEmbedder
+from forwardpass.client.jobs.server_embedder import OpenServer
 
 # Where the trainer puts models unless told otherwise.
 _MODELS = Path("models")

@@ -1,45 +1,19 @@
 """What turns rows into vectors: a server, or a model in this process."""
 
 import os
-import random
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.client.card import ImageInput, TensorSpec
-from forwardpass.client.channel import Tls
-from forwardpass.client.client import DEFAULT_MESSAGE_BYTES, Client
-from forwardpass.client.errors import (
-    Cancelled,
-    ModelFailed,
-    ModelNotFound,
-    Overloaded,
-    TimedOut,
-    Unavailable,
-    WrongTask,
-)
-from forwardpass.client.jobs.errors import JobError
-from forwardpass.client.models import Model, ModelState, Version, check_loaded
 from forwardpass.wire import Array
 
-Result = TypeVar("Result")
 # Rows of a run, whatever the model and the server: what a batch holds is then the same always.
 BATCH_ROWS = 64
 # Likewise of bytes: more save little, and 8 MiB are the most that a pod's server takes.
 MAX_BATCH_BYTES = 2 << 20
-# What a message has beside its rows, at most.
-_FRAMING = 1 << 14
-# Each thread decodes the rows of a batch and then waits for its answer: one more than there are
-# cores keeps all of them busy while a server works.
-_LEAST_THREADS = 3
-_LOST = (Unavailable, Overloaded, TimedOut, Cancelled)
-# Seconds before another try: doubled each time, and random, so that jobs do not come together.
-_FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,221 +105,11 @@ class OpenEmbedder(Protocol):
         """Opens the model that gives vectors of a space; the one that is named where None."""
 
 
-class Patience:
-    """Makes a call again until it is answered, or a while has passed.
-
-    Args:
-        seconds: How long a call may fail before the job gives up.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._ended = threading.Event()
-
-    def end(self) -> None:
-        """Has what waits give up."""
-        self._ended.set()
-
-    def call(self, make: Callable[[], Result]) -> Result:
-        """Returns what a call gives.
-
-        Raises:
-            ForwardpassError: Its last error; at once where another try could not help.
-        """
-        began = time.monotonic()
-        wait = _FIRST_WAIT
-        while True:
-            try:
-                return make()
-            except _LOST as error:
-                if time.monotonic() - began >= self._seconds:
-                    raise
-                # As long as the server says, at least.
-                least = error.retry_after or 0.0
-            pause = max(least, wait) * random.uniform(0.5, 1.5)  # noqa: S311  # no secret
-            if self._ended.wait(pause):
-                raise Cancelled("the job was ended")
-            wait = min(_LONGEST_WAIT, 2 * wait)
-
-
-class ServerEmbedder:
-    """Has a server embed rows.
-
-    Attributes:
-        subject: The model.
-        threads: As in `Embedder`.
-
-    Args:
-        client: Calls the server; closed with this.
-        model: The model's name.
-        version: Which version; the newest where None.
-        patience: For a server that is not there, or has no time.
-        space: Whose vectors are wanted, whatever the version; the model's first where None.
-        threads: As in `OpenServer`.
-
-    Raises:
-        WrongTask: The model gives no vectors.
-        ForwardpassError: It is not served.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        model: str,
-        version: Version,
-        patience: Patience,
-        *,
-        space: Space | None = None,
-        threads: int | None = None,
-    ) -> None:
-        self.threads = threads or max(_LEAST_THREADS, cores() + 1)
-        self._client = client
-        self._patience = patience
-        self._lock = threading.Lock()
-        known = (
-            patience.call(lambda: _describe(client, model, version))
-            if space is None
-            else self._find(space)
-        )
-        self.subject = subject_of(known, space.output if space else None)
-        self._version = known.summary.version
-
-    def embed(self, name: str, rows: Array) -> NDArray[np.float32]:
-        """See `Embedder.embed`."""
-        space = self.subject.space
-        while True:
-            version = self._version
-            try:
-                answer = self._patience.call(
-                    lambda version=version: self._client.embed(  # type: ignore[misc]
-                        space.model,
-                        {name: rows},
-                        output=space.output,
-                        alone=True,
-                        version=version,
-                    )
-                )
-            except (ModelNotFound, ModelFailed):
-                self._take_over(version)
-                continue
-            if answer.space_id == space.space_id:
-                return answer.vectors
-            self._take_over(version)
-
-    def close(self) -> None:
-        """See `Embedder.close`."""
-        self._patience.end()
-        self._client.close()
-
-    def _take_over(self, gone: int) -> None:
-        """Goes on with another version that gives the same vectors."""
-        with self._lock:
-            if self._version == gone:
-                self._version = self._find(self.subject.space).summary.version
-
-    def _find(self, space: Space) -> Model:
-        """Returns a version that gives vectors of a space.
-
-        Raises:
-            JobError: There is none.
-        """
-        call, client = self._patience.call, self._client
-        summaries = call(client.models)
-        versions = [
-            summary
-            for summary in summaries
-            if summary.name == space.model and summary.state is ModelState.READY
-        ]
-        for summary in versions:
-            try:
-                known = call(lambda version=summary.version: client.model(space.model, version))  # type: ignore[misc]
-            except ModelNotFound:
-                continue
-            if any(found.space_id == space.space_id for found in known.embedding_spaces):
-                return known
-        others = ", ".join(str(summary.version) for summary in versions) or "none"
-        raise JobError(
-            f"no version of {space.model} gives vectors of space {space.space_id} any more, with "
-            f"which this job began as version {space.version} (versions ready: {others}). Serve "
-            "that version again and repeat the command, or begin another job in another folder"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class OpenServer:
-    """Connects to a server, in whatever process.
-
-    Attributes:
-        target: As `Client` takes it, as the next three.
-        timeout: Seconds.
-        tls: How to secure the connection.
-        token: The bearer token.
-        model: The model's name.
-        version: Which version a new job takes.
-        wait: Seconds that the server may be away.
-        threads: How many calls at a time; as many as this machine decodes where None.
-    """
-
-    target: str
-    timeout: float
-    tls: Tls | None
-    token: str | None = field(repr=False)
-    model: str
-    version: Version
-    wait: float
-    threads: int | None = None
-
-    def __call__(self, space: Space | None) -> ServerEmbedder:
-        """See `OpenEmbedder`."""
-        client = Client(self.target, timeout=self.timeout, tls=self.tls, token=self.token)
-        try:
-            patience = Patience(self.wait)
-            return ServerEmbedder(
-                client,
-                self.model,
-                self.version,
-                patience,
-                space=space,
-                threads=self.threads,
-            )
-        except BaseException:
-            client.close()
-            raise
-
-
 def cores() -> int:
     """Returns how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def subject_of(known: Model, output: str | None) -> Subject:
-    """Returns what a job needs to know of a model that is served."""
-    from forwardpass.client.polarity import known_ground
-
-    summary = known.summary
-    spaces = [space for space in known.embedding_spaces if output in (None, space.output)]
-    if not spaces:
-        raise WrongTask(f"{summary.name} has no embedding output, so it gives no vectors")
-    chosen = spaces[0]
-    signature = known.signature
-    image = known.card.image if known.card else None
-    return Subject(
-        Space(
-            summary.name,
-            summary.version,
-            known.digest,
-            chosen.output,
-            chosen.space_id,
-            chosen.dimension,
-        ),
-        signature.inputs,
-        image,
-        known_ground(known.card),
-        signature.max_rows or BATCH_ROWS if signature.batched else 1,
-        min(MAX_BATCH_BYTES, (known.max_message_bytes or DEFAULT_MESSAGE_BYTES) - _FRAMING),
-    )
 
 
 def rows_a_batch(subject: Subject, row_bytes: int) -> int:
@@ -357,9 +121,3 @@ def rows_a_batch(subject: Subject, row_bytes: int) -> int:
     """
     fitting = subject.batch_bytes // max(row_bytes, 1)
     return max(1, min(BATCH_ROWS, subject.batch_rows, fitting))
-
-
-def _describe(client: Client, model: str, version: Version) -> Model:
-    known = client.model(model, version)
-    check_loaded(known)
-    return known

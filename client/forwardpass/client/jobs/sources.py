@@ -2,26 +2,21 @@
 
 import glob
 import os
-import tarfile
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
-
-import numpy as np
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from forwardpass.client.jobs.errors import JobError
-from forwardpass.client.jobs.listing import Kind, Listing, Row, as_text, folder_label
-from forwardpass.client.jobs.reading import (
-    MAX_TEXT_BYTES,
-    ArrayFile,
-    RowError,
-    load_archive,
+from forwardpass.client.jobs.file_rows import (
+    PARQUET,
+    PICTURE_SUFFIXES,
+    FileRows,
+    column_type,
+    kind_of_type,
 )
+from forwardpass.client.jobs.listing import Kind, Listing, as_text
 from forwardpass.client.jobs.walk import (
     MAX_FILE_BYTES,
-    FoundFile,
     LeftOut,
     Walk,
     count_refused,
@@ -29,21 +24,13 @@ from forwardpass.client.jobs.walk import (
 )
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
-PICTURE_SUFFIXES = frozenset(
-    {b".jpg", b".jpeg", b".png", b".webp", b".gif", b".tif", b".tiff", b".bmp"}
-)
 _SUFFIXES = {
     Kind.PICTURES: PICTURE_SUFFIXES | {b".tar"},
     Kind.TEXTS: frozenset({b".txt"}),
     Kind.ARRAYS: frozenset({b".npy", b".npz"}),
 }
-_PARQUET = b".parquet"
-# What is said of a text by its first characters.
-_TITLE = 120
-# A label in a tar is a word or a number.
-_LABEL_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +94,7 @@ def list_rows(
     """
     given = [path for source in sources.given for path in _expand(source)]
     kind = _kind(given, takes, model, sources.column)
-    suffixes = _SUFFIXES[kind] | ({_PARQUET} if sources.column else frozenset())
+    suffixes = _SUFFIXES[kind] | ({PARQUET} if sources.column else frozenset())
     for path in given:
         if not os.path.isdir(path) and suffix_of(path) not in suffixes:  # noqa: PTH112 - of bytes
             raise JobError(_unexpected(path, kind, suffixes))
@@ -125,7 +112,7 @@ def list_rows(
     files = list({file.path: file for file in found.files}.values())
     if not in_order:
         files.sort(key=lambda file: file.path)
-    reader = _Lister(kind, sources.column)
+    reader = FileRows(kind, sources.column)
     listing = Listing.of(kind, reader.rows(files, found.left_out))
     listing.left_out = sorted(found.left_out, key=lambda left: left.path)
     listing.skipped = {as_text(suffix): count for suffix, count in sorted(found.skipped.items())}
@@ -165,7 +152,7 @@ def _kind(given: Sequence[bytes], takes: Takes, model: str, column: str | None) 
     if len(named) > 1:
         raise JobError(f"{' and '.join(sorted(named))} do not go together: give each a job")
     if not named and column is not None:
-        named = {_kind_of_column(path, column) for path in given if suffix_of(path) == _PARQUET}
+        named = {_kind_of_column(path, column) for path in given if suffix_of(path) == PARQUET}
     kind = next(iter(named), None) or next(
         (kind for kind, is_able in able.items() if is_able), None
     )
@@ -186,25 +173,7 @@ def _kind_of_column(path: bytes, column: str) -> Kind:
         schema = parquet.read_schema(os.fsdecode(path))
     except (OSError, pa.ArrowException) as error:
         raise JobError(f"{as_text(path)} cannot be read: {error}") from None
-    return _kind_of_type(_column_type(schema, column, path))
-
-
-def _column_type(schema: "pa.Schema", column: str, path: bytes) -> "pa.DataType":
-    if column not in schema.names:
-        names = ", ".join(schema.names)
-        raise JobError(f"{as_text(path)} has no column {column!r}; it has {names}")
-    return schema.field(column).type
-
-
-def _kind_of_type(kind: "pa.DataType") -> Kind:
-    from pyarrow import types
-
-    if types.is_string(kind) or types.is_large_string(kind):
-        return Kind.TEXTS
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_struct(kind):
-        # Hugging Face's images are structs of bytes and path.
-        return Kind.PICTURES
-    return Kind.ARRAYS
+    return kind_of_type(column_type(schema, column, path))
 
 
 def _max_bytes(suffix: bytes) -> int:
@@ -213,7 +182,7 @@ def _max_bytes(suffix: bytes) -> int:
 
 
 def _unexpected(path: bytes, kind: Kind, suffixes: Iterable[bytes]) -> str:
-    if suffix_of(path) == _PARQUET:
+    if suffix_of(path) == PARQUET:
         return f"{as_text(path)}: name the column with --column"
     expected = ", ".join(sorted(map(as_text, suffixes)))
     return f"{as_text(path)}: expected a folder, or for {kind} {expected}"
@@ -231,138 +200,3 @@ def _nothing(given: Sequence[bytes], kind: Kind, listing: Listing) -> str:
             f"{count} {suffix or 'without a suffix'}" for suffix, count in listing.skipped.items()
         )
     return message
-
-
-class _Lister:
-    """Finds the rows of files, each kind of file in its own way."""
-
-    def __init__(self, kind: Kind, column: str | None) -> None:
-        self._kind = kind
-        self._column = column
-        self._ways: dict[bytes, Callable[[FoundFile], Iterator[Row]]] = {
-            b".tar": self._of_tar,
-            b".txt": self._of_lines,
-            b".npy": self._of_array,
-            b".npz": self._of_archive,
-            _PARQUET: self._of_parquet,
-        }
-
-    def rows(self, files: Iterable[FoundFile], left_out: list[LeftOut]) -> Iterator[Row]:
-        """Yields the rows of all files; one that cannot be read is left out whole."""
-        for file in files:
-            way = self._ways.get(suffix_of(file.path))
-            if way is None:
-                label = folder_label(file.path)
-                yield Row(file.path, 0, "", 0, file.size, file.mtime_ns, label)
-                continue
-            try:
-                yield from list(way(file))
-            except (
-                OSError,
-                ValueError,
-                EOFError,
-                RowError,
-                tarfile.TarError,
-                zipfile.BadZipFile,
-                MemoryError,
-            ) as error:
-                reason = str(error) or type(error).__name__
-                left_out.append(LeftOut(file.path, f"it cannot be read: {reason}"))
-
-    def _of_tar(self, file: FoundFile) -> Iterator[Row]:
-        """Yields a row for each picture; a member KEY.cls beside it is its label."""
-        labels: dict[str, str] = {}
-        rows: list[tuple[str, Row]] = []
-        with tarfile.open(os.fsdecode(file.path), "r:") as archive:
-            for place, member in enumerate(archive):
-                suffix = suffix_of(member.name.encode("utf-8", "surrogateescape"))
-                key = _key(member.name)
-                if not member.isreg():
-                    continue
-                if suffix == b".cls" and member.size <= _LABEL_BYTES:
-                    opened = archive.extractfile(member)
-                    labels[key] = opened.read().decode("utf-8", "replace").strip() if opened else ""
-                elif suffix in PICTURE_SUFFIXES:
-                    row = Row(
-                        file.path,
-                        place,
-                        member.name,
-                        member.offset_data,
-                        member.size,
-                        file.mtime_ns,
-                        "",
-                    )
-                    rows.append((key, row))
-                # A tar keeps every header it has seen.
-                archive.members = []  # type: ignore[attr-defined]
-        for key, row in rows:
-            yield replace(row, label=labels.get(key, ""))
-
-    @staticmethod
-    def _of_lines(file: FoundFile) -> Iterator[Row]:
-        """Yields a row for each line that is not blank."""
-        offset = 0
-        with Path(os.fsdecode(file.path)).open("rb") as opened:
-            for place, (line, length) in enumerate(_lines(opened)):
-                text = line.strip()
-                if text:
-                    begin = offset + line.index(text)
-                    title = as_text(text[: 4 * _TITLE])[:_TITLE]
-                    # Of one that is too long to be read only that is known.
-                    size = len(text) if length == len(line) else length
-                    yield Row(file.path, place, title, begin, size, file.mtime_ns, "")
-                offset += length
-
-    @staticmethod
-    def _of_array(file: FoundFile) -> Iterator[Row]:
-        array = ArrayFile(file.path)
-        yield from _array_rows(file, array.shape, array.dtype.itemsize)
-
-    @staticmethod
-    def _of_archive(file: FoundFile) -> Iterator[Row]:
-        array = load_archive(file.path, file.mtime_ns)
-        yield from _array_rows(file, array.shape, array.itemsize)
-
-    def _of_parquet(self, file: FoundFile) -> Iterator[Row]:
-        from pyarrow import parquet
-
-        assert self._column is not None
-        try:
-            with parquet.ParquetFile(os.fsdecode(file.path)) as opened:
-                schema = opened.schema_arrow
-                kind = _kind_of_type(_column_type(schema, self._column, file.path))
-                if kind is not self._kind:
-                    raise ValueError(f"its column {self._column!r} holds {kind}")
-                count = opened.metadata.num_rows
-                labels = (
-                    map(str, opened.read(["label"])["label"].to_pylist())
-                    if "label" in schema.names and self._column != "label"
-                    else iter([""] * count)
-                )
-        except JobError as error:
-            raise ValueError(str(error)) from None
-        for place, label in enumerate(labels):
-            yield Row(file.path, place, "", 0, 0, file.mtime_ns, label)
-
-
-def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Yields each line and its length; of one that is longer than a text may be, its beginning."""
-    while line := file.readline(MAX_TEXT_BYTES + 1):
-        length, part = len(line), line
-        while not part.endswith(b"\n") and (part := file.readline(MAX_TEXT_BYTES)):
-            length += len(part)
-        yield line, length
-
-
-def _array_rows(file: FoundFile, shape: tuple[int, ...], itemsize: int) -> Iterator[Row]:
-    if not shape:
-        raise ValueError("it holds one number, no rows")
-    size = itemsize * int(np.prod(shape[1:]))
-    for place in range(shape[0]):
-        yield Row(file.path, place, "", 0, size, file.mtime_ns, "")
-
-
-def _key(name: str) -> str:
-    """Returns what members of one sample share: the name up to the first dot of its last part."""
-    folder, slash, last = name.rpartition("/")
-    return folder + slash + last.partition(".")[0]

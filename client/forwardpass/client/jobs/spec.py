@@ -12,7 +12,7 @@ from forwardpass.client.jobs.listing import Kind
 from forwardpass.client.jobs.pipeline import Plan
 
 FORMAT = 1
-# What a kill costs, at most, of each shard in hand: 25 s of ResNet-50 in int8 on one core.
+# What a kill costs, at most, of each shard in hand.
 MAX_SHARD_ROWS = 1024
 
 
