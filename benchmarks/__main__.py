@@ -15,6 +15,7 @@ from typing import TypeAlias
 from benchmarks import (
     counting,
     embedding,
+    jobs,
     latency,
     neighbour,
     overload,
@@ -38,6 +39,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "latency": latency.measure,
     "neighbour": neighbour.measure,
     "embedding": embedding.measure,
+    "jobs": jobs.measure,
     "overload": overload.measure,
     "starts": starts.measure,
     "workers": workers.measure,

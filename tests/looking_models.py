@@ -6,18 +6,19 @@ import numpy as np
 from onnx import TensorProto, helper
 from tiny_models import TinyModel, model
 
-from forwardpass.pixels import decode_image
+from forwardpass.pixels import open_image, to_pixels
 from forwardpass.v1 import model_card_pb2, tensor_pb2
-from forwardpass.wire import Array
+from forwardpass.wire import Array, Preparation, to_preparation
 
 WEIGHTS = np.random.default_rng(8).normal(size=(6 * 5 * 3, 4)).astype(np.float32)
 
 
-def looks(*, mixes_rows: bool = False) -> TinyModel:
+def looks(*, mixes_rows: bool = False, preparation: Preparation | None = None) -> TinyModel:
     """RGB images of 6 x 5 to a vector of four; at most 16 at a time.
 
     Args:
         mixes_rows: Whether a vector depends on the other rows of its run.
+        preparation: What the card says is done to images, if anything.
     """
     last = [helper.make_node("MatMul", ["flat", "weights"], ["vector"])]
     if mixes_rows:
@@ -52,12 +53,18 @@ def looks(*, mixes_rows: bool = False) -> TinyModel:
         signature=model_card_pb2.Signature(
             inputs=[image], outputs=[vector], batched=True, max_rows=16
         ),
-        image=model_card_pb2.ImageInput(input="image", height=6, width=5, channels=3),
+        image=model_card_pb2.ImageInput(
+            input="image",
+            height=6,
+            width=5,
+            channels=3,
+            preparation=to_preparation(preparation) if preparation else None,
+        ),
     )
     return TinyModel(graph, card)
 
 
-def expected(path: Path) -> Array:
+def expected(path: Path, preparation: Preparation | None = None) -> Array:
     """Returns the vector of a picture."""
-    pixels = decode_image(path.read_bytes(), 3, (6, 5))
+    pixels = to_pixels(open_image(path.read_bytes()), 3, (6, 5), preparation or Preparation())
     return pixels.reshape(-1).astype(np.float32) @ WEIGHTS

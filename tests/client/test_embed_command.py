@@ -99,6 +99,8 @@ def test_the_file_says_whose_vectors_it_holds(
         "forwardpass.output": "vector",
         "forwardpass.space_id": known.embedding_spaces[0].space_id,
         "forwardpass.normalized": "true",
+        "forwardpass.preparation": "stretch bilinear on #ffffff",
+        "forwardpass.inverted": "false",
     }
     assert told.json["space_id"] == facts["forwardpass.space_id"]
     assert (told.json["ok"], told.json["failed"], told.json["dimension"]) == (70, 0, 4)

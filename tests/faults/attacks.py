@@ -155,16 +155,26 @@ def outputs_by_value(address: str, cap: int, end: float) -> None:
 
 def pictures(address: str, cap: int, end: float) -> None:
     """Sends pictures that are small until they are decoded, and goes."""
-    png = io.BytesIO()
-    Image.new("L", (5600, 5600)).save(png, "PNG")
-    request = PredictRequest(model=ModelReference(name="clf"), images=[png.getvalue()] * 200)
+    requests = [
+        _images("L", (5600, 5600), 200, cap),
+        # Just under the most pixels, and of the kind that takes the most of each.
+        _images("LA", (8000, 7999), 8, cap),
+    ]
     with grpc.insecure_channel(address, [("grpc.max_send_message_length", -1)]) as channel:
         predict: Any = InferenceServiceStub(channel).Predict
         while time.monotonic() < end:
-            calls = [predict.future(request, timeout=3) for _ in range(2)]
+            calls = [predict.future(request, timeout=3) for request in requests * 3]
             for call in calls:
                 with suppress(grpc.RpcError):
                     call.result()
+
+
+def _images(mode: str, size: tuple[int, int], most: int, cap: int) -> PredictRequest:
+    """Returns a request with an image so often, or as often as the cap lets it be."""
+    png = io.BytesIO()
+    Image.new(mode, size).save(png, "PNG")
+    count = min(most, cap // (len(png.getvalue()) + 64))
+    return PredictRequest(model=ModelReference(name="clf"), images=[png.getvalue()] * count)
 
 
 ATTACKS: tuple[Attack, ...] = (

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         Signature,
     )
     from forwardpass.client.polarity import PolarityWarning
+    from forwardpass.client.preparation import Preparation
     from forwardpass.client.results import ClassScore, Embeddings, Generated, Prediction, Timing
 
 # Where each public name lives. It is loaded when it is first asked for, so that the command line,
@@ -96,6 +97,7 @@ _HOMES = {
         "Signature",
     ),
     "polarity": ("PolarityWarning",),
+    "preparation": ("Preparation",),
     "results": ("ClassScore", "Embeddings", "Generated", "Prediction", "Timing"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -126,6 +128,7 @@ __all__ = [
     "PixelStatistics",
     "PolarityWarning",
     "Prediction",
+    "Preparation",
     "PublishedModel",
     "Quantization",
     "RowIndependence",

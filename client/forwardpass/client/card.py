@@ -1,11 +1,11 @@
 """A model's card, in plain Python: what its trainer wrote into the artefact."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from forwardpass.v1 import model_card_pb2 as pb
 from forwardpass.v1.model_service_pb2 import Model
-from forwardpass.wire import DTYPES
+from forwardpass.wire import DTYPES, Preparation, from_preparation
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,14 @@ class ImageInput:
         height: Pixels to resize to.
         width: Pixels to resize to.
         channels: 1 for greyscale, 3 for RGB.
+        preparation: What is done to it on the way.
     """
 
     input: str
     height: int
     width: int
     channels: int
+    preparation: Preparation = field(default_factory=Preparation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,13 @@ def to_card(message: pb.ModelCard) -> Card:
         settings=dict(message.settings),
         labels=tuple(message.labels),
         image=(
-            ImageInput(image.input, image.height, image.width, image.channels)
+            ImageInput(
+                image.input,
+                image.height,
+                image.width,
+                image.channels,
+                from_preparation(image.preparation),
+            )
             if message.HasField("image")
             else None
         ),

@@ -98,6 +98,8 @@ JobArgument = Annotated[
 ]
 _SOURCES = "Sources"
 _JOB = "Jobs"
+_PICTURES = "Pictures"
+_ON_CARD = "as the model's card says"
 
 
 class Engine(StrEnum):
@@ -275,6 +277,52 @@ def embed(
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Scale each vector to length 1.")
     ] = False,
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="stretch|crop",
+            show_default=_ON_CARD,
+            help="Stretch pictures to the model's size, or cut off what its ratio leaves over.",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = None,
+    crop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            show_default=_ON_CARD,
+            help="Of crop which share to keep: 0.875 is 224 pixels of 256.",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = None,
+    filter_: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            metavar="FILTER",
+            show_default=_ON_CARD,
+            help="How to mix pixels: nearest, box, bilinear, bicubic or lanczos.",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = None,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RRGGBB",
+            show_default=_ON_CARD,
+            help="What to lay transparent pictures on.",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = None,
+    draft: Annotated[
+        bool | None,
+        typer.Option(
+            show_default=_ON_CARD,
+            help="Whether to decode large JPEG files at a fraction of their size: several times as "
+            "fast, with slightly other pixels.",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = None,
     retry_errors: Annotated[
         bool,
         typer.Option(
@@ -350,6 +398,11 @@ def embed(
             follow=follow,
             invert=invert,
             normalize=normalize,
+            resize=resize,
+            crop=crop,
+            filter=filter_,
+            background=background,
+            draft=draft,
             retry_errors=retry_errors,
             part=part,
             ray=engine is Engine.RAY,
@@ -387,13 +440,21 @@ def neighbours(
             help="The model, for queries that the job has not embedded.",
         ),
     ] = None,
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate",
+            help="Search an index that may miss some, made at first and kept in DIR (extra "
+            "search).",
+        ),
+    ] = False,
     json: Json = False,
     server: EmbedServer = None,
     timeout: Timeout = _TIMEOUT,
     tls_ca: TlsCa = None,
     token: Token = None,
 ) -> None:
-    """Finds what is nearest among the vectors of a job's folder: all of them are looked at."""
+    """Finds what is nearest among the vectors of a job's folder."""
     from forwardpass.client.commands import search as command
 
     connection = Connection(server or _SERVER, timeout, tls_ca, token)
@@ -403,6 +464,7 @@ def neighbours(
         k,
         grid,
         command.QueryModel(connection, model, is_served=server is not None),
+        approximate=approximate,
         as_json=json,
     )
 
@@ -523,6 +585,7 @@ def main() -> None:
     try:
         # 2, as for any other file that cannot be written.
         with (
+            needing("search", "forwardpass", code=2),
             needing("server", "forwardpass", code=2),
             needing("ray", "forwardpass", code=2),
             needing("map", "forwardpass", code=2),

@@ -32,7 +32,7 @@ from forwardpass.client.polarity import PolarityCheck, PolarityWarning
 from forwardpass.client.retries import Retries
 from forwardpass.v1 import inference_service_pb2 as pb
 from forwardpass.v1 import model_service_pb2 as model_pb
-from forwardpass.wire import TensorError
+from forwardpass.wire import Preparation, TensorError, to_preparation
 
 Response = TypeVar("Response", bound=Message)
 Result = TypeVar("Result")
@@ -115,6 +115,7 @@ class Client:
         *,
         images: given.Images = None,
         invert: bool = False,
+        preparation: Preparation | None = None,
         texts: given.Texts = None,
         outputs: list[str] | None = None,
         top_k: int = 0,
@@ -137,6 +138,7 @@ class Client:
                 as the model's card says. Warns with `PolarityWarning` where one of the first 16 is
                 dark on bright and the model learned from bright on dark, or the reverse.
             invert: Whether to send the pictures' negatives, as PNG files.
+            preparation: How the server prepares the images, instead of as the model's card says.
             texts: One text a row, for a model with a text input.
             outputs: The outputs to answer with; all, in the signature's order, where None.
             top_k: How many of the likeliest classes to name for each row, at most as many as the
@@ -157,9 +159,10 @@ class Client:
             top_k=given.unsigned(top_k, "top_k", 32),
             png=png,
             timing=timing,
+            image_preparation=to_preparation(preparation) if preparation else None,
         )
         answer = self._call(self._methods.predict, request, timeout, results.to_prediction)
-        self._look_at(pictures, answer, until, inverted=invert)
+        self._look_at(pictures, answer, until, preparation, inverted=invert)
         if len(answer.outputs) < 2:
             return answer
         # What came over the wire is in no order.
@@ -173,6 +176,7 @@ class Client:
         *,
         images: given.Images = None,
         invert: bool = False,
+        preparation: Preparation | None = None,
         texts: given.Texts = None,
         output: str | None = None,
         normalize: bool = False,
@@ -189,6 +193,8 @@ class Client:
             inputs: As in `predict`.
             images: As in `predict`.
             invert: As in `predict`.
+            preparation: As in `predict`; or how pictures that are given as an array were prepared.
+                The vectors' space id tells it.
             texts: As in `predict`.
             output: The embedding output to use; the model's first where None.
             normalize: Whether to scale each vector to Euclidean length 1; a zero vector stays.
@@ -211,9 +217,10 @@ class Client:
             half_precision=half_precision,
             alone=alone,
             timing=timing,
+            image_preparation=to_preparation(preparation) if preparation else None,
         )
         answer = self._call(self._methods.embed, request, timeout, results.to_embeddings)
-        self._look_at(pictures, answer, until, inverted=invert)
+        self._look_at(pictures, answer, until, preparation, inverted=invert)
         return answer
 
     def generate(
@@ -374,6 +381,7 @@ class Client:
         pictures: Sequence[given.Picture],
         answer: results.Prediction | results.Embeddings,
         until: float,
+        preparation: Preparation | None,
         *,
         inverted: bool,
     ) -> None:
@@ -384,6 +392,7 @@ class Client:
             (name, version),
             lambda seconds: self.model(name, version, timeout=seconds).card,
             until - time.monotonic(),
+            preparation=preparation,
             inverted=inverted,
         )
         if text:

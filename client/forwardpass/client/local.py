@@ -149,7 +149,7 @@ def _subject(
         raise WrongTask(f"{name} has no embedding output, so it gives no vectors")
     chosen = spaces[0]
     if space is not None:
-        same = [found for found in spaces if found.space_id == space.space_id]
+        same = [found for found in spaces if found.space_id == space.model_space_id]
         if not same:
             raise JobError(
                 f"{folder} gives vectors of space {chosen.space_id}, and the job holds vectors of "

@@ -1,6 +1,7 @@
 """Bright strokes on dark, or dark on bright: whether a model knows pictures of the kind."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from forwardpass.client.card import Card, ImageInput
 from forwardpass.client.errors import ForwardpassError
 from forwardpass.client.inputs import Picture
+from forwardpass.wire import Preparation
 
 # By Cantelli's inequality fewer than one in a hundred numbers, however they are distributed, lie
 # ten standard deviations or more from their mean on a given side.
@@ -40,6 +42,7 @@ class PolarityCheck:
         ask: Callable[[float], Card | None],
         seconds: float,
         *,
+        preparation: Preparation | None = None,
         inverted: bool,
     ) -> str:
         """Returns what to warn of; nothing where there is nothing, or no card in time.
@@ -49,13 +52,15 @@ class PolarityCheck:
             version: Of the model that has answered, with its name.
             ask: Gets its card from the server, in so many seconds.
             seconds: What is left of the call's time.
+            preparation: How they were prepared; None where they were as the card says.
             inverted: Whether they are as they are because the caller had them inverted.
         """
         card = self._card(version, ask, seconds) if pictures else None
         ground = known_ground(card)
         if card is None or card.image is None or ground is None:
             return ""
-        names = find_inverted(pictures, card.image, ground)
+        image = replace(card.image, preparation=preparation) if preparation else card.image
+        names = find_inverted(pictures, image, ground)
         title = "{} version {}".format(*version)
         return describe(names, title, ground, inverted=inverted) if names else ""
 
@@ -122,7 +127,8 @@ def find_inverted(pictures: Sequence[Picture], image: ImageInput, ground: float)
             if cost > left:
                 continue
             left -= cost
-            pixels = to_pixels(opened, image.channels, (image.height, image.width))
+            size = (image.height, image.width)
+            pixels = to_pixels(opened, image.channels, size, image.preparation)
         except ImageError:
             # The server has said so in its own words.
             continue

@@ -3,6 +3,7 @@
 from google.protobuf import json_format
 
 from forwardpass.v1 import model_card_pb2
+from forwardpass.wire import PreparationError, from_preparation
 
 # The key of the ONNX metadata property that holds the card.
 CARD_KEY = "forwardpass.card"
@@ -25,7 +26,8 @@ def card_from_json(text: str) -> model_card_pb2.ModelCard:
     """Returns the card.
 
     Raises:
-        CardError: Not a card, or one of a later schema than this version knows.
+        CardError: Not a card, or one of a later schema than this version knows, or one that asks
+            for what there is not.
     """
     try:
         card = json_format.Parse(text, model_card_pb2.ModelCard(), ignore_unknown_fields=True)
@@ -36,4 +38,8 @@ def card_from_json(text: str) -> model_card_pb2.ModelCard:
             f"the card has schema version {card.schema_version}; "
             f"this version of forwardpass reads {SCHEMA_VERSION}"
         )
+    try:
+        from_preparation(card.image.preparation)
+    except PreparationError as error:
+        raise CardError(f"the card's preparation of images: {error}") from None
     return card

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forwardpass.wire import Array
+from forwardpass.wire import Array, Preparation
 
 
 def file_digest(path: Path) -> str:
@@ -32,10 +32,16 @@ def array_digest(arrays: Iterable[Array]) -> str:
     return digest.hexdigest()
 
 
-def space_id(model_digest: str, output: str) -> str:
+def space_id(model_digest: str, output: str, prepared: Preparation | None = None) -> str:
     """Returns the identity of the vectors that one output of one model file gives.
 
-    32 hexadecimal digits. Equal exactly when both the file and the output are the same, so vectors
-    of two ids must not be compared.
+    32 hexadecimal digits. Equal exactly when the file, the output and the way in which pictures
+    were prepared are the same, so vectors of two ids must not be compared.
+
+    Args:
+        model_digest: SHA-256 of the file, in hexadecimal.
+        output: The output's name.
+        prepared: How pictures were prepared; None where they were as the model's card says.
     """
-    return hashlib.sha256(f"{model_digest}\0{output}".encode()).hexdigest()[:32]
+    suffix = "" if prepared is None else f"\0{prepared}"
+    return hashlib.sha256(f"{model_digest}\0{output}{suffix}".encode()).hexdigest()[:32]

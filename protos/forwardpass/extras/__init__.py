@@ -30,6 +30,7 @@ EXTRAS = {
     "embed": ("pyarrow",),
     "map": ("matplotlib", "sklearn"),
     "ray": ("pyarrow", "ray"),
+    "search": ("hnswlib", "pyarrow"),
 }
 
 

@@ -3,11 +3,12 @@
 An image is uint8 of shape (height, width, channels): 1 channel is greyscale, 3 are RGB.
 """
 
+from forwardpass.pixels.budget import ByteBudget
 from forwardpass.pixels.decode import (
     FILE_FORMATS,
-    MAX_PIXELS,
     ImageError,
     decode_image,
+    decoding_bytes,
     open_image,
     to_pixels,
 )
@@ -17,9 +18,10 @@ from forwardpass.pixels.invert import invert_image
 
 __all__ = [
     "FILE_FORMATS",
-    "MAX_PIXELS",
+    "ByteBudget",
     "ImageError",
     "decode_image",
+    "decoding_bytes",
     "encode_png",
     "grounds",
     "image_grid",

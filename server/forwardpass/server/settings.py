@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from forwardpass.server.errors import nearest, quote
+from forwardpass.wire import MAX_IMAGE_PIXELS
 
 PREFIX = "FORWARDPASS_"
 # Ten days; gRPC core counts milliseconds in 31 bits.
@@ -133,7 +134,7 @@ class Settings(BaseModel):
         description="How long a connection may have no call, before its place is another's.",
     )
     max_image_pixels: Annotated[int, Group.REQUESTS] = Field(
-        32_000_000, ge=1, description="The most pixels of an encoded image."
+        MAX_IMAGE_PIXELS, ge=1, description="The most pixels of an encoded image."
     )
     reject_nonfinite: Annotated[bool, Group.REQUESTS] = Field(
         default=False, description="Refuse inputs with NaN or infinities."

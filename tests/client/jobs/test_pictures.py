@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from forwardpass.client.card import ImageInput
-from forwardpass.client.jobs.pictures import ByteBudget, Decoder
+from forwardpass.client.jobs.pictures import Decoder
 from forwardpass.client.jobs.reading import RowError
+from forwardpass.pixels import ByteBudget
 
 IMAGE = ImageInput("image", 6, 5, 3)
 

@@ -5,7 +5,7 @@ nearest neighbours.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from forwardpass.client.commands.vector_file import VectorFile, check_kind, vect
 from forwardpass.client.jobs.embedder import OpenEmbedder, Subject
 from forwardpass.client.jobs.listing import Kind, Listing
 from forwardpass.client.jobs.pipeline import Pipeline, Plan
-from forwardpass.client.jobs.plan import Wishes, plan_for, takes
+from forwardpass.client.jobs.plan import Wishes, plan_for, space_for, takes
 from forwardpass.client.jobs.sources import Sources, list_rows, refused
 from forwardpass.client.polarity import describe
 from forwardpass.client.whole_file import whole_file
@@ -70,6 +70,7 @@ def run(model: OpenEmbedder, sources: Sources, options: Options, *, as_json: boo
         if options.grid and listing.kind is not Kind.PICTURES:
             _refuse("there are no images to draw", "--neighbours-grid")
         plan = plan_for(listing, subject, options.wishes)
+        subject = replace(subject, space=space_for(subject, plan))
         pipeline = Pipeline(listing, plan, embedder)
         try:
             tally = _embed(pipeline, listing, subject, plan, options)
@@ -137,7 +138,7 @@ def _writer(subject: Subject, plan: Plan, options: Options) -> Iterator[VectorFi
         yield None
         return
     space = subject.space
-    facts = space.facts(normalized=plan.normalize)
+    facts = space.facts() | plan.facts()
     with whole_file(options.out) as file:
         writer = vector_file(options.out, file, space.dimension, facts)
         try:

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from forwardpass.client.commands.connection import Connection
 from forwardpass.client.commands.embed_model import model_name, open_model
 from forwardpass.client.jobs.plan import Wishes
 from forwardpass.client.jobs.sources import Sources, read_file_list
+from forwardpass.wire import Preparation, PreparationError
 
 _PART = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
+_COLOUR = re.compile(r"#?([0-9a-fA-F]{6})")
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh]?)")
 # Suffixes of files that somebody may expect, and that no folder has.
 _FILES = frozenset(
@@ -36,6 +39,11 @@ class Arguments:
     follow: bool
     invert: bool
     normalize: bool
+    resize: str | None
+    crop: float | None
+    filter: str | None
+    background: str | None
+    draft: bool | None
     retry_errors: bool
     part: str | None
     ray: bool
@@ -55,7 +63,9 @@ def run(given: Arguments, *, as_json: bool) -> None:
         raise typer.BadParameter("name the model", param_hint="--model")
     if not given.sources and given.files_from is None:
         raise typer.BadParameter("name what is to be embedded", param_hint="SOURCE")
-    wishes = Wishes(given.normalize, given.invert, given.column, _part(given.part))
+    wishes = Wishes(
+        given.normalize, given.invert, given.column, _preparation(given), _part(given.part)
+    )
     sources = Sources(
         [os.fsencode(source) for source in given.sources],
         None if given.files_from is None else _listed(given.files_from),
@@ -128,6 +138,34 @@ def _listed(path: Path) -> list[bytes]:
         raise typer.BadParameter(
             f"{path} cannot be read: {error.strerror}", param_hint="--files-from"
         ) from None
+
+
+def _preparation(given: Arguments) -> Mapping[str, object]:
+    """Returns the fields of a `Preparation` that are asked for."""
+    fields = {
+        "resize": given.resize,
+        "crop": given.crop,
+        "filter": given.filter,
+        "background": None if given.background is None else _colour(given.background),
+        "draft": given.draft,
+    }
+    asked = {name: value for name, value in fields.items() if value is not None}
+    try:
+        # The card may have cropping.
+        Preparation(**{"resize": "crop", **asked})  # type: ignore[arg-type]  # looked at there
+    except PreparationError as error:
+        raise typer.BadParameter(str(error)) from None
+    return asked
+
+
+def _colour(text: str) -> int:
+    match = _COLOUR.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter(
+            f"{text!r}: expected six hexadecimal digits, such as ffffff for white",
+            param_hint="--background",
+        )
+    return int(match[1], 16)
 
 
 def _part(text: str | None) -> tuple[int, int]:

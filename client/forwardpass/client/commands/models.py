@@ -92,7 +92,8 @@ def _card_facts(card: Card) -> Iterator[tuple[str, str]]:
         yield "learned from", f"grounds of {ground}, pixels of {grey}; 0 is black, 1 white"
     if card.image:
         kind = "greyscale" if card.image.channels == 1 else "RGB"
-        yield "images", f"{kind}, resized to {card.image.width} x {card.image.height}"
+        size = f"{card.image.width} x {card.image.height}"
+        yield "images", f"{kind}, {size}, {card.image.preparation}"
     # A character that prints as nothing is shown as it is written in Python.
     shown = (label if label.strip() else repr(label) for label in card.labels)
     yield "classes", ", ".join(shown)

@@ -66,6 +66,7 @@ def neighbours(
     grid: Path | None,
     model: QueryModel,
     *,
+    approximate: bool,
     as_json: bool,
 ) -> None:
     """Prints the rows of a job that are nearest to queries."""
@@ -75,7 +76,13 @@ def neighbours(
     vectors = JobVectors(folder)
     asked = _queries(folder, vectors, queries, model)
     # One more, as a row of the job is nearest to itself.
-    numbers, cosines = vectors.nearest(np.stack([query.vector for query in asked]), k + 1)
+    stacked, most = np.stack([query.vector for query in asked]), k + 1
+    if approximate:
+        from forwardpass.client.jobs.nearest_index import NearestIndex
+
+        numbers, cosines = NearestIndex(folder, vectors).nearest(stacked, most)
+    else:
+        numbers, cosines = vectors.nearest(stacked, most)
     found = []
     for query, row, angles in zip(asked, numbers.tolist(), cosines.tolist(), strict=True):
         kept = [pair for pair in zip(row, angles, strict=True) if pair[0] != query.number][:k]

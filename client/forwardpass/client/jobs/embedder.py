@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from forwardpass.artefact import space_id
 from forwardpass.client.card import ImageInput, TensorSpec
 from forwardpass.wire import Array
 
@@ -25,7 +26,8 @@ class Space:
         version: The version that the job began with.
         digest: SHA-256 of its ONNX file, in hexadecimal.
         output: Its embedding output.
-        space_id: What tells its vectors from others.
+        space_id: What tells its vectors from others, those of pictures prepared in another way
+            among them.
         dimension: The length of a vector.
     """
 
@@ -36,15 +38,19 @@ class Space:
     space_id: str
     dimension: int
 
-    def facts(self, *, normalized: bool) -> dict[str, str]:
-        """Returns what a file of its vectors says of them."""
+    @property
+    def model_space_id(self) -> str:
+        """The id of the vectors of pictures that are prepared as the card says."""
+        return space_id(self.digest, self.output)
+
+    def facts(self) -> dict[str, str]:
+        """Returns what a file of its vectors says of whose they are."""
         return {
             "forwardpass.model": self.model,
             "forwardpass.version": str(self.version),
             "forwardpass.digest": self.digest,
             "forwardpass.output": self.output,
             "forwardpass.space_id": self.space_id,
-            "forwardpass.normalized": str(normalized).lower(),
         }
 
 

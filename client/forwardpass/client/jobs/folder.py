@@ -226,7 +226,8 @@ class JobFolder:
         return {
             "forwardpass.job": self.spec.id,
             "forwardpass.shard": str(number),
-            **self.spec.space.facts(normalized=self.spec.plan.normalize),
+            **self.spec.space.facts(),
+            **self.spec.plan.facts(),
         }
 
 

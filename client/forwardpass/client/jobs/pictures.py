@@ -1,8 +1,5 @@
 """Encoded pictures to a model's pixels, with a bound on the memory that takes."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +7,15 @@ from numpy.typing import NDArray
 
 from forwardpass.client.card import ImageInput
 from forwardpass.client.jobs.reading import RowError
-from forwardpass.pixels import FILE_FORMATS, ImageError, open_image, to_pixels
+from forwardpass.pixels import (
+    FILE_FORMATS,
+    ByteBudget,
+    ImageError,
+    decoding_bytes,
+    open_image,
+    to_pixels,
+)
 
-# What decoding takes a pixel: the picture as it is, and as it becomes, at up to four bytes each.
-_BYTES_A_PIXEL = 8
 # For all pictures that are decoded at one time.
 _BUDGET_BYTES = 512 << 20
 
@@ -23,7 +25,7 @@ class Picture:
     """A picture as a model gets it.
 
     Attributes:
-        pixels: uint8 (height, width, channels), as the model's card says.
+        pixels: uint8 (height, width, channels).
         width: Pixels of the picture itself.
         height: Pixels of the picture itself.
     """
@@ -33,37 +35,11 @@ class Picture:
     height: int
 
 
-class ByteBudget:
-    """Lets threads use memory, in turn where it would be too much at once.
-
-    Args:
-        size: Bytes. Who wants more waits to be the only one.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._used = 0
-        self._freed = threading.Condition()
-
-    @contextmanager
-    def use(self, size: int) -> Iterator[None]:
-        """Waits until so many bytes are free, and gives them back at the end."""
-        with self._freed:
-            self._freed.wait_for(lambda: not self._used or self._used + size <= self._size)
-            self._used += size
-        try:
-            yield
-        finally:
-            with self._freed:
-                self._used -= size
-                self._freed.notify_all()
-
-
 class Decoder:
     """Decodes pictures; may be used by several threads.
 
     Args:
-        image: What the card says of the model's images.
+        image: The model's images, and how they are prepared.
         invert: Whether to give negatives.
         budget: For the memory of all that is decoded at one time.
     """
@@ -85,8 +61,9 @@ class Decoder:
         try:
             opened = open_image(data, formats=FILE_FORMATS)
             width, height = opened.size
-            with self._budget.use(width * height * _BYTES_A_PIXEL):
-                pixels = to_pixels(opened, image.channels, (image.height, image.width))
+            with self._budget.use(decoding_bytes(opened, image.channels)):
+                size = (image.height, image.width)
+                pixels = to_pixels(opened, image.channels, size, image.preparation)
         except ImageError as error:
             raise RowError(str(error)) from None
         except MemoryError:

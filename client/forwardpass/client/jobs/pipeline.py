@@ -6,10 +6,10 @@ same bit for bit in every run of a job, also where a model's rows depend on thei
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from forwardpass.client.jobs.listing import Kind, Listing, Row
 from forwardpass.client.jobs.pictures import Decoder
 from forwardpass.client.jobs.reading import RowError, RowReader
 from forwardpass.client.polarity import are_inverted
-from forwardpass.wire import Array
+from forwardpass.wire import Array, Preparation
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class Plan:
         normalize: Whether to scale each vector to length 1.
         invert: Whether to embed the pictures' negatives.
         column: The column of Parquet files to read.
+        preparation: How pictures are prepared; None for other rows.
+        card_preparation: How the model's card has them prepared; likewise.
     """
 
     input: str
@@ -42,6 +44,23 @@ class Plan:
     normalize: bool
     invert: bool
     column: str | None
+    preparation: Preparation | None
+    card_preparation: Preparation | None
+
+    def facts(self) -> dict[str, str]:
+        """Returns what a file of its vectors says of how they were made."""
+        facts = {"forwardpass.normalized": str(self.normalize).lower()}
+        if self.preparation is not None:
+            facts["forwardpass.preparation"] = str(self.preparation)
+            facts["forwardpass.inverted"] = str(self.invert).lower()
+        return facts
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Self:
+        """Returns the plan whose fields `dataclasses.asdict` gave."""
+        names = ("preparation", "card_preparation")
+        prepared = {name: Preparation(**facts[name]) if facts[name] else None for name in names}
+        return cls(**{**facts, **prepared})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,10 +110,10 @@ class Pipeline:
         self._embedder = embedder
         self._threads = embedder.threads
         self._reader = RowReader(listing.kind, plan.column)
-        image = embedder.subject.image
+        image, preparation = embedder.subject.image, plan.preparation
         self._decoder = (
-            Decoder(image, invert=plan.invert)
-            if listing.kind is Kind.PICTURES and image is not None
+            Decoder(replace(image, preparation=preparation), invert=plan.invert)
+            if image is not None and preparation is not None
             else None
         )
         self._specs = embedder.subject.inputs

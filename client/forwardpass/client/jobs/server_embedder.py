@@ -168,7 +168,7 @@ class ServerEmbedder:
                 known = call(lambda version=summary.version: client.model(space.model, version))  # type: ignore[misc]
             except ModelNotFound:
                 continue
-            if any(found.space_id == space.space_id for found in known.embedding_spaces):
+            if any(found.space_id == space.model_space_id for found in known.embedding_spaces):
                 return known
         others = ", ".join(str(summary.version) for summary in versions) or "none"
         raise JobError(

@@ -89,7 +89,7 @@ class Spec:
         return cls(
             kind=Kind(facts["kind"]),
             space=Space(**facts["space"]),
-            plan=Plan(**facts["plan"]),
+            plan=Plan.from_json(facts["plan"]),
             rows=facts["rows"],
             shard_rows=facts["shard_rows"],
             listing=facts["listing"],

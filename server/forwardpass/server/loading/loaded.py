@@ -18,6 +18,7 @@ from forwardpass.server.onnx.signature import Signature
 from forwardpass.server.scheduling.executor import ThreadExecutor
 from forwardpass.server.scheduling.inline_executor import InlineExecutor
 from forwardpass.v1 import model_card_pb2
+from forwardpass.wire import Preparation, from_preparation
 
 
 class Leases:
@@ -112,10 +113,28 @@ class Loaded:
         return self.card.labels if self.card is not None else ()
 
     @cached_property
+    def preparation(self) -> Preparation | None:
+        """What the card says is done to images; None where the model takes none."""
+        if self.card is None or not self.card.HasField("image"):
+            return None
+        return from_preparation(self.card.image.preparation)
+
+    @cached_property
     def embedding_spaces(self) -> dict[str, str]:
         """The space id of each embedding output, by the output's name."""
         specs = self.signature.outputs_of(model_card_pb2.TENSOR_ROLE_EMBEDDING)
         return {spec.name: space_id(self.digest, spec.name) for spec in specs}
+
+    def space_of(self, output: str, preparation: Preparation | None) -> str:
+        """Returns the space id of an embedding output.
+
+        Args:
+            output: Its name.
+            preparation: How images were prepared; None where they were as the card says.
+        """
+        if preparation is None:
+            return self.embedding_spaces[output]
+        return space_id(self.digest, output, preparation)
 
     @property
     def calls(self) -> list[str]:

@@ -10,7 +10,7 @@ from forwardpass.server.native.outputs import normalized
 from forwardpass.server.native.templates import encode_embeddings
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.rpc.execution import Execution
-from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.inputs import InputReader, preparation_of
 from forwardpass.server.rpc.receive import Received, receive
 from forwardpass.server.rpc.request_templates import Plan, RequestTemplates
 from forwardpass.server.rpc.schema import EMBED
@@ -52,6 +52,7 @@ class Embed:
             execution.check_room()
             loaded = execution.loaded
             output = _embedding_output(loaded, request.output)
+            prepared = preparation_of(loaded, request)
             # Not the request itself, which would be kept with all its elements.
             vectors_of = partial(_vectors, request.normalize, request.half_precision)
             inputs = await self._reader.read(call, loaded, received, request)
@@ -65,14 +66,15 @@ class Embed:
                     loaded.config.first_priority,
                     loaded.config.timeout(None),
                 )
-                encode = None if request.timing else partial(encode_embeddings, plan, vectors_of)
+                is_plain = not request.timing and prepared is None
+                encode = partial(encode_embeddings, plan, vectors_of) if is_plain else None
                 templates.remember(received, request.model, inputs, plan, encode, execution.epoch)
             answer = await execution.run(inputs, rows, (output,), alone=request.alone)
             response = execution.complete(
                 answer,
                 lambda: EmbedResponse(
                     embeddings=to_tensor(vectors_of(answer.outputs[output])),
-                    space_id=loaded.embedding_spaces[output],
+                    space_id=loaded.space_of(output, prepared),
                 ),
             )
             return response.SerializeToString()

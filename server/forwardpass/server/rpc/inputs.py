@@ -1,14 +1,14 @@
 """What a request brings: tensors, images and texts become one array for each input."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from forwardpass.pixels import ImageError, open_image, to_pixels
+from forwardpass.pixels import ByteBudget, ImageError, decoding_bytes, open_image, to_pixels
 from forwardpass.server.aligned import empty_aligned
 from forwardpass.server.errors import Abandoned, InvalidInput, quote
 from forwardpass.server.loading.loaded import Loaded
@@ -18,7 +18,14 @@ from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.transport.call import Call
 from forwardpass.v1 import model_card_pb2, tensor_pb2
 from forwardpass.v1.inference_service_pb2 import EmbedRequest, PredictRequest
-from forwardpass.wire import Array, TensorError, from_tensor
+from forwardpass.wire import (
+    Array,
+    Preparation,
+    PreparationError,
+    TensorError,
+    from_preparation,
+    from_tensor,
+)
 
 _STRING = np.dtype(object)
 # What a short string takes in Python, with its place in an array.
@@ -27,6 +34,8 @@ _STRING_BYTES = 64
 _SMALL_BYTES = 1 << 16
 # Images of a request may have as many pixels together as so many of the largest.
 _LARGE_IMAGES = 8
+# For all images that are decoded at one time; a larger one is decoded alone.
+_DECODING_BYTES = 256 << 20
 Request: TypeAlias = PredictRequest | EmbedRequest
 
 
@@ -38,11 +47,13 @@ class InputReader:
         admission: Counts what a request becomes.
         reject_nonfinite: Whether NaN and infinities are refused.
         max_pixels: The most pixels that an encoded image may have.
+        decoding: For the memory of all images that are decoded at one time.
     """
 
     admission: Admission
     reject_nonfinite: bool
     max_pixels: int
+    decoding: ByteBudget = field(default_factory=lambda: ByteBudget(_DECODING_BYTES))
 
     async def read(
         self, call: Call, loaded: Loaded, received: Received[Any], request: Request
@@ -70,9 +81,10 @@ class InputReader:
                 self.hold_strings(call, tensor.shape)
             arrays[name] = self.tensor(name, tensor, received.content(tensor.content))
         if images := request.images:
-            spec, form = _image_input(loaded, len(images))
+            spec, form, usual = _image_input(loaded, len(images))
             self.hold(call, len(images) * form.height * form.width * form.channels)
-            array = await call.offload(partial(self._decode, call, images, form))
+            how = preparation_of(loaded, request) or usual
+            array = await call.offload(partial(self._decode, call, images, form, how))
             _put(arrays, spec, array, "images")
         if request.texts:
             self.hold_strings(call, (len(request.texts),))
@@ -125,15 +137,17 @@ class InputReader:
             self.hold(call, size)
 
     def _decode(
-        self, call: Call, images: Sequence[bytes], form: model_card_pb2.ImageInput
+        self,
+        call: Call,
+        images: Sequence[bytes],
+        form: model_card_pb2.ImageInput,
+        preparation: Preparation,
     ) -> Array:
         """Decodes images, until their caller has gone."""
         shape = (len(images), form.height, form.width, form.channels)
         pixels = empty_aligned(shape, np.dtype(np.uint8))
         most = left = _LARGE_IMAGES * self.max_pixels
         for row, data in enumerate(images):
-            if call.has_ended:
-                raise Abandoned
             try:
                 image = open_image(data, self.max_pixels)
                 left -= image.width * image.height
@@ -145,23 +159,47 @@ class InputReader:
                         expected=most,
                         got=most - left,
                     )
-                pixels[row] = to_pixels(image, form.channels, (form.height, form.width))
+                with self.decoding.use(decoding_bytes(image, form.channels)):
+                    # Its caller may have gone while it waited.
+                    if call.has_ended:
+                        raise Abandoned
+                    pixels[row] = to_pixels(image, form.channels, shape[1:3], preparation)
             except ImageError as error:
                 raise InvalidInput(f"images[{row}]: {error}", field=f"images[{row}]") from None
         return pixels
 
 
-def _image_input(loaded: Loaded, count: int) -> tuple[TensorSpec, model_card_pb2.ImageInput]:
-    """Returns the input that images are for, and their form.
+def _image_input(
+    loaded: Loaded, count: int
+) -> tuple[TensorSpec, model_card_pb2.ImageInput, Preparation]:
+    """Returns the input that images are for, their form, and what the card does to them.
 
     Raises:
         InvalidInput: The model takes no images, or not as many.
     """
     spec = loaded.signature.input_of(model_card_pb2.TENSOR_ROLE_IMAGE)
-    if spec is None or loaded.card is None:
+    preparation = loaded.preparation
+    if spec is None or loaded.card is None or preparation is None:
         raise InvalidInput("the model takes no images; send tensors", field="images")
     _check_count(loaded, count, "images")
-    return spec, loaded.card.image
+    return spec, loaded.card.image, preparation
+
+
+def preparation_of(loaded: Loaded, request: Request) -> Preparation | None:
+    """Returns how a request has its images prepared, where not as the model's card says.
+
+    Raises:
+        InvalidInput: There is no such preparation, or the model takes no images.
+    """
+    if not request.HasField("image_preparation"):
+        return None
+    if loaded.preparation is None:
+        raise InvalidInput("the model takes no images to prepare", field="image_preparation")
+    try:
+        asked = from_preparation(request.image_preparation)
+    except PreparationError as error:
+        raise InvalidInput(f"image_preparation: {error}", field="image_preparation") from None
+    return None if asked == loaded.preparation else asked
 
 
 def check_size(loaded: Loaded, received: Received[Any], most: int | None = None) -> None:
