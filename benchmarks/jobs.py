@@ -60,12 +60,12 @@ class Files(Dataset):
     def __len__(self): return len(self.paths)
     def __getitem__(self, i):
         pixels = decode_image(self.paths[i].read_bytes(), 3, (224, 224))
-        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+        return torch.from_numpy(pixels.copy())
 network = find_architecture("resnet-50").build().eval()
 cores = len(os.sched_getaffinity(0))
 loader = DataLoader(Files(sys.argv[1]), batch_size=16, num_workers=cores)
 with torch.inference_mode():
-    network(torch.zeros(16, 3, 224, 224))
+    network(torch.zeros(16, 224, 224, 3, dtype=torch.uint8))
     began = time.perf_counter()
     for batch in loader:
         network(batch)
@@ -120,14 +120,14 @@ def measure(plan: Plan) -> list[Table]:
 
 def _script(code: str, *arguments: Path) -> float:
     program = [sys.executable, "-c", code, *map(str, arguments)]
-    ended = subprocess.run(pinned(program, CORES), capture_output=True, text=True, check=True)
+    ended = subprocess.run(pinned(program, CORES), stdout=subprocess.PIPE, text=True, check=True)
     return float(ended.stdout.split()[-1])
 
 
 def _job(files: Path, out: Path, *where: str) -> float:
     """Returns how long a job took from its list to its last shard."""
     program = [_PROGRAM, "embed", str(files), "--out", str(out), "--json", *where]
-    ended = subprocess.run(pinned(program, CORES), capture_output=True, text=True, check=True)
+    ended = subprocess.run(pinned(program, CORES), stdout=subprocess.PIPE, text=True, check=True)
     event = json.loads(ended.stdout.splitlines()[-1])
     assert event["event"] == "done", event
     assert event["vectors"] == _FILES, event
@@ -203,7 +203,7 @@ def _peak(program: list[str]) -> float:
     )
     ended = subprocess.run(
         pinned([sys.executable, "-c", code, *program], CORES),
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     )

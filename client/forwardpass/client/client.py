@@ -4,7 +4,7 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -17,7 +17,12 @@ from forwardpass.client import inputs as given
 from forwardpass.client import results
 from forwardpass.client.card import TensorSpec
 from forwardpass.client.channel import Tls, check_target, open_channel
-from forwardpass.client.errors import MessageTooLarge, ServerError, from_rpc_error
+from forwardpass.client.errors import (
+    MessageTooLarge,
+    ServerError,
+    from_rpc_error,
+    from_stream_error,
+)
 from forwardpass.client.methods import SERVING, HealthRequest, Methods
 from forwardpass.client.models import (
     Model,
@@ -102,6 +107,11 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a call may take which says nothing else."""
+        return self._timeout
 
     def close(self) -> None:
         """Closes the connection; calls under way end as `Cancelled`."""
@@ -222,6 +232,71 @@ class Client:
         answer = self._call(self._methods.embed, request, timeout, results.to_embeddings)
         self._look_at(pictures, answer, until, preparation, inverted=invert)
         return answer
+
+    def embed_stream(
+        self,
+        model: str,
+        requests: Iterable[given.Inputs],
+        *,
+        output: str | None = None,
+        normalize: bool = False,
+        half_precision: bool = False,
+        alone: bool = False,
+        preparation: Preparation | None = None,
+        version: Version = None,
+        timeout: float | None = None,
+    ) -> Iterator[results.Embeddings]:
+        """Embeds request after request over one connection, and yields their answers in order.
+
+        The next requests are taken and sent while the server works, as far as it lets them. As long
+        as the stream is open a version that it names goes on serving, also where another one has
+        taken its place.
+
+        Args:
+            model: As in `embed`.
+            requests: For each what `inputs` of `embed` takes. They are taken on another thread.
+            output: As in `embed`.
+            normalize: As in `embed`.
+            half_precision: As in `embed`.
+            alone: As in `embed`.
+            preparation: How pictures were prepared that are given as arrays.
+            version: As in `embed`.
+            timeout: Seconds that all of it may take; the client's own where None. Servers end a
+                stream after some minutes.
+
+        Raises:
+            ForwardpassError: A request failed, or the stream was lost. It is closed then.
+        """
+        failed: list[Exception] = []
+
+        def messages() -> Iterator[bytes]:
+            try:
+                for inputs in requests:
+                    request = pb.EmbedRequest(
+                        model=_reference(model, version),
+                        inputs=given.tensors(inputs, lambda: self._specs(model, version)),
+                        output=output or "",
+                        normalize=normalize,
+                        half_precision=half_precision,
+                        alone=alone,
+                        image_preparation=to_preparation(preparation) if preparation else None,
+                    )
+                    yield self._prepare(pb.EmbedStreamRequest(request=request), timeout)[1]
+            except Exception as error:  # noqa: BLE001  # raised below, where it is seen
+                failed.append(error)
+
+        seconds = self._timeout if timeout is None else _checked_timeout(timeout)
+        with self._explained(seconds):
+            call = self._methods.embed_stream(messages(), timeout=seconds, metadata=self._metadata)
+            try:
+                for answer in call:
+                    if answer.WhichOneof("result") == "error":
+                        raise from_stream_error(answer.error)
+                    yield results.to_embeddings(answer.response)
+            finally:
+                call.cancel()
+        if failed:
+            raise failed[0]
 
     def generate(
         self,

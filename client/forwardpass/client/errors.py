@@ -21,6 +21,7 @@ from collections.abc import Mapping
 
 import grpc
 
+from forwardpass.v1.inference_service_pb2 import Error
 from forwardpass.wire import DETAILS_KEY, Failure, Reason
 
 
@@ -162,6 +163,7 @@ BY_REASON: Mapping[Reason, type[ForwardpassError]] = {
     Reason.INTERNAL: ServerError,
 }
 # For answers without our details: from the gRPC library, a proxy, or another kind of server.
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _BY_CODE: Mapping[grpc.StatusCode, type[ForwardpassError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
     grpc.StatusCode.OUT_OF_RANGE: InvalidInput,
@@ -206,6 +208,15 @@ _NO_CONNECTION: Mapping[str, str] = {
 }
 # The library's words for a message over the limit, in either direction, compressed or not.
 _TOO_LARGE = "larger than max"
+
+
+def from_stream_error(error: Error) -> ForwardpassError:
+    """Returns what an error means that one request of a stream was answered with."""
+    code = _CODES.get(error.code, grpc.StatusCode.UNKNOWN)
+    if error.reason not in tuple(Reason):
+        return _BY_CODE.get(code, ServerError)(error.message, reason=error.reason, code=code)
+    reason = Reason(error.reason)
+    return BY_REASON[reason](error.message, reason=reason, code=code)
 
 
 def from_rpc_error(error: grpc.RpcError, target: str, timeout: float) -> ForwardpassError:

@@ -38,6 +38,12 @@ class Methods:
                 response_deserializer=pb.GenerateStreamResponse.FromString,
             )
         )
+        self.embed_stream: grpc.StreamStreamMultiCallable[bytes, pb.EmbedStreamResponse] = (
+            channel.stream_stream(
+                f"/{inference}/EmbedStream",
+                response_deserializer=pb.EmbedStreamResponse.FromString,
+            )
+        )
         self.list_models = _method(channel, f"/{models}/ListModels", model_pb.ListModelsResponse)
         self.get_model = _method(channel, f"/{models}/GetModel", model_pb.GetModelResponse)
         self.health = _method(channel, "/grpc.health.v1.Health/Check", HealthResponse)

@@ -68,7 +68,7 @@ def methods(services: Services) -> dict[str, Method]:
     models = Models(repository, services.max_message_bytes)
     health = Health(readiness)
     infer = Infer(repository, reader)
-    infer_streams = InferStreams(infer, services.admission, readiness)
+    infer_streams = InferStreams(infer, services.admission, readiness, repository)
     metadata = Metadata(repository, readiness, manages=services.manages)
     configuration, statistics = Configuration(repository), Statistics(repository)
     index = Index(repository)

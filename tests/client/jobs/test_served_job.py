@@ -34,9 +34,13 @@ def servers(repository: Publisher) -> Iterator[Servers]:
         yield Servers(repository.root, stack)
 
 
-def start(*arguments: object, address: str, wait: str = "2m") -> subprocess.Popen[bytes]:
+def start(
+    *arguments: object, address: str, wait: str = "2m", naming_seconds: float = 15
+) -> subprocess.Popen[bytes]:
     code = (
         "import forwardpass.client.jobs.plan as plan; plan.MAX_SHARD_ROWS = 16;"
+        "import forwardpass.client.jobs.naming_stream as naming;"
+        f"naming._SECONDS = {naming_seconds};"
         "from forwardpass.client.cli import main; main()"
     )
     return subprocess.Popen(
@@ -93,7 +97,42 @@ def test_a_job_outlives_servers_and_versions(
     assert table(out).equals(table(whole))
 
 
-def test_another_version_with_other_vectors_ends_the_job(
+def assert_all_of_one_space(out: Path) -> None:
+    """Nothing is mixed: what is there is of the version that the job began with."""
+    spec = JobFolder.open(out).spec
+    facts = {
+        parquet.read_schema(path).metadata[b"forwardpass.space_id"].decode()
+        for path in (out / "vectors").iterdir()
+    }
+    assert facts == {spec.space.space_id}
+    assert spec.space.version == 1
+
+
+def test_a_job_keeps_its_version_while_another_takes_its_place(
+    servers: Servers, repository: Publisher, pictures: MakePictures, tmp_path: Path
+) -> None:
+    """Also from one connection to the next."""
+    repository("looks", looks())
+    root, out, whole = pictures(3200), tmp_path / "out", tmp_path / "whole"
+    servers.start("--connection-seconds", "1", "--connection-grace-seconds", "1")
+    undisturbed = start(root, "--model", "looks", "--out", whole, address=servers.address)
+    undisturbed.communicate()
+    process = start(
+        root, "--model", "looks", "--out", out, address=servers.address, naming_seconds=0.2
+    )
+    wait_for(process, out, 5)
+    repository("looks", looks(mixes_rows=True), version=2)
+    with Client(servers.address) as client:
+        while client.model("looks").summary.version != 2:
+            assert process.poll() is None, process.communicate()
+    assert done(out) < 200
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err.decode()
+    assert_all_of_one_space(out)
+    assert table(out).equals(table(whole))
+
+
+def test_a_job_ends_where_its_version_is_gone(
     servers: Servers, repository: Publisher, pictures: MakePictures, tmp_path: Path
 ) -> None:
     repository("looks", looks())
@@ -101,18 +140,14 @@ def test_another_version_with_other_vectors_ends_the_job(
     servers.start()
     process = start(root, "--model", "looks", "--out", out, address=servers.address)
     wait_for(process, out, 5)
+    servers.kill()
     repository("looks", looks(mixes_rows=True), version=2)
+    servers.start()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2, err.decode()
     assert b"no version of looks gives vectors of space" in err
     assert b"(versions ready: 2)" in err
-    # Nothing is mixed: what is there is of the first.
-    spec = JobFolder.open(out).spec
-    facts = {
-        parquet.read_schema(path).metadata[b"forwardpass.space_id"].decode()
-        for path in (out / "vectors").iterdir()
-    }
-    assert facts == {spec.space.space_id}
+    assert_all_of_one_space(out)
 
 
 def test_five_jobs_share_a_server_that_takes_four_calls(

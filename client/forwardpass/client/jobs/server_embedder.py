@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -23,8 +24,10 @@ from forwardpass.client.errors import (
 )
 from forwardpass.client.jobs.embedder import BATCH_ROWS, MAX_BATCH_BYTES, Space, Subject, cores
 from forwardpass.client.jobs.errors import JobError
+from forwardpass.client.jobs.naming_stream import NamingStream
 from forwardpass.client.models import Model, ModelState, Version, check_loaded
 from forwardpass.client.polarity import known_ground
+from forwardpass.client.results import Embeddings
 from forwardpass.wire import Array
 
 Result = TypeVar("Result")
@@ -109,6 +112,9 @@ class ServerEmbedder:
         self._client = client
         self._patience = patience
         self._lock = threading.Lock()
+        # One batch at a time goes over it.
+        self._naming = threading.Lock()
+        self._stream: NamingStream | None = None
         known = (
             patience.call(lambda: _describe(client, model, version))
             if space is None
@@ -123,15 +129,7 @@ class ServerEmbedder:
         while True:
             version = self._version
             try:
-                answer = self._patience.call(
-                    lambda version=version: self._client.embed(  # type: ignore[misc]
-                        space.model,
-                        {name: rows},
-                        output=space.output,
-                        alone=True,
-                        version=version,
-                    )
-                )
+                answer = self._patience.call(partial(self._call, version, name, rows))
             except (ModelNotFound, ModelFailed):
                 self._take_over(version)
                 continue
@@ -142,7 +140,45 @@ class ServerEmbedder:
     def close(self) -> None:
         """See `Embedder.close`."""
         self._patience.end()
+        # Where a batch is on its way, nobody is left to wait for it.
+        if self._naming.acquire(blocking=False):
+            if self._stream is not None:
+                self._stream.close()
+            self._naming.release()
         self._client.close()
+
+    def _call(self, version: int, name: str, rows: Array) -> Embeddings:
+        """Embeds a batch, over the stream that keeps the version where that is free."""
+        if self._naming.acquire(blocking=False):
+            try:
+                return self._call_naming(version, name, rows)
+            finally:
+                self._naming.release()
+        space = self.subject.space
+        return self._client.embed(
+            space.model, {name: rows}, output=space.output, alone=True, version=version
+        )
+
+    def _call_naming(self, version: int, name: str, rows: Array) -> Embeddings:
+        """Embeds a batch over a stream; a new one names the version before the old one ends."""
+        before = self._stream
+        if before is not None and before.version == version and not before.is_old:
+            try:
+                return before.embed(rows)
+            except BaseException:
+                before.close()
+                self._stream = None
+                raise
+        stream = NamingStream(self._client, self.subject.space, version, name)
+        try:
+            answer = stream.embed(rows)
+        except BaseException:
+            stream.close()
+            raise
+        self._stream = stream
+        if before is not None:
+            before.close()
+        return answer
 
     def _take_over(self, gone: int) -> None:
         """Goes on with another version that gives the same vectors."""

@@ -58,15 +58,20 @@ class Streams:
             call,
             self._readiness,
             self._admission,
+            self._repository,
             self._predictions,
             self._predict,
-            self._repository,
         ).answer()
 
     def embed(self, call: StreamCall) -> Coroutine[Any, Any, None]:
         """Answers a stream of EmbedStreamRequest."""
         return EmbedStream(
-            call, self._readiness, self._admission, self._embeddings, self._embed
+            call,
+            self._readiness,
+            self._admission,
+            self._repository,
+            self._embeddings,
+            self._embed,
         ).answer()
 
 
@@ -89,15 +94,16 @@ class _NativeStream(Stream[RequestTemplate | _Parsed[Request]], Generic[Request]
     Those of a known form are not parsed: they name their model, which has no states.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # each is one thing
         self,
         call: StreamCall,
         readiness: Readiness,
         admission: Admission,
+        repository: Repository,
         schema: Schema[Request],
         templates: RequestTemplates,
     ) -> None:
-        super().__init__(call, readiness, admission)
+        super().__init__(call, readiness, admission, repository)
         self._schema: Schema[Request] = schema
         self._templates = templates
         self._model = ModelReference()
@@ -121,7 +127,9 @@ class _NativeStream(Stream[RequestTemplate | _Parsed[Request]], Generic[Request]
         """See `Stream.parse`."""
         template = self._templates.find(message)
         if template is not None:
-            self._model = template.model
+            if template.model is not self._model:
+                self._model = template.model
+                self.hold(template.model)
             return template
         return self._parse(message)
 
@@ -157,13 +165,12 @@ class PredictStream(_NativeStream[PredictStreamRequest]):
         call: StreamCall,
         readiness: Readiness,
         admission: Admission,
+        repository: Repository,
         templates: RequestTemplates,
         predict: Predict,
-        repository: Repository,
     ) -> None:
-        super().__init__(call, readiness, admission, PREDICT_STREAM, templates)
+        super().__init__(call, readiness, admission, repository, PREDICT_STREAM, templates)
         self._predict = predict
-        self._repository = repository
         self._state = ModelState()
 
     def answer_one(
@@ -195,15 +202,16 @@ class PredictStream(_NativeStream[PredictStreamRequest]):
 class EmbedStream(_NativeStream[EmbedStreamRequest]):
     """Requests of an EmbedStream."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # each is one thing
         self,
         call: StreamCall,
         readiness: Readiness,
         admission: Admission,
+        repository: Repository,
         templates: RequestTemplates,
         embed: Embed,
     ) -> None:
-        super().__init__(call, readiness, admission, EMBED_STREAM, templates)
+        super().__init__(call, readiness, admission, repository, EMBED_STREAM, templates)
         self._embed = embed
 
     def answer_one(

@@ -116,12 +116,14 @@ class Model:
             return
         kept = [v for number, v in known.items() if number in numbers or v.loaded is not None]
         added = [
-            Version(self.name, number, self.folder / str(number), self._files, self._changed)
-            for number in numbers - known.keys()
+            self._version(number, self.folder / str(number)) for number in numbers - known.keys()
         ]
         # A new list: others may be reading the old one.
         self.versions = sorted([*kept, *added], key=lambda v: v.number, reverse=True)
         self.labels = _read_labels(self._files, self.folder)
+
+    def _version(self, number: int, folder: Path) -> Version:
+        return Version(self.name, number, folder, self._files, self._changed, self._retire_lapsed)
 
     def _refuse(self, reason: str) -> None:
         """Says why there are no versions; those that serve go on."""
@@ -132,7 +134,7 @@ class Model:
             return
         if self.versions and self.versions[0].state_reason == reason:
             return
-        stand_in = Version(self.name, _UNREADABLE, self.folder, self._files, self._changed)
+        stand_in = self._version(_UNREADABLE, self.folder)
         self.versions = [stand_in]
         stand_in.fail(reason)
 
@@ -160,7 +162,7 @@ class Model:
                 self._look(config)
             serving = self._load_wanted(config)
             if serving:
-                self._retire({v.number for v in self.versions} - serving)
+                self._retire_others(serving)
             elif not _is_there(self._files, self.folder):
                 self._retire({v.number for v in self.versions})
                 self.scan()
@@ -181,7 +183,7 @@ class Model:
             if not chosen.ready or chosen.has_changed(config):
                 chosen.load(config, self._load_options())
             if number is None and chosen.ready:
-                self._retire({v.number for v in self.versions} - self._load_wanted(config))
+                self._retire_others(self._load_wanted(config))
             return chosen
 
     def unload(self, number: int | None) -> list[Version]:
@@ -268,6 +270,20 @@ class Model:
         }
         self._unsettled = {n for n, files in seen.items() if self._looked.get(n) != files}
         self._looked = seen
+
+    def _retire_others(self, serving: set[int]) -> None:
+        """Releases what need not serve. The newest of those that streams name stays for them: one
+        alone, as each takes memory.
+        """
+        others = [v for v in self.versions if v.ready and v.number not in serving]
+        held = next((version for version in others if version.is_held), None)
+        for version in self.versions:
+            version.keep(is_lapsed=version is held)
+        self._retire({version.number for version in others if version is not held})
+
+    def _retire_lapsed(self) -> None:
+        with self._lock:
+            self._retire({v.number for v in self.versions if v.is_lapsed and not v.is_held})
 
     def _retire(self, numbers: set[int]) -> None:
         for version in self.versions:

@@ -171,6 +171,20 @@ class Repository:
             if not version.ready and self.describe(reference) is version:
                 raise self._refusal(version)
 
+    def hold(self, reference: model_service_pb2.ModelReference) -> Version | None:
+        """Has the version whose number a reference names go on serving, until `Version.release`.
+
+        None where it names none, or one that does not serve.
+        """
+        if reference.WhichOneof("selector") != "version":
+            return None
+        model = self._models.get(reference.name)
+        version = model.find(reference.version) if model is not None else None
+        if version is None or not version.ready:
+            return None
+        version.hold()
+        return version
+
     def describe(self, reference: model_service_pb2.ModelReference) -> Version:
         """Returns the version that a reference means, whatever its state.
 

@@ -1,6 +1,8 @@
 """One version of a model, and the state it is in."""
 
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from forwardpass.v1 import model_service_pb2
 # then twice as many, and so on up to the last.
 _FIRST_RETRY = 30.0
 _LAST_RETRY = 600.0
+_HELD = "another version is served; this one as long as a stream names it"
 _FAILING = "runs fail, and so does an input that it answered when it was loaded"
 # Of the files, and what was decided of the configuration.
 Stamp = tuple[tuple[tuple[str, tuple[int, ...]], ...], ModelConfig | None]
@@ -32,21 +35,26 @@ class Version:
     DISCOVERED ─► VERIFYING ─► LOADING ─► WARMING ─► READY ─► DRAINING ─► UNLOADED
                       └───────────┴──────────┴─► FAILED
 
+    Attributes:
+        is_lapsed: Whether it serves for those that hold it alone.
+
     Args:
         name: The model's name.
         number: The version's number.
         folder: Where its files lie.
         files: Opens them.
         changed: Called after each change of state.
+        lapse: Ends those that have lapsed and are not held any more.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # each is one thing
         self,
         name: str,
         number: int,
         folder: Path,
         files: RepositoryFiles,
         changed: Callable[[], None],
+        lapse: Callable[[], None],
     ) -> None:
         self.name = name
         self.number = number
@@ -55,8 +63,12 @@ class Version:
         self.state: model_service_pb2.ModelState.ValueType = State.MODEL_STATE_DISCOVERED
         self.state_reason = ""
         self.loaded: Loaded | None = None
+        # One for each stream that names it; threads may add and take without a lock.
+        self._holds: deque[None] = deque()
+        self.is_lapsed = False
         self._files = files
         self._changed = changed
+        self._lapse = lapse
         self._retry_seconds = _FIRST_RETRY
         self._retry_at = 0.0
         # What was last tried and did not pass, and what is loaded.
@@ -111,6 +123,28 @@ class Version:
         if self._failed_stamp is None:
             return True
         return time.monotonic() >= self._retry_at or self.stamp(config) != self._failed_stamp
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a stream names it."""
+        return bool(self._holds)
+
+    def hold(self) -> None:
+        """Asks for it to go on serving when another takes its place; until `release`."""
+        self._holds.append(None)
+
+    def release(self) -> None:
+        """Takes back a `hold`; the last one ends a version that has lapsed."""
+        self._holds.pop()
+        if self.is_lapsed and not self._holds:
+            # It waits for the last call, and this may be the thread that ends it.
+            threading.Thread(target=self._lapse, name="retire", daemon=True).start()
+
+    def keep(self, *, is_lapsed: bool) -> None:
+        """Says whether it serves for those that hold it alone."""
+        if self.is_lapsed != is_lapsed:
+            self.is_lapsed = is_lapsed
+            self._move(self.state, _HELD if is_lapsed else "")
 
     def lease(self) -> Loaded | None:
         """Returns what answers calls, to be given back with `Loaded.leases.leave`.
@@ -191,6 +225,7 @@ class Version:
         self._move(State.MODEL_STATE_DRAINING)
         loaded.close()
         self.loaded = None
+        self.is_lapsed = False
         self._move(State.MODEL_STATE_UNLOADED)
         _log.info("model_unloaded", model=self.name, version=self.number)
 

@@ -8,6 +8,7 @@ from typing import Protocol, Self, TypeVar
 from forwardpass.server.errors import CallError
 from forwardpass.server.loading.loaded import Loaded
 from forwardpass.server.repository.repository import Repository
+from forwardpass.server.rpc.stream import StreamedCall
 from forwardpass.server.scheduling.job import Answer, Job
 from forwardpass.server.transport.call import Call
 from forwardpass.server.transport.task import CallEnded, Future
@@ -66,6 +67,8 @@ class Execution:
     ) -> None:
         self.epoch = repository.epoch
         self.loaded: Loaded = repository.find(reference)
+        if isinstance(call, StreamedCall):
+            call.hold(reference)
         self._call = call
         self._timed = timed
         self._decode_seconds: float | None = None

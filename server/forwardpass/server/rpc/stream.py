@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 
 from forwardpass.server.errors import CallError
 from forwardpass.server.repository.readiness import Readiness
+from forwardpass.server.repository.repository import Repository
+from forwardpass.server.repository.version import Version
 from forwardpass.server.rpc.schema import STREAM_ERROR, STREAM_RESPONSE
 from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.scheduling.places import RETRY_AFTER
@@ -19,6 +21,7 @@ from forwardpass.server.transport.call import Call, Ts
 from forwardpass.server.transport.stream_call import StreamCall, Window
 from forwardpass.server.transport.task import Signal
 from forwardpass.v1.inference_service_pb2 import Error
+from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Failure, Reason
 from forwardpass.wire.fields import length_delimited
 
@@ -32,17 +35,25 @@ class StreamedCall(Call):
 
     Attributes:
         answer: The message of the stream that answers it; None while it is open.
+        hold: Told which model the request names.
 
     Args:
         stream: The stream.
         answered: Called when there is an answer.
+        hold: See above.
     """
 
-    __slots__ = ("_answered", "_stream", "answer")
+    __slots__ = ("_answered", "_stream", "answer", "hold")
 
-    def __init__(self, stream: Call, answered: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        stream: Call,
+        answered: Callable[[], None],
+        hold: Callable[[ModelReference], None],
+    ) -> None:
         super().__init__(stream.method, stream.deadline)
         self.answer: bytes | None = None
+        self.hold = hold
         self._stream = stream
         self._answered = answered
 
@@ -111,10 +122,20 @@ class Stream(ABC, Generic[Item]):
         call: The stream.
         readiness: Tells when the server drains.
         admission: Makes room for each request.
+        repository: Has versions that are named.
     """
 
-    def __init__(self, call: StreamCall, readiness: Readiness, admission: Admission) -> None:
+    def __init__(
+        self,
+        call: StreamCall,
+        readiness: Readiness,
+        admission: Admission,
+        repository: Repository,
+    ) -> None:
         self._call = call
+        self._repository = repository
+        # The version that was named last.
+        self._held: Version | None = None
         self._readiness = readiness
         self._admission = admission
         self._window = Window(call, IN_FLIGHT, admission)
@@ -165,7 +186,18 @@ class Stream(ABC, Generic[Item]):
 
     def new_call(self, message: bytes) -> StreamedCall:  # noqa: ARG002  # what it says is no matter
         """Returns the call that the request in a message is answered by."""
-        return StreamedCall(self._call, self._flush)
+        return StreamedCall(self._call, self._flush, self.hold)
+
+    def hold(self, reference: ModelReference) -> None:
+        """Has a version that is named go on serving until another is, or the stream ends."""
+        held = self._held
+        if held is not None and (held.name, held.number) == (reference.name, reference.version):
+            return
+        version = None if self._call.has_ended else self._repository.hold(reference)
+        if version is not None:
+            self._held = version
+            if held is not None:
+                held.release()
 
     def _take(self, message: bytes) -> tuple[StreamedCall, bytes, Item] | None:
         """Begins to answer the request in a message; its answer follows those before it.
@@ -215,6 +247,9 @@ class Stream(ABC, Generic[Item]):
 
     def _abandon(self, _: Call, code: int) -> None:
         """Ends what is unanswered when the stream has ended."""
+        if self._held is not None:
+            self._held.release()
+            self._held = None
         # They hold the stream, which must not hold them.
         begun, self._begun = self._begun, deque()
         for call in begun:
