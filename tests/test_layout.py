@@ -155,7 +155,7 @@ CLIENT = {
     "cli": "commands",
     "commands": "__init__ card channel client errors jobs local models polarity results whole_file",
     "local": "card errors jobs polarity",
-    "jobs": "card channel client errors inputs models polarity whole_file",
+    "jobs": "card channel client errors inputs models polarity results whole_file",
     "__init__": "card channel client errors models polarity preparation results",
     "preparation": "",
     "client": "card channel errors inputs methods models polarity results retries",
