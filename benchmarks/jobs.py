@@ -100,7 +100,7 @@ def measure(plan: Plan) -> list[Table]:
         out = plan.scratch / f"out-{next(numbers)}"
         return _job(files, out, *where)
 
-    with serve(networks) as server:
+    with serve(networks, cores=CORES) as server:
         ways = [
             Way("bare loop, int8", lambda: _script(_BARE, home / str(INT8) / MODEL_FILE, files)),
             Way("job in process, int8", lambda: job("--model", f"{home}/{INT8}")),
