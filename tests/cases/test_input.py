@@ -238,9 +238,9 @@ def zeros() -> bytes:
 IMAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "t26 100 megapixels": (
         lambda: png(10_000, 10_000, chunk(b"IDAT", zeros())),
-        "10000 x 10000 pixels; at most 32000000 are read",
+        "10000 x 10000 pixels; at most 64000000 are read",
     ),
-    "t26 a side too long": (lambda: png(2**31 - 1, 1), "at most 32000000 are read"),
+    "t26 a side too long": (lambda: png(2**31 - 1, 1), "at most 64000000 are read"),
     "t26 the most pixels that can be claimed": (
         lambda: png(2**31 - 1, 2**31 - 1),
         "too many pixels",

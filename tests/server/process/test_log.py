@@ -193,7 +193,9 @@ def test_t132_a_fault_of_every_call_has_few_tracebacks(root: Path, transport: st
     failed = [line for line in server.lines if line["event"] == "call_failed"]
     assert len(failed) == BURST
     assert all(("exception" in line) != ("traceback" in line) for line in failed)
-    assert "cannot write empty image" in failed[0]["exception"]
+    # Threads that fail at one time do not write in the order in which they fail.
+    first = next(line for line in failed if "exception" in line)
+    assert "cannot write empty image" in first["exception"]
     assert {line["traceback"] for line in failed if "traceback" in line} == {
         "left out: 10 others came within a second"
     }

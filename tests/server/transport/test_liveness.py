@@ -3,6 +3,7 @@
 import threading
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from cases.harness import get
@@ -83,6 +84,9 @@ def test_t114_a_transport_without_a_free_thread_is_not_alive_until_there_is_one(
     assert entered.acquire(timeout=PATIENCE)
     while livez(running) == 200:
         threading.Event().wait(0.05)
+    # Whoever comes now does not wait for one, in memory that nobody bounds.
+    with pytest.raises(grpc.RpcError, match="RESOURCE_EXHAUSTED"):
+        running.inference.Embed(EMBED, timeout=PATIENCE)
     may_end.set()
     for call in calls:
         assert call.result().space_id

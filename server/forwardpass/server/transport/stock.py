@@ -47,6 +47,8 @@ class StockTransport(Transport):
             self._threads,
             handlers=[_Handlers(routes, self._transit)],
             options=listener.channel_arguments(),
+            # Those beyond would wait for a thread, and 20,000 of them take the memory of a pod.
+            maximum_concurrent_rpcs=threads,
         )
 
     def start(self) -> int:
