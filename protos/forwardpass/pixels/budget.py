@@ -25,11 +25,13 @@ class ByteBudget:
         with self._changed:
             turn = object()
             self._waiting.append(turn)
-            self._changed.wait_for(lambda: self._waiting[0] is turn and self._fits(size))
-            self._waiting.popleft()
-            self._used += size
-            # The next may fit beside it.
-            self._changed.notify_all()
+            try:
+                self._changed.wait_for(lambda: self._waiting[0] is turn and self._fits(size))
+                self._used += size
+            finally:
+                self._waiting.remove(turn)
+                # The next may fit beside it.
+                self._changed.notify_all()
         try:
             yield
         finally:

@@ -16,7 +16,7 @@ from forwardpass.client.jobs.errors import JobError
 from forwardpass.client.jobs.folder import JobFolder
 from forwardpass.client.jobs.vectors import JobVectors
 
-_PATTERN = "index-*.hnsw"
+_PATTERN = "index-*"
 # Links of a vector, and how many candidates are looked at while it is linked and while one is
 # asked for: hnswlib's own, but for the last, which has to be above the number of answers.
 _LINKS, _CANDIDATES, _LEAST_LOOKED_AT = 16, 200, 100
@@ -69,14 +69,13 @@ class NearestIndex:
         )
         for start, block in vectors.blocks():
             self._index.add_items(block, np.arange(start, start + len(block)))
-        for old in path.parent.glob(_PATTERN):
-            old.unlink()
         part = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            self._index.save_index(str(part))
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        self._index.save_index(str(part))
+        part.replace(path)
+        # Those of other vectors, and what a kill has left.
+        for old in path.parent.glob(_PATTERN):
+            if old != path:
+                old.unlink(missing_ok=True)
 
 
 def _digest(folder: JobFolder) -> str:
