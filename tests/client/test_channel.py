@@ -7,7 +7,7 @@ import grpc
 import numpy as np
 import pytest
 
-from forwardpass.client import InvalidInput, Overloaded, TimedOut, Tls, Unavailable
+from forwardpass.client import InvalidInput, InvalidSetting, Overloaded, TimedOut, Tls, Unavailable
 from forwardpass.v1 import inference_service_pb2 as pb
 from forwardpass.wire import Failure, Reason
 
@@ -44,7 +44,7 @@ def test_the_token_goes_with_every_call(scripted: StartScripted, connect: Connec
 
 @pytest.mark.parametrize("token", ["line end\n", "żółw", "nul\0"])
 def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token: str, connect: Connect) -> None:
-    with pytest.raises(ValueError, match="printable ASCII") as raised:
+    with pytest.raises(InvalidSetting, match="printable ASCII") as raised:
         connect("127.0.0.1:1", token=token)
     assert token not in str(raised.value)
 
@@ -208,12 +208,12 @@ def test_a_name_that_cannot_be_resolved_says_so(connect: Connect) -> None:
 
 @pytest.mark.parametrize("target", ["127.0.0.1:99999", "localhost:0", "dns:///models:65536"])
 def test_a_port_that_is_none_is_not_dialled(target: str, connect: Connect) -> None:
-    with pytest.raises(ValueError, match="ports are from 1 to 65535"):
+    with pytest.raises(InvalidSetting, match="ports are from 1 to 65535"):
         connect(target)
 
 
 def test_tls_files_are_checked_at_once(tmp_path: Path, connect: Connect) -> None:
-    with pytest.raises(ValueError, match="together"):
+    with pytest.raises(InvalidSetting, match="together"):
         Tls(certificate=tmp_path / "client.pem")
     with pytest.raises(FileNotFoundError, match=r"missing\.pem"):
         connect("127.0.0.1:1", tls=Tls(tmp_path / "missing.pem"))
@@ -230,7 +230,7 @@ def test_tls_files_are_checked_at_once(tmp_path: Path, connect: Connect) -> None
 def test_tls_files_that_are_something_else_are_named(
     keys: Path, connect: Connect, names: list[str], why: str
 ) -> None:
-    with pytest.raises(ValueError, match=why):
+    with pytest.raises(InvalidSetting, match=why):
         connect("127.0.0.1:1", tls=Tls(*(keys / name for name in names)))
 
 

@@ -12,6 +12,7 @@ from forwardpass.client import (
     Cancelled,
     ForwardpassError,
     InvalidInput,
+    InvalidSetting,
     MessageTooLarge,
     ModelNotFound,
     Overloaded,
@@ -176,7 +177,7 @@ def test_errors_travel_between_processes() -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])
 def test_a_timeout_is_finite(timeout: float, scripted: StartScripted, connect: Connect) -> None:
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(InvalidSetting, match="finite"):
         connect("127.0.0.1:1", timeout=timeout)
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(InvalidSetting, match="finite"):
         connect("127.0.0.1:1").predict("m", timeout=timeout)

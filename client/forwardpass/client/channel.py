@@ -9,6 +9,8 @@ from pathlib import Path
 
 import grpc
 
+from forwardpass.client.errors import InvalidSetting
+
 # No retry policy: which calls are made again, `retries` decides.
 SERVICE_CONFIG: dict[str, list[dict[str, dict[str, str]]]] = {
     "loadBalancingConfig": [{"round_robin": {}}]
@@ -35,14 +37,16 @@ class Tls:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise ValueError("a client certificate and its key are given together or not at all")
+            raise InvalidSetting(
+                "a client certificate and its key are given together or not at all"
+            )
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Reads the files.
 
         Raises:
             OSError: A file cannot be read.
-            ValueError: A file holds no certificate or key, or the key is another certificate's:
+            InvalidSetting: A file holds no certificate or key, or the key is another certificate's:
                 gRPC itself would only find no connection.
         """
         ca, certificate, key = (
@@ -58,7 +62,7 @@ class Tls:
             try:
                 context.load_verify_locations(self.ca)
             except ssl.SSLError:
-                raise ValueError(f"{self.ca} holds no PEM certificate to trust") from None
+                raise InvalidSetting(f"{self.ca} holds no PEM certificate to trust") from None
         if self.certificate is None or self.key is None:
             return
         try:
@@ -66,7 +70,7 @@ class Tls:
             context.load_cert_chain(self.certificate, self.key, password="")
         except ssl.SSLError as error:
             is_mismatch = error.reason == "KEY_VALUES_MISMATCH"
-            raise ValueError(
+            raise InvalidSetting(
                 f"the key {self.key} is not that of the certificate {self.certificate}"
                 if is_mismatch
                 else f"{self.certificate} and {self.key} are no PEM certificate with its key, or "
@@ -78,16 +82,18 @@ def check_target(target: str) -> str:
     """Returns an address as it is.
 
     Raises:
-        ValueError: Its port is none; gRPC would dial what is left of it in 16 bits.
+        InvalidSetting: Its port is none; gRPC would dial what is left of it in 16 bits.
     """
     port = _PORT.search(target)
     if port is not None and not target.startswith("unix:") and not 0 < int(port[1]) < 1 << 16:
-        raise ValueError(f"{target!r} has the port {port[1]}; ports are from 1 to 65535")
+        raise InvalidSetting(f"{target!r} has the port {port[1]}; ports are from 1 to 65535")
     return target
 
 
-def open_channel(target: str, tls: Tls | None, max_message_bytes: int) -> grpc.Channel:
-    """Opens a channel, which connects at the first call."""
+def open_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int
+) -> grpc.Channel:
+    """Opens a channel, which connects at the first call; in the clear without credentials."""
     options: list[tuple[str, str | int]] = [
         ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
         # The client itself refuses what is too long to send.
@@ -105,6 +111,6 @@ def open_channel(target: str, tls: Tls | None, max_message_bytes: int) -> grpc.C
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
     ]
-    if tls is None:
+    if credentials is None:
         return grpc.insecure_channel(target, options)
-    return grpc.secure_channel(target, tls.credentials(), options)
+    return grpc.secure_channel(target, credentials, options)

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -17,7 +18,10 @@ from forwardpass.client import inputs as given
 from forwardpass.client import results
 from forwardpass.client.card import TensorSpec
 from forwardpass.client.channel import Tls, check_target, open_channel
+from forwardpass.client.connection import Connection
 from forwardpass.client.errors import (
+    Cancelled,
+    InvalidSetting,
     MessageTooLarge,
     ServerError,
     from_rpc_error,
@@ -51,8 +55,9 @@ class Client:
     """Calls the models of one server, or of several behind one DNS name in turn.
 
     Connects at the first call, and again whenever the connection is lost. May be used by several
-    threads at once, but not in a process forked after its first call. Every call has a deadline;
-    a call that meets a full queue, an unready server or none is tried up to four times within it.
+    threads at once, and be pickled: what is pickled are its settings. A process that was forked
+    after a first call has no use for it, or any other (`Forked`). Every call has a deadline; a call
+    that meets a full queue, an unready server or none is tried up to four times within it.
     One whose connection breaks while a server has it is not: it may be what ended the server.
 
     Each method raises a `ForwardpassError`, whose class tells why: see `forwardpass.client.errors`.
@@ -80,22 +85,28 @@ class Client:
             max_message_bytes: The largest request to send and answer to take.
 
         Raises:
-            ValueError: `timeout` is not a positive, finite number, `token` not printable ASCII, the
-                port of `target` none, or a file of `tls` not what it should be.
+            InvalidSetting: `timeout` is not a positive, finite number, `token` not printable ASCII,
+                the port of `target` none, or a file of `tls` not what it should be.
             OSError: A file of `tls` cannot be read.
         """
         self._target = check_target(target)
         self._timeout = _checked_timeout(timeout)
         self._metadata = (("authorization", f"Bearer {_checked_token(token)}"),) if token else ()
         self._max_message_bytes = max_message_bytes
-        self._channel = open_channel(target, tls, max_message_bytes)
-        self._methods = Methods(self._channel)
+        # What a pickle holds.
+        self._settings = target, timeout, tls, token, max_message_bytes
+        credentials = None if tls is None else tls.credentials()
+        self._connection = Connection(partial(open_channel, target, credentials, max_message_bytes))
         self._retries = Retries()
         self._signatures: dict[tuple[str, Version], Signature] = {}
         self._polarity = PolarityCheck()
 
     def __repr__(self) -> str:
         return f"Client({self._target!r})"
+
+    def __reduce__(self) -> tuple[Callable[..., "Client"], tuple[object, ...]]:
+        """Pickles the settings, the token among them; what is unpickled connects anew."""
+        return _from_settings, self._settings
 
     def __enter__(self) -> Self:
         return self
@@ -109,6 +120,10 @@ class Client:
         self.close()
 
     @property
+    def _methods(self) -> Methods:
+        return self._connection.methods
+
+    @property
     def timeout(self) -> float:
         """Seconds that a call may take which says nothing else."""
         return self._timeout
@@ -116,7 +131,7 @@ class Client:
     def close(self) -> None:
         """Closes the connection; calls under way end as `Cancelled`."""
         self._retries.close()
-        self._channel.close()
+        self._connection.close()
 
     def predict(
         self,
@@ -515,6 +530,19 @@ class Client:
             raise from_rpc_error(error, self._target, seconds) from None
         except TensorError as error:
             raise ServerError(f"{self._target} answered with a broken tensor: {error}") from None
+        except ValueError:
+            # gRPC's word for a channel that another thread has closed meanwhile.
+            if self._connection.is_closed:
+                raise Cancelled("the client was closed") from None
+            raise
+
+
+def _from_settings(
+    target: str, timeout: float, tls: Tls | None, token: str | None, max_message_bytes: int
+) -> Client:
+    return Client(
+        target, timeout=timeout, tls=tls, token=token, max_message_bytes=max_message_bytes
+    )
 
 
 def _generate_request(
@@ -553,14 +581,14 @@ def _generate_request(
 
 def _checked_timeout(seconds: float) -> float:
     if not (math.isfinite(seconds) and seconds > 0):
-        raise ValueError(f"a timeout is a positive, finite number of seconds, got {seconds}")
+        raise InvalidSetting(f"a timeout is a positive, finite number of seconds, got {seconds}")
     return seconds
 
 
 def _checked_token(token: str) -> str:
     # gRPC would refuse it at each call, in an error that shows it.
     if not (token.isascii() and token.isprintable()):
-        raise ValueError("a token is printable ASCII: does it end in a line break?")
+        raise InvalidSetting("a token is printable ASCII: does it end in a line break?")
     return token
 
 

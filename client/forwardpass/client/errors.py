@@ -9,12 +9,14 @@
     ├── MessageTooLarge   a request or an answer is over the size limit of a message
     ├── Unavailable       no server there, or one that is starting, loading or stopping
     ├── TimedOut          no answer within the timeout
-    ├── Cancelled         the call was given up before its answer
+    ├── Cancelled         the call was given up before its answer, or the client was closed
+    ├── Forked            gRPC cannot be used here: the process was forked after a call
     ├── AccessDenied      the token is missing, wrong, or not enough
     ├── Unsupported       the server does not know the call
     └── ServerError       the server's own fault; quote `request_id` to its operator
 
-Arguments that no server could take, such as a negative timeout, are a ValueError instead.
+What no server could take, such as a negative timeout, is an `InvalidSetting`, which is an
+InvalidInput and a ValueError.
 """
 
 from collections.abc import Mapping
@@ -71,6 +73,10 @@ class InvalidInput(ForwardpassError):
     code = grpc.StatusCode.INVALID_ARGUMENT
 
 
+class InvalidSetting(InvalidInput, ValueError):
+    """What no server could take, such as a negative timeout: nothing was sent."""
+
+
 class ModelNotFound(ForwardpassError):
     """No such model, or no such version of it."""
 
@@ -125,6 +131,13 @@ class Cancelled(ForwardpassError):
 
     reason = Reason.CANCELLED
     code = grpc.StatusCode.CANCELLED
+
+
+class Forked(ForwardpassError):
+    """gRPC cannot be used in this process: it was forked from one that had made a call."""
+
+    reason = "FORKED"
+    code = grpc.StatusCode.FAILED_PRECONDITION
 
 
 class AccessDenied(ForwardpassError):

@@ -6,6 +6,7 @@ from forwardpass.client.errors import (
     AccessDenied,
     ForwardpassError,
     InvalidInput,
+    InvalidSetting,
     MessageTooLarge,
     ModelNotFound,
     Overloaded,
@@ -26,6 +27,7 @@ PARTIAL = 7
 
 _CODES: dict[type[ForwardpassError], int] = {
     InvalidInput: USAGE,
+    InvalidSetting: USAGE,
     WrongTask: USAGE,
     MessageTooLarge: USAGE,
     ModelNotFound: NOT_FOUND,
