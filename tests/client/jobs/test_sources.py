@@ -109,6 +109,25 @@ def test_a_tar_that_is_cut_is_left_out_or_its_rows_are_errors(
     assert left.path == os.fsencode(path)
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_tar_is_left_out_of_which_a_header_takes_all_memory(
+    pictures: MakePictures, kind: bytes
+) -> None:
+    root = pictures(2)
+    path = root / "shard.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(root / "cats" / "00000.png", "1.png")
+        long = tarfile.TarInfo("long")
+        long.type, long.size = kind, 2 << 20
+        archive.addfile(long, io.BytesIO(b"x" * long.size))
+        archive.add(root / "dogs" / "00001.png", "2.png")
+    listing = listed(root)
+    assert len(listing) == 2
+    (left,) = listing.left_out
+    assert left.path == os.fsencode(path)
+    assert "a header has 2097152 bytes; at most 1048576 are read" in left.reason
+
+
 def test_a_text_file_is_a_row_a_line_that_is_not_blank(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
     path.write_bytes("  one \n\n zwei\u2028weiter\r\n\xff".encode() + b"\n\xff\xfe\n")
@@ -221,6 +240,39 @@ def test_columns_of_parquet_are_pictures_texts_or_arrays(
         listed(path, column="x")
     with pytest.raises(JobError, match="name the column with --column"):
         listed(path)
+
+
+def test_a_table_is_left_out_of_which_a_part_takes_all_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, rows in (("small", 10), ("large", 1000)):
+        table = pa.table(
+            {"text": [f"{number:09}" for number in range(rows)], "other": ["x"] * rows}
+        )
+        parquet.write_table(table, tmp_path / f"{name}.parquet", use_dictionary=False)
+    monkeypatch.setattr("forwardpass.client.jobs.file_rows.MAX_GROUP_BYTES", 8000)
+    listing = listed(tmp_path / "large.parquet", tmp_path / "small.parquet", column="text")
+    assert len(listing) == 10
+    (left,) = listing.left_out
+    assert left.path.endswith(b"large.parquet")
+    assert "its row group 0 has" in left.reason
+    assert "at most 8000 are read: write it with smaller row groups" in left.reason
+    # What is not read may be as long as it likes.
+    assert len(listed(tmp_path / "large.parquet", column="other")) == 1000
+
+
+@pytest.mark.parametrize("column", ["text", "image"])
+def test_what_a_table_has_a_thousand_times_is_held_once(tmp_path: Path, column: str) -> None:
+    texts = ["x" * 900_000] * 300
+    images = [{"bytes": text.encode(), "path": ""} for text in texts]
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"text": texts, "image": images}), path)
+    assert path.stat().st_size < 2 << 20
+    listing = listed(path, column=column)
+    before = pa.total_allocated_bytes()
+    reader = RowReader(listing.kind, column)
+    assert len(reader.read(listing[299]).value) == 900_000
+    assert pa.total_allocated_bytes() - before < 10 << 20
 
 
 @pytest.mark.parametrize(

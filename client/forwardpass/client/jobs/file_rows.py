@@ -6,17 +6,24 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 
 from forwardpass.client.jobs.errors import JobError
 from forwardpass.client.jobs.listing import Kind, Row, as_text, folder_label
-from forwardpass.client.jobs.reading import MAX_TEXT_BYTES, ArrayFile, RowError, load_archive
+from forwardpass.client.jobs.reading import (
+    MAX_GROUP_BYTES,
+    MAX_TEXT_BYTES,
+    ArrayFile,
+    RowError,
+    load_archive,
+)
 from forwardpass.client.jobs.walk import FoundFile, LeftOut, suffix_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import parquet
 
 PICTURE_SUFFIXES = frozenset(
     {b".jpg", b".jpeg", b".png", b".webp", b".gif", b".tif", b".tiff", b".bmp"}
@@ -24,6 +31,15 @@ PICTURE_SUFFIXES = frozenset(
 PARQUET = b".parquet"
 # What is said of a text by its first characters.
 _TITLE = 120
+# What stands before a member and says more of it: long names, and what pax adds.
+_ABOUT_MEMBERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_HEADER_BYTES = 1 << 20
 # A label in a tar is a word or a number.
 _LABEL_BYTES = 256
 
@@ -68,7 +84,7 @@ class FileRows:
         """Yields a row for each picture; a member KEY.cls beside it is its label."""
         labels: dict[str, str] = {}
         rows: list[tuple[str, Row]] = []
-        with tarfile.open(os.fsdecode(file.path), "r:") as archive:
+        with tarfile.open(os.fsdecode(file.path), "r:", tarinfo=_Member) as archive:
             for place, member in enumerate(archive):
                 suffix = suffix_of(member.name.encode("utf-8", "surrogateescape"))
                 key = _key(member.name)
@@ -128,6 +144,7 @@ class FileRows:
                 kind = kind_of_type(column_type(schema, self._column, file.path))
                 if kind is not self._kind:
                     raise ValueError(f"its column {self._column!r} holds {kind}")
+                _check_parts(opened.metadata, self._column)
                 count = opened.metadata.num_rows
                 labels = (
                     map(str, opened.read(["label"])["label"].to_pylist())
@@ -162,6 +179,43 @@ def kind_of_type(kind: "pa.DataType") -> Kind:
         # Hugging Face's images are structs of bytes and path.
         return Kind.PICTURES
     return Kind.ARRAYS
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar, or one that stands before it and says more of it."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Returns the member of a header.
+
+        Raises:
+            ValueError: What is said of a member is so long that it would take all memory.
+        """
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _ABOUT_MEMBERS and member.size > _HEADER_BYTES:
+            raise ValueError(f"a header has {member.size} bytes; at most {_HEADER_BYTES} are read")
+        return member
+
+
+def _check_parts(metadata: "parquet.FileMetaData", column: str) -> None:
+    """Refuses a Parquet file of which one part would take all memory.
+
+    Raises:
+        ValueError: The column has more bytes in a row group than are read at a time.
+    """
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        parts = [group.column(place) for place in range(group.num_columns)]
+        size = sum(
+            part.total_uncompressed_size
+            for part in parts
+            if part.path_in_schema.partition(".")[0] in (column, "label")
+        )
+        if size > MAX_GROUP_BYTES:
+            raise ValueError(
+                f"its row group {number} has {size} bytes in column {column!r}; at most "
+                f"{MAX_GROUP_BYTES} are read: write it with smaller row groups"
+            )
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:

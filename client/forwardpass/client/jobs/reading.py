@@ -22,6 +22,8 @@ from forwardpass.wire import Array
 _OPEN = 16
 # The longest text: a megabyte is a book.
 MAX_TEXT_BYTES = 1 << 20
+# The most that the column of a Parquet file has in a row group, which is read whole.
+MAX_GROUP_BYTES = 1 << 30
 # The most that the array in a .npz has unpacked: zeros become a thousandth.
 _MAX_ARCHIVE_BYTES = 1 << 30
 
@@ -114,7 +116,16 @@ class RowReader:
     def _load_row_group(self, path: bytes, group: int) -> Any:
         from pyarrow import parquet
 
-        with parquet.ParquetFile(os.fsdecode(path)) as opened:
+        name = os.fsdecode(path)
+        schema = parquet.read_metadata(name).schema
+        parts = [schema.column(place) for place in range(len(schema.names))]
+        # What is there a thousand times is held once, as it is written.
+        strings = [
+            part.path
+            for part in parts
+            if part.path.partition(".")[0] == self._column and part.physical_type == "BYTE_ARRAY"
+        ]
+        with parquet.ParquetFile(name, read_dictionary=strings) as opened:
             return opened.read_row_group(group, [self._column])[self._column]
 
 
