@@ -167,6 +167,7 @@ CLIENT = {
     "channel": "errors",
     "retries": "errors",
     "methods": "",
+    "sklearn": "channel client errors models preparation",
     "results": "shown",
     "shown": "",
     "card": "",

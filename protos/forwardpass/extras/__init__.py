@@ -31,6 +31,7 @@ EXTRAS = {
     "map": ("matplotlib", "sklearn"),
     "ray": ("pyarrow", "ray"),
     "search": ("hnswlib", "pyarrow"),
+    "sklearn": ("sklearn",),
 }
 
 
