@@ -16,6 +16,8 @@ from tiny_models import Publisher, embedder
 
 from forwardpass.client import Cancelled, Client, Tls
 
+# Which transport answers is no matter here.
+pytestmark = pytest.mark.parametrize("transport", ["completion_queue"])
 _HEAD = """
 import multiprocessing, os, sys, threading, time
 import numpy as np

@@ -24,6 +24,8 @@ from forwardpass.client.sklearn import EmbeddingTransformer
 from forwardpass.pixels import encode_png
 from forwardpass.v1 import model_card_pb2, tensor_pb2
 
+# Which transport answers is no matter here.
+pytestmark = pytest.mark.parametrize("transport", ["completion_queue"])
 ROWS = np.random.default_rng(3).normal(size=(100, 4))
 
 
@@ -67,7 +69,6 @@ def address(repository: Publisher, start_server: StartServer) -> str:
     return start_server().address
 
 
-@pytest.mark.parametrize("transport", ["completion_queue"])
 def test_scikit_learn_s_own_checks_pass(address: str) -> None:
     """All of them: none is expected to fail, and one is for environments of another kind."""
     transformer = EmbeddingTransformer("extremes", address)

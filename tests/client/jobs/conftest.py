@@ -14,6 +14,12 @@ MakePictures = Callable[..., Path]
 
 
 @pytest.fixture
+def transport() -> str:
+    """One of them: which one answers a job is no matter to it."""
+    return "completion_queue"
+
+
+@pytest.fixture
 def pictures(tmp_path: Path) -> MakePictures:
     """Writes numbered PNG files into folders of two labels."""
 
