@@ -92,9 +92,17 @@ def test_a_job_has_its_rows_run_alone(
             asked.append(options["alone"])
             return super().embed(*arguments, **options)  # type: ignore[arg-type]
 
+        def embed_stream(self, *arguments: object, **options: object) -> object:  # type: ignore[override]
+            asked.append(options["alone"])
+            return super().embed_stream(*arguments, **options)  # type: ignore[arg-type]
+
     assert model.parent == repository.root
     embedder = ServerEmbedder(Asking(start_server().address), "looks", None, Patience(5))
-    vectors = embedder.embed("image", np.ones((3, 6, 5, 3), np.uint8))
+    rows = np.ones((3, 6, 5, 3), np.uint8)
+    vectors = embedder.embed("image", rows)
+    # While one batch is on the stream that names the version, others go by calls.
+    with embedder._naming:
+        np.testing.assert_array_equal(embedder.embed("image", rows), vectors)
     embedder.close()
     assert vectors.shape == (3, 4)
-    assert asked == [True]
+    assert asked == [True, True]
