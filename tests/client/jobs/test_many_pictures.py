@@ -38,7 +38,7 @@ def photos(make_workspace: "MakeWorkspace", tmp_path: Path) -> Path:
     data = cifar10.load(workspace.cache, workspace.reporter, 0)
     root = tmp_path / "photos"
     number = 0
-    for split in (data.train, data.test):
+    for split in (data.train, data.validation, data.test):
         for image, index in zip(split.inputs, split.targets, strict=True):
             path = root / data.labels[int(index)] / f"{number:05}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
