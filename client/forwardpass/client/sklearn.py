@@ -90,18 +90,21 @@ class EmbeddingTransformer(
             ValueError: X is nothing that it takes.
         """
         with self._client() as client:
-            known = client.model(self.model, self.version)
+            self._look(client, X)
+        return self
+
+    def _look(self, client: Client, given: Any) -> None:
+        """Learns what the model takes and gives, by a row of what it is fitted with."""
+        known = client.model(self.model, self.version)
         check_loaded(known)
-        self.kind_ = _kind(known, X)
-        self._checked(X, is_first=True)
+        self.kind_ = _kind(known, given)
+        rows = self._checked(given, is_first=True)
         spaces = [space for space in known.embedding_spaces if self.output in (None, space.output)]
         if not spaces:
             raise WrongTask(f"{self.model} has no embedding output {self.output or ''}".rstrip())
         self._n_features_out = spaces[0].dimension
         self._rows = min(known.signature.max_rows or _ROWS, _ROWS)
-        with self._client() as client:
-            self.space_id_ = self._embed(client, self._checked(X, is_first=False)[:1])[1]
-        return self
+        self.space_id_ = self._embed(client, rows[:1])[1]
 
     def transform(self, X: Any) -> NDArray[np.float32]:  # noqa: N803  # as scikit-learn calls it
         """Returns the vectors, float32 (rows, dimension).

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from looking_models import looks
+from run_commands import Command
 from tiny_models import Publisher
 
 from forwardpass.pixels import encode_png
@@ -17,6 +18,14 @@ MakePictures = Callable[..., Path]
 def transport() -> str:
     """One of them: which one answers a job is no matter to it."""
     return "completion_queue"
+
+
+@pytest.fixture
+def command(run_command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """The command line in a folder of the test's, with no server named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FORWARDPASS_SERVER", raising=False)
+    return run_command
 
 
 @pytest.fixture

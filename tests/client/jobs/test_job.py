@@ -31,13 +31,6 @@ SHARD_ROWS = 32
 
 
 @pytest.fixture
-def command(run_command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FORWARDPASS_SERVER", raising=False)
-    return run_command
-
-
-@pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forwardpass.client.jobs.plan.MAX_SHARD_ROWS", SHARD_ROWS)
 

@@ -15,11 +15,9 @@ pytestmark = pytest.mark.heavy
 
 
 @pytest.fixture
-def command(run_command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FORWARDPASS_SERVER", raising=False)
+def command(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.setattr("forwardpass.client.jobs.plan.MAX_SHARD_ROWS", 512)
-    return run_command
+    return command
 
 
 def test_an_index_finds_nearly_all(

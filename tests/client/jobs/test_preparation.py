@@ -21,13 +21,6 @@ CROP = Preparation(Resize.CROP, 0.9, Filter.BICUBIC, 0x000000)
 OPTIONS = ("--resize", "crop", "--crop", 0.9, "--filter", "bicubic", "--background", "000000")
 
 
-@pytest.fixture
-def command(run_command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FORWARDPASS_SERVER", raising=False)
-    return run_command
-
-
 def vectors(out: Path) -> dict[Path, list[float]]:
     return {
         Path(os.fsdecode(row["path"])): row["embedding"]

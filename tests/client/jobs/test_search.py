@@ -17,11 +17,9 @@ from .conftest import MakePictures
 
 
 @pytest.fixture
-def command(run_command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FORWARDPASS_SERVER", raising=False)
+def command(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.setattr("forwardpass.client.jobs.plan.MAX_SHARD_ROWS", 32)
-    return run_command
+    return command
 
 
 @pytest.fixture
