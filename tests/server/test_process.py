@@ -1,7 +1,9 @@
 """The server as a process: start, signals, drain, exit codes, what it imports."""
 
+import ctypes
 import json
 import os
+import platform
 import re
 import signal
 import socket
@@ -116,6 +118,21 @@ def test_sigterm_when_idle_exits_with_0(repository: Publisher) -> None:
         "model_unloaded",
         "stopped",
     ]
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")])
+def test_sigterm_is_heard_whichever_thread_it_comes_to(
+    repository: Publisher, flags: Sequence[str]
+) -> None:
+    """The kernel may choose any. One that comes as the main thread goes to wait is alike."""
+    repository("clf", classifier())
+    with serving(repository.root, *flags) as server:
+        server.wait_for("ready")
+        other = max(int(task.name) for task in Path(f"/proc/{server.pid}/task").iterdir())
+        assert other != server.pid
+        tgkill = {"x86_64": 234, "aarch64": 131}[platform.machine()]
+        assert ctypes.CDLL(None).syscall(tgkill, server.pid, other, signal.SIGTERM) == 0
+        assert server.finish() == 0
 
 
 def test_sigterm_under_load_loses_no_accepted_request(repository: Publisher) -> None:

@@ -293,6 +293,18 @@ def test_sigterm_ends_a_worker_that_loads_before_it_listens(repository: Publishe
         assert server.finish() == 0
 
 
+def test_a_worker_that_does_not_end_is_killed_and_that_is_no_0(real: Path) -> None:
+    with serving(real, "--workers", "2", "--drain-seconds", "0") as server:
+        server.wait_for("ready")
+        os.kill(workers_of(server)[1], signal.SIGSTOP)
+        server.signal(signal.SIGTERM)
+        assert server.process.stderr is not None
+        *lines, last = server.process.stderr
+        assert last == "forwardpass-serve: error: cut off what did not end in time: worker 1\n"
+        assert any('"worker_killed"' in line for line in lines)
+        assert server.process.wait(60) == 1
+
+
 def test_a_worker_that_keeps_ending_is_told_by_the_probes_and_the_others_answer(
     real: Path,
 ) -> None:

@@ -13,6 +13,7 @@ from forwardpass.server.process.error_stream import silence_grpc
 from forwardpass.server.process.gc import keep, pause, settle
 from forwardpass.server.process.lean_imports import import_structlog
 from forwardpass.server.process.malloc import share_one_arena
+from forwardpass.server.process.signals import Signals
 
 if TYPE_CHECKING:
     from forwardpass.server.settings import Settings
@@ -65,10 +66,14 @@ def serve(settings: "Settings") -> int:
 
     raise_limit()
     if settings.workers > 1:
-        from forwardpass.server.workers.supervisor import Supervisor
+        from forwardpass.server.workers.supervisor import ENDING_SECONDS, Supervisor
 
         settle()
-        return _serve(lambda: Supervisor(settings), (OSError, RuntimeError), settings.stop_seconds)
+        return _serve(
+            lambda: Supervisor(settings),
+            (OSError, RuntimeError),
+            settings.stop_seconds + ENDING_SECONDS,
+        )
     from forwardpass.server.app import START_ERRORS, Server
     from forwardpass.server.process.scheduling_policy import SchedulingPolicy
 
@@ -91,15 +96,7 @@ class _Serving(Protocol):
 def _serve(
     make: Callable[[], _Serving], start_errors: tuple[type[Exception], ...], seconds: float
 ) -> int:
-    asked = threading.Event()
-
-    def ask(number: int, _: object) -> None:
-        if asked.is_set():
-            os._exit(128 + number)
-        asked.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
+    signals = Signals((signal.SIGTERM, signal.SIGINT))
     # There is no file to open anew. Workers inherit it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -107,9 +104,15 @@ def _serve(
         server.start()
     except start_errors as error:
         return _complain(str(error), 1)
-    asked.wait()
+    signals.wait()
+    threading.Thread(
+        target=lambda: os._exit(128 + signals.wait()), name="signals", daemon=True
+    ).start()
     exit_within(seconds + STOPPING_SECONDS)
-    server.stop()
+    try:
+        server.stop()
+    except RuntimeError as error:
+        return _complain(str(error), 1)
     return 0
 
 

@@ -3,13 +3,24 @@
 import os
 import threading
 
+import structlog
+
+from forwardpass.server.process import log
+
 # What stopping may take beyond the time that accepted calls have, in seconds.
 STOPPING_SECONDS = 5.0
 _LATE = 1
+_log = structlog.get_logger()
 
 
 def exit_within(seconds: float) -> None:
     """Ends the process after this time, if it has not ended by then: a run may hang."""
-    timer = threading.Timer(seconds, os._exit, (_LATE,))
+    timer = threading.Timer(seconds, _exit, (seconds,))
     timer.daemon = True
     timer.start()
+
+
+def _exit(seconds: float) -> None:
+    _log.error("not_stopped_in_time", seconds=seconds)
+    log.finish()
+    os._exit(_LATE)

@@ -65,6 +65,12 @@ def dropped() -> int:
     return sum(writer.dropped for writer in _writers)
 
 
+def finish() -> None:
+    """Writes what is left, as the process is about to end."""
+    for writer in _writers:
+        writer.close(_LAST_SECONDS)
+
+
 class _QueueLogger:
     """What structlog gives each line to, once it is rendered."""
 
@@ -91,7 +97,7 @@ def _detach(processors: Sequence[structlog.types.Processor]) -> Callable[..., _Q
     _writers.append(writer)
     redirect_python(writer)
     # After the traceback of what may have ended the process.
-    atexit.register(writer.close, _LAST_SECONDS)
+    atexit.register(finish)
     return lambda *_: _QueueLogger(writer)
 
 

@@ -24,6 +24,8 @@ _PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 _LONG = 60.0
 # After this many ends at once a worker is taken to be broken.
 _LOOP = 5
+# After a drain, or before there was anything to drain.
+_ENDED_IN_TIME = (0, -signal.SIGTERM)
 _log = structlog.get_logger()
 
 
@@ -52,6 +54,7 @@ class WorkerProcess:
         has_listened: Whether a process of its has come to listen; those that follow load first.
         refusal: Why the first process did not come to listen, after which no other is started.
         restarts: How often it has been started again.
+        cut_off: Whether it did not end by itself after `stop`.
 
     Args:
         index: Its number, from 0.
@@ -68,6 +71,7 @@ class WorkerProcess:
         self.has_listened = False
         self.refusal: str | None = None
         self.restarts = 0
+        self.cut_off = False
         self._settings = settings
         self._aggregate = aggregate
         self._changed = changed
@@ -145,14 +149,14 @@ class WorkerProcess:
             try:
                 process, pipe = self._begin()
             except OSError as error:
-                self._end(f"could not be started: {error.strerror}")
+                self._end(f"could not be started: {error.strerror}", is_failure=False)
                 continue
             for message in pipe.messages():
                 self._take(message)
             code = process.wait()
             pipe.close()
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            self._end(f"ended with {how}")
+            self._end(f"ended with {how}", is_failure=code not in _ENDED_IN_TIME)
 
     def _wait_for_turn(self) -> bool:
         """Waits a while where a process has ended; whether one is to be started."""
@@ -187,7 +191,7 @@ class WorkerProcess:
                     self._answered += 1
             self._changed.notify_all()
 
-    def _end(self, how: str) -> None:
+    def _end(self, how: str, *, is_failure: bool) -> None:
         with self._changed:
             reason, self._reason = self._reason, None
             at_once = time.monotonic() - self._started < _LONG
@@ -199,6 +203,7 @@ class WorkerProcess:
             if not self.has_listened:
                 self.refusal = reason or f"worker {self.index} {how} before it listened"
             is_news = self.has_listened and not self._stopping
+            self.cut_off = self._stopping and is_failure and reason is None
             self._changed.notify_all()
         if is_news:
             _log.error("worker_ended", number=self.index, how=how, reason=reason)

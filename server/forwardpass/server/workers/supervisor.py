@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from forwardpass.server.metrics.http import MetricsServer
+from forwardpass.server.process.deadline import STOPPING_SECONDS
 from forwardpass.server.settings import Settings, naming
 from forwardpass.server.transport.address import address_of
 from forwardpass.server.workers.aggregate import Aggregate
@@ -19,13 +20,18 @@ from forwardpass.server.workers.process import WorkerProcess
 
 # How long workers may take to answer, in seconds: less than probes and scrapes wait for us.
 _PATIENCE = 2.0
-# What closing connections may take after the time for the calls, in seconds.
-_ENDING = 10.0
+# What ending the workers may take beyond the time that they have themselves, and of it what one
+# may take that is killed, in seconds.
+ENDING_SECONDS, _KILLING_SECONDS = 3.0, 1.0
 _log = structlog.get_logger()
 
 
 class StartError(RuntimeError):
     """A worker cannot start; the message is its own."""
+
+
+class StopError(RuntimeError):
+    """Workers did not end in time; the message says which."""
 
 
 class Supervisor:
@@ -76,10 +82,16 @@ class Supervisor:
         threading.Thread(target=self._tell_loaded, name="loaded", daemon=True).start()
 
     def stop(self) -> None:
-        """Has all workers drain, and ends them where they do not."""
+        """Has all workers drain, and ends them where they do not.
+
+        Raises:
+            StopError: One has not ended by itself.
+        """
         _log.info("draining")
-        self._stop_workers(self._settings.stop_seconds + _ENDING)
+        self._stop_workers(self._settings.stop_seconds)
         self._ports.close()
+        if late := [str(worker.index) for worker in self._workers if worker.cut_off]:
+            raise StopError(f"cut off what did not end in time: worker {', '.join(late)}")
         _log.info("stopped")
 
     @property
@@ -134,10 +146,12 @@ class Supervisor:
             )
         refusals = [worker.refusal for worker in workers if worker.refusal is not None]
         if refusals:
-            self._stop_workers(_ENDING)
+            self._stop_workers(0.0)
             raise StartError(refusals[0])
 
-    def _stop_workers(self, timeout: float) -> None:
+    def _stop_workers(self, seconds: float) -> None:
+        """Stops all, which have this time for their calls."""
+        timeout = seconds + STOPPING_SECONDS + ENDING_SECONDS - _KILLING_SECONDS
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -148,7 +162,7 @@ class Supervisor:
             if not worker.wait(max(0.0, deadline - time.monotonic())):
                 _log.error("worker_killed", number=worker.index, reason=f"after {timeout:g} s")
                 worker.kill()
-                worker.wait(_ENDING)
+                worker.wait(_KILLING_SECONDS)
 
     def _tell_loaded(self) -> None:
         with self._changed:

@@ -7,8 +7,6 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
-from enum import Enum, auto
-from queue import SimpleQueue
 
 import structlog
 
@@ -16,6 +14,7 @@ from forwardpass.server.process import log
 from forwardpass.server.process.deadline import STOPPING_SECONDS, exit_within
 from forwardpass.server.process.gc import keep, settle
 from forwardpass.server.process.malloc import share_one_arena
+from forwardpass.server.process.signals import Signals
 from forwardpass.server.settings import Settings
 from forwardpass.server.workers.aggregate import read
 from forwardpass.server.workers.pipe import Pipe
@@ -24,19 +23,10 @@ from forwardpass.server.workers.process import State
 _log = structlog.get_logger()
 
 
-class _Step(Enum):
-    """What the main thread is to do next."""
-
-    LISTEN = auto()
-    STOP = auto()
-
-
 def main() -> int:
     """Serves as it is told until SIGTERM, then drains; returns the exit code."""
     share_one_arena()
-    # A signal may come while the main thread takes from it, which an Event does not bear.
-    steps: SimpleQueue[_Step] = SimpleQueue()
-    signal.signal(signal.SIGTERM, lambda *_: steps.put(_Step.STOP))
+    signals = Signals([signal.SIGTERM])
     pipe = Pipe(socket.socket(fileno=sys.stdin.fileno()))
     told = next(pipe.messages())
     settings = Settings(**told["settings"])
@@ -47,9 +37,9 @@ def main() -> int:
 
     keep()
     try:
-        worker = Worker(settings, pipe, loaded=lambda: steps.put(_Step.LISTEN))
+        worker = Worker(settings, pipe, loaded=signals.wake)
         worker.start(loads_first=told["replaces"])
-        while steps.get() is _Step.LISTEN:
+        while not signals.wait():
             worker.listen()
     except START_ERRORS as error:
         pipe.send({"refusal": str(error)})
