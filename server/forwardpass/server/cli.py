@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from forwardpass.extras import needing
-from forwardpass.server.process.deadline import STOPPING_SECONDS, exit_within
 from forwardpass.server.process.error_stream import silence_grpc
 from forwardpass.server.process.gc import keep, pause, settle
 from forwardpass.server.process.lean_imports import import_structlog
@@ -96,6 +95,8 @@ class _Serving(Protocol):
 def _serve(
     make: Callable[[], _Serving], start_errors: tuple[type[Exception], ...], seconds: float
 ) -> int:
+    from forwardpass.server.process.deadline import STOPPING_SECONDS, exit_within
+
     signals = Signals((signal.SIGTERM, signal.SIGINT))
     # There is no file to open anew. Workers inherit it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
