@@ -1,8 +1,8 @@
 """A server that answers as it is told, for what only the client does; real gRPC all the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 
@@ -39,11 +39,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Seen:
-    """One attempt, as the server saw it."""
+    """One attempt, as the server saw it; `caller` is the name in the caller's certificate."""
 
     request: pb.PredictRequest
     seconds_left: float
     metadata: dict[str, str | bytes]
+    peer: str
+    caller: bytes
 
 
 Step = Refusal | pb.PredictResponse | Callable[[], pb.PredictResponse]
@@ -65,9 +67,10 @@ class ScriptedServer:
         self, request: pb.PredictRequest, context: grpc.ServicerContext
     ) -> pb.PredictResponse:
         step = self.steps[min(len(self.seen), len(self.steps) - 1)]
-        self.seen.append(
-            Seen(request, context.time_remaining(), dict(context.invocation_metadata()))
-        )
+        names: Sequence[Any] = context.auth_context().get("x509_common_name", [b""])
+        metadata = dict(context.invocation_metadata())
+        seen = Seen(request, context.time_remaining(), metadata, context.peer(), names[0])
+        self.seen.append(seen)
         if isinstance(step, Refusal):
             step.end(context)
         return step() if callable(step) else step

@@ -38,6 +38,8 @@ from forwardpass.wire import Array
 
 from .scripted import Connect
 
+BOTH_CLIENTS = True
+
 FEATURES = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
 PIXELS = np.random.default_rng(4).integers(0, 256, (3, 4, 4, 1), np.uint8)
 

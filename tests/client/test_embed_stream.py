@@ -1,7 +1,8 @@
 """Many requests over one connection: in order, held back, and ended by whoever has enough."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tiny_models import EMBEDDER_WEIGHTS
 from forwardpass.client import Client, InvalidInput, ModelNotFound, TimedOut
 from forwardpass.wire import Array
 
+BOTH_CLIENTS = True
 ROWS = np.random.default_rng(3).normal(size=(40, 4)).astype(np.float32)
 
 
@@ -69,14 +71,19 @@ def test_whoever_has_enough_ends_it(client: Client) -> None:
     assert client.embed("features", ROWS).vectors.shape[0] == 40
 
 
-def test_all_of_it_has_so_much_time(client: Client) -> None:
+def test_all_of_it_has_so_much_time(client: Client, form: type[Client]) -> None:
     go_on = threading.Event()
 
     def slow() -> Iterator[Array]:
         yield ROWS
         go_on.wait(30)
 
-    answers = client.embed_stream("features", slow(), timeout=0.5)
+    async def slow_to_await() -> AsyncIterator[Array]:
+        yield ROWS
+        await asyncio.to_thread(go_on.wait, 30)
+
+    rows = slow() if form is Client else slow_to_await()
+    answers = client.embed_stream("features", rows, timeout=0.5)
     assert next(answers).vectors.shape[0] == 40
     with pytest.raises(TimedOut):
         next(answers)

@@ -28,6 +28,8 @@ from forwardpass.wire import CODES, Failure, Reason
 
 from .scripted import Connect, Refusal, StartScripted
 
+BOTH_CLIENTS = True
+
 NEVER = "-1"
 
 

@@ -1,7 +1,10 @@
 """Dark strokes on bright, for a model that learned from bright on dark: told, and turned."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +15,18 @@ from run_commands import Command
 from tiny_models import LABELS, Publisher, TinyModel, classifier
 
 from forwardpass.client import Client, InvalidInput, PixelStatistics, PolarityWarning
-from forwardpass.client.card import Card
+from forwardpass.client.engine import Rows
 from forwardpass.client.inputs import Picture
 from forwardpass.client.models import Model
 from forwardpass.client.polarity import PolarityCheck
+from forwardpass.client.results import Prediction
+from forwardpass.client.steps import Call, Offload, Step, Warn
 from forwardpass.pixels import encode_png
 from forwardpass.v1 import inference_service_pb2, model_card_pb2
 from forwardpass.wire import Array
 
 from .scripted import Connect, StartScripted
 
-GroundCheck = tuple[PolarityCheck, Callable[[float], Card | None], list[float]]
 # A bright spot on black, and its negative.
 SPOT = np.zeros((4, 4, 1), np.uint8)
 SPOT[1:3, 1:3] = 230
@@ -188,46 +192,41 @@ def test_who_may_not_see_cards_gets_the_answer_all_the_same(
     assert len(server.seen) == 1
 
 
-@pytest.fixture
-def ground_check(client: Client) -> GroundCheck:
-    """A check, and how it gets a card from the server; the seconds it is given are noted."""
-    asked: list[float] = []
-
-    def ask(seconds: float) -> Card | None:
-        asked.append(seconds)
-        return client.model("digits", 1, timeout=seconds).card
-
-    return PolarityCheck(), ask, asked
-
-
-def test_a_version_s_card_is_asked_for_once(ground_check: GroundCheck) -> None:
-    check, ask, asked = ground_check
-    pictures = [Picture("spot.png", encode_png(NEGATIVE))]
-    told = [check.look_at(pictures, ("digits", 1), ask, 30, inverted=False) for _ in range(3)]
-    assert all("spot.png has a bright ground" in text for text in told)
-    assert asked == [30]
-    check.look_at(pictures, ("digits", 2), ask, 20, inverted=False)
-    assert asked == [30, 20]
+def looked_at(client: Client, *pictures: Picture, seconds: float = 30) -> list[Step]:
+    """Returns the steps of looking at pictures that version 1 has answered."""
+    answer = Prediction("digits", 1, {}, (), (), None)
+    rows = Rows(None, None, None, invert=False, preparation=None)
+    flow = client._operations.look_at(pictures, answer, time.monotonic() + seconds, rows)
+    steps: list[Step] = []
+    given: Any = None
+    with suppress(StopIteration):
+        while True:
+            steps.append(step := flow.send(given))
+            given = None if isinstance(step, Warn) else client._do(step)
+    return steps
 
 
-def test_cards_of_many_versions_are_forgotten(ground_check: GroundCheck) -> None:
-    check, ask, asked = ground_check
-    pictures = [Picture("spot.png", encode_png(NEGATIVE))]
-    for version in [*range(65), 64, 0]:
-        check.look_at(pictures, ("digits", version), ask, 30, inverted=False)
-    assert len(asked) == 66
+def test_a_version_s_card_is_asked_for_once(client: Client) -> None:
+    picture = Picture("spot.png", encode_png(NEGATIVE))
+    first, second = (looked_at(client, picture) for _ in range(2))
+    assert [type(step) for step in first] == [Call, Offload, Warn]
+    assert [type(step) for step in second] == [Offload, Warn]
+    assert all("spot.png has a bright ground" in str(steps[-1]) for steps in (first, second))
 
 
-def test_no_card_is_asked_for_where_no_time_or_no_picture_is_left(
-    ground_check: GroundCheck,
-) -> None:
-    check, ask, asked = ground_check
-    pictures = [Picture("spot.png", encode_png(NEGATIVE))]
-    assert check.look_at([], ("digits", 1), ask, 30, inverted=False) == ""
-    assert check.look_at(pictures, ("digits", 1), ask, 0, inverted=False) == ""
-    assert asked == []
+def test_no_card_is_asked_for_where_no_time_is_left(client: Client) -> None:
+    picture = Picture("spot.png", encode_png(NEGATIVE))
+    assert [type(step) for step in looked_at(client, picture, seconds=0)] == [Offload]
     # The next call, which has time, is told.
-    assert check.look_at(pictures, ("digits", 1), ask, 30, inverted=False)
+    assert isinstance(looked_at(client, picture)[-1], Warn)
+
+
+def test_cards_of_many_versions_are_forgotten() -> None:
+    check = PolarityCheck()
+    for version in range(65):
+        check.remember(("digits", version), None)
+    assert check.knows(("digits", 64))
+    assert not check.knows(("digits", 0))
 
 
 def test_predict_warns_on_a_line_of_its_own(command: Command, files: dict[str, Path]) -> None:

@@ -15,6 +15,7 @@ from conftest import StartServer
 from tiny_models import Publisher, embedder
 
 from forwardpass.client import Cancelled, Client, Tls
+from forwardpass.client.settings import Settings
 
 # Which transport answers is no matter here.
 pytestmark = pytest.mark.parametrize("transport", ["completion_queue"])
@@ -163,7 +164,8 @@ def test_a_pickle_holds_the_settings_and_no_connection(address: str) -> None:
     with copied as client:
         assert client.timeout == 7
         assert repr(client) == f"Client({address!r})"
-        assert client._settings == (address, 7, None, "secret", 1 << 20)
+        expected = Settings((address,), timeout=7, token="secret", max_message_bytes=1 << 20)
+        assert client._settings == expected
         np.testing.assert_array_equal(
             client.embed("emb", np.ones((1, 4), np.float32)).vectors, right
         )

@@ -1,20 +1,35 @@
 """Which calls are made again: those that a server refused, and those that never reached one."""
 
+import logging
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import grpc
 import pytest
 
 from forwardpass.client import Cancelled, Client, Overloaded, TimedOut, Unavailable
+from forwardpass.client.methods import Methods
+from forwardpass.client.retries import Retries
+from forwardpass.client.settings import Settings
+from forwardpass.client.steps import Call, Pause
 from forwardpass.v1 import inference_service_pb2 as pb
 from forwardpass.wire import Failure, Reason
 
-from .scripted import Connect, Refusal, StartScripted
+from .scripted import Connect, Refusal, ScriptedServer, StartScripted
+
+BOTH_CLIENTS = True
 
 ANSWER = pb.PredictResponse()
 LATER = Refusal.of(Failure(Reason.QUEUE_FULL, "not now"), "60000")
+
+
+@pytest.fixture
+def free() -> str:
+    """An address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return "127.0.0.1:{1}".format(*listener.getsockname())
 
 
 @pytest.mark.parametrize(
@@ -85,25 +100,55 @@ def test_a_time_that_is_none_means_never(
     assert len(server.seen) == 1
 
 
-def test_a_call_without_a_server_is_tried_again(connect: Connect) -> None:
-    """Three waits of 0.1, 0.2 and 0.4 s, less a fifth."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        target = "127.0.0.1:{1}".format(*free.getsockname())
-    client = connect(target)
-    begun = time.monotonic()
+@pytest.mark.parametrize(("seconds", "patience"), [(3, 2.1), (30, 10.5), (300, 10.5)])
+def test_a_call_without_a_server_is_tried_four_times_spread_over_its_time(
+    free: str, seconds: float, patience: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    with grpc.insecure_channel(free) as channel:
+        refused = Methods(channel).health.future(b"").exception()
+    flow = Retries(Settings((free,))).call(Call("predict", b"", seconds, ()))
+    steps = [next(flow)]
+    with suppress(grpc.RpcError):
+        while True:
+            steps.append(flow.throw(refused))
+            steps.append(flow.send(None))
+    assert [type(step) for step in steps] == [Call, Pause] * 3 + [Call]
+    waits = [step.seconds for step in steps if isinstance(step, Pause)]
+    for wait, share in zip(waits, (1, 4, 16), strict=True):
+        assert 0.8 <= wait / (patience * share / 21) <= 1.2
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert told == f"no connection to {free} yet (Connection refused): trying for {patience} s"
+
+
+def test_a_call_without_a_server_says_so(free: str, connect: Connect) -> None:
     with pytest.raises(Unavailable, match="is the server running"):
-        client.predict("m")
-    assert time.monotonic() - begun > 0.5
+        connect(free).predict("m", timeout=1)
 
 
-def test_health_is_asked_once(connect: Connect) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        target = "127.0.0.1:{1}".format(*free.getsockname())
-    client = connect(target)
-    begun = time.monotonic()
+def test_a_server_that_comes_in_time_is_called(
+    free: str, scripted: StartScripted, connect: Connect
+) -> None:
+    class Starts(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if not servers:
+                servers.append(scripted(ANSWER, port=int(free.rpartition(":")[2])))
+
+    servers: list[ScriptedServer] = []
+    log = logging.getLogger("forwardpass.client")
+    log.addHandler(starts := Starts())
+    try:
+        connect(free).predict("m", timeout=30)
+    finally:
+        log.removeHandler(starts)
+    assert len(servers[0].seen) == 1
+
+
+def test_health_is_asked_once(
+    free: str, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(Unavailable):
-        client.health()
-    assert time.monotonic() - begun < 0.5
+        connect(free).health()
+    assert not caplog.records
 
 
 def test_a_client_that_is_closed_does_not_wait_for_another_try(scripted: StartScripted) -> None:

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from forwardpass.client.async_client import AsyncClient
     from forwardpass.client.card import (
         Card,
         DataSource,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 # Where each public name lives. It is loaded when it is first asked for, so that the command line,
 # which lies in this package, can print its help without loading grpc and numpy.
 _HOMES = {
+    "async_client": ("AsyncClient",),
     "card": (
         "Card",
         "DataSource",
@@ -108,6 +110,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AccessDenied",
+    "AsyncClient",
     "Batching",
     "Cancelled",
     "Card",

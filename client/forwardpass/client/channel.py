@@ -1,11 +1,13 @@
 """The connection: how it is secured, balanced and kept alive."""
 
 import json
+import os
 import re
 import ssl
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 
@@ -15,6 +17,8 @@ from forwardpass.client.errors import InvalidSetting
 SERVICE_CONFIG: dict[str, list[dict[str, dict[str, str]]]] = {
     "loadBalancingConfig": [{"round_robin": {}}]
 }
+
+Options: TypeAlias = list[tuple[str, str | int]]
 
 _PORT = re.compile(r":([0-9]+)$")
 # Room for what gRPC adds to a message.
@@ -29,11 +33,14 @@ class Tls:
         ca: Root certificates to trust; None trusts those that come with grpcio.
         certificate: Our own certificate chain, where the server asks for one; needs `key`.
         key: The private key of `certificate`.
+        name: The name that the server's certificate has to have, where it is not that of the
+            target.
     """
 
     ca: Path | str | None = None
     certificate: Path | str | None = None
     key: Path | str | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
@@ -55,6 +62,11 @@ class Tls:
         )
         self._check()
         return grpc.ssl_channel_credentials(ca, key, certificate)
+
+    def stamp(self) -> object:
+        """Returns what is another thing once a file was replaced, also by way of a link."""
+        stats = [_stat(path) for path in (self.ca, self.certificate, self.key) if path is not None]
+        return [stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
 
     def _check(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -78,6 +90,14 @@ class Tls:
             ) from None
 
 
+def _stat(path: Path | str) -> os.stat_result | None:
+    try:
+        return Path(path).stat()
+    except OSError:
+        # For a moment, as one file takes the place of another.
+        return None
+
+
 def check_target(target: str) -> str:
     """Returns an address as it is.
 
@@ -90,11 +110,14 @@ def check_target(target: str) -> str:
     return target
 
 
-def open_channel(
-    target: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int
-) -> grpc.Channel:
-    """Opens a channel, which connects at the first call; in the clear without credentials."""
-    options: list[tuple[str, str | int]] = [
+def channel_options(max_message_bytes: int, name: str | None) -> Options:
+    """Returns how a channel behaves, by gRPC core's names.
+
+    Args:
+        max_message_bytes: The largest answer to take.
+        name: The name that the server's certificate has to have; that of the target where None.
+    """
+    options: Options = [
         ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
         # The client itself refuses what is too long to send.
         ("grpc.max_send_message_length", -1),
@@ -104,13 +127,22 @@ def open_channel(
         # again.
         ("grpc.per_rpc_retry_buffer_size", max_message_bytes + _FRAMING),
         ("grpc.primary_user_agent", f"forwardpass/{version('forwardpass')}"),
+        # Channels to the same address would share one connection, and so one of several workers.
+        ("grpc.use_local_subchannel_pool", 1),
         # Finds connections that died in silence, such as those that a NAT forgot, before a call
-        # has to.
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
+        # has to: within 15 s, or 5 where something was sent. Core waits for the longer of the two
+        # timeouts, of which the second is a minute by default.
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.ping_timeout_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
+        # Each of our tries dials; by default core waits for a second and more after a failure.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        # What it may take to connect.
+        ("grpc.min_reconnect_backoff_ms", 5_000),
     ]
-    if credentials is None:
-        return grpc.insecure_channel(target, options)
-    return grpc.secure_channel(target, credentials, options)
+    if name is not None:
+        options.append(("grpc.ssl_target_name_override", name))
+    return options

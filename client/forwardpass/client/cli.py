@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from forwardpass.client.commands.completion import complete_model
-from forwardpass.client.commands.connection import Connection
+from forwardpass.client.commands.connection import Connection, with_connection
 from forwardpass.extras import needing
 
 app = typer.Typer(
@@ -23,44 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_CONNECTION = "Connection"
-Server = Annotated[
-    str,
-    typer.Option(
-        envvar="FORWARDPASS_SERVER",
-        metavar="HOST:PORT",
-        help="The server to call; unix:/PATH for a unix-domain socket.",
-        rich_help_panel=_CONNECTION,
-    ),
-]
-Timeout = Annotated[
-    float,
-    typer.Option(
-        min=0.001,
-        metavar="SECONDS",
-        help="The longest a call may take, retries included.",
-        rich_help_panel=_CONNECTION,
-    ),
-]
-TlsCa = Annotated[
-    Path | None,
-    typer.Option(
-        exists=True,
-        dir_okay=False,
-        metavar="FILE",
-        help="Use TLS, and trust the root certificates in this PEM file.",
-        rich_help_panel=_CONNECTION,
-    ),
-]
-Token = Annotated[
-    str | None,
-    typer.Option(
-        envvar="FORWARDPASS_TOKEN",
-        metavar="TOKEN",
-        help="The bearer token. Others on this machine can see it here, and not in the variable.",
-        rich_help_panel=_CONNECTION,
-    ),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead, for programs.")]
 ModelName = Annotated[
     str,
@@ -78,18 +40,7 @@ Invert = Annotated[
         help="Turn dark into bright first, for a model of bright strokes on a dark ground.",
     ),
 ]
-_SERVER = "127.0.0.1:8001"
-_TIMEOUT = 30.0
-EmbedServer = Annotated[
-    str | None,
-    typer.Option(
-        envvar="FORWARDPASS_SERVER",
-        metavar="HOST:PORT",
-        show_default="in this process where the model is here, else 127.0.0.1:8001",
-        help="The server to call; unix:/PATH for a unix-domain socket.",
-        rich_help_panel=_CONNECTION,
-    ),
-]
+_HERE_OR_SERVER = "in this process where the model is here, else 127.0.0.1:8001"
 JobArgument = Annotated[
     Path,
     typer.Argument(
@@ -135,6 +86,7 @@ def _root(
 
 
 @app.command(epilog="Example: forwardpass models mnist-cnn")
+@with_connection()
 def models(
     *,
     name: Annotated[
@@ -147,18 +99,16 @@ def models(
         ),
     ] = None,
     json: Json = False,
-    server: Server = _SERVER,
-    timeout: Timeout = _TIMEOUT,
-    tls_ca: TlsCa = None,
-    token: Token = None,
+    connection: Connection,
 ) -> None:
     """Lists the models, or tells everything about one: card, signature, metrics, golden result."""
     from forwardpass.client.commands import models as command
 
-    command.run(Connection(server, timeout, tls_ca, token), name, as_json=json)
+    command.run(connection, name, as_json=json)
 
 
 @app.command(epilog="Example: forwardpass predict mnist-cnn seven.png two.jpg --top-k 3")
+@with_connection()
 def predict(
     *,
     model: ModelName,
@@ -198,16 +148,13 @@ def predict(
         typer.Option(metavar="FOLDER", help="Save image outputs there: ROW-OUTPUT.png."),
     ] = None,
     json: Json = False,
-    server: Server = _SERVER,
-    timeout: Timeout = _TIMEOUT,
-    tls_ca: TlsCa = None,
-    token: Token = None,
+    connection: Connection,
 ) -> None:
     """Runs a model, and prints its classes or its outputs."""
     from forwardpass.client.commands import predict as command
 
     command.run(
-        Connection(server, timeout, tls_ca, token),
+        connection,
         model,
         inputs or [],
         text or [],
@@ -224,6 +171,7 @@ def predict(
     epilog="Example: forwardpass embed photos/ --model resnet50-imagenet --out photos-vectors, and "
     "then forwardpass embed --check photos-vectors"
 )
+@with_connection(_HERE_OR_SERVER)
 def embed(
     *,
     inputs: Annotated[
@@ -376,10 +324,7 @@ def embed(
         ),
     ] = None,
     json: Json = False,
-    server: EmbedServer = None,
-    timeout: Timeout = _TIMEOUT,
-    tls_ca: TlsCa = None,
-    token: Token = None,
+    connection: Connection,
 ) -> None:
     """Turns pictures, texts or arrays into vectors: into a folder, by a job that survives being
     killed, or into a file.
@@ -388,8 +333,8 @@ def embed(
 
     command.run(
         command.Arguments(
-            connection=Connection(server or _SERVER, timeout, tls_ca, token),
-            is_served=server is not None,
+            connection=connection,
+            is_served=connection.is_named,
             sources=inputs or [],
             model=model,
             out=out,
@@ -417,6 +362,7 @@ def embed(
 
 
 @app.command(epilog="Example: forwardpass neighbours photos-vectors photos/cat/0.jpg")
+@with_connection(_HERE_OR_SERVER)
 def neighbours(
     *,
     folder: JobArgument,
@@ -449,21 +395,17 @@ def neighbours(
         ),
     ] = False,
     json: Json = False,
-    server: EmbedServer = None,
-    timeout: Timeout = _TIMEOUT,
-    tls_ca: TlsCa = None,
-    token: Token = None,
+    connection: Connection,
 ) -> None:
     """Finds what is nearest among the vectors of a job's folder."""
     from forwardpass.client.commands import search as command
 
-    connection = Connection(server or _SERVER, timeout, tls_ca, token)
     command.neighbours(
         folder,
         queries,
         k,
         grid,
-        command.QueryModel(connection, model, is_served=server is not None),
+        command.QueryModel(connection, model, is_served=connection.is_named),
         approximate=approximate,
         as_json=json,
     )
@@ -506,6 +448,7 @@ def map_(
 
 
 @app.command(epilog="Example: forwardpass generate mnist-gan --count 64 --seed 7 --out grid.png")
+@with_connection()
 def generate(
     *,
     model: ModelName,
@@ -536,16 +479,13 @@ def generate(
         typer.Option(metavar="FILE", help="Save a .png picture of all samples, or a .npy array."),
     ] = None,
     json: Json = False,
-    server: Server = _SERVER,
-    timeout: Timeout = _TIMEOUT,
-    tls_ca: TlsCa = None,
-    token: Token = None,
+    connection: Connection,
 ) -> None:
     """Draws samples from a generator; texts are printed."""
     from forwardpass.client.commands import generate as command
 
     command.run(
-        Connection(server, timeout, tls_ca, token),
+        connection,
         model,
         command.Options(count, seed, class_, prompt, temperature, length),
         stream=stream,
@@ -555,6 +495,7 @@ def generate(
 
 
 @app.command(epilog="Example: forwardpass health mnist-cnn && echo ready")
+@with_connection()
 def health(
     *,
     model: Annotated[
@@ -567,15 +508,12 @@ def health(
         ),
     ] = None,
     json: Json = False,
-    server: Server = _SERVER,
-    timeout: Timeout = _TIMEOUT,
-    tls_ca: TlsCa = None,
-    token: Token = None,
+    connection: Connection,
 ) -> None:
     """Prints SERVING (exit code 0) or NOT_SERVING (exit code 4)."""
     from forwardpass.client.commands import health as command
 
-    command.run(Connection(server, timeout, tls_ca, token), model, as_json=json)
+    command.run(connection, model, as_json=json)
 
 
 def main() -> None:

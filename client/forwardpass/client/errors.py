@@ -19,7 +19,8 @@ What no server could take, such as a negative timeout, is an `InvalidSetting`, w
 InvalidInput and a ValueError.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol, cast
 
 import grpc
 
@@ -64,6 +65,14 @@ class ForwardpassError(Exception):
         self.metadata = dict(metadata or {})
         self.retry_after = retry_after
         self.request_id = request_id
+
+
+class Status(Protocol):
+    """What the error of a failed call has, whether it was awaited or not."""
+
+    def code(self) -> grpc.StatusCode: ...
+    def details(self) -> str | None: ...
+    def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
 
 
 class InvalidInput(ForwardpassError):
@@ -219,6 +228,12 @@ _NO_CONNECTION: Mapping[str, str] = {
     "errors resolving": _UNRESOLVED,
     "DNS resolution failed": _UNRESOLVED,
 }
+# Of these, what another try would not mend.
+HOPELESS = (
+    "CERTIFICATE_VERIFY_FAILED",
+    "Hostname Verification Check failed",
+    "WRONG_VERSION_NUMBER",
+)
 # The library's words for a message over the limit, in either direction, compressed or not.
 _TOO_LARGE = "larger than max"
 
@@ -234,10 +249,9 @@ def from_stream_error(error: Error) -> ForwardpassError:
 
 def from_rpc_error(error: grpc.RpcError, target: str, timeout: float) -> ForwardpassError:
     """Returns what a failed call to `target` means; `timeout` is what it was given, in seconds."""
-    # What a blocking call raises is always its own call object as well.
-    assert isinstance(error, grpc.Call)
-    code = error.code()
-    trailers = dict(error.trailing_metadata() or ())
+    status = cast("Status", error)
+    code = status.code()
+    trailers = dict(status.trailing_metadata() or ())
     details = trailers.get(DETAILS_KEY)
     failure = Failure.from_details(details) if isinstance(details, bytes) else None
     if failure is not None:
@@ -250,7 +264,7 @@ def from_rpc_error(error: grpc.RpcError, target: str, timeout: float) -> Forward
             retry_after=failure.retry_after,
             request_id=failure.request_id,
         )
-    text = error.details() or "no details"
+    text = status.details() or "no details"
     kind = _BY_CODE.get(code, ServerError)
     if kind is Overloaded and _TOO_LARGE in text:
         kind = MessageTooLarge

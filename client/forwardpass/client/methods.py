@@ -4,9 +4,8 @@ Requests are handed over as bytes: the client looks at their size before it send
 the bytes of a large one twice would double what it costs.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
@@ -25,31 +24,33 @@ SERVING = 1
 
 
 class Methods:
-    """Each call, ready to be made over one channel."""
+    """Each call, ready to be made over one channel.
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    Args:
+        channel: A blocking one, or one of grpc.aio, whose calls are awaited.
+    """
+
+    def __init__(self, channel: Any) -> None:
         inference, models = "forwardpass.v1.InferenceService", "forwardpass.v1.ModelService"
         self.predict = _method(channel, f"/{inference}/Predict", pb.PredictResponse)
         self.embed = _method(channel, f"/{inference}/Embed", pb.EmbedResponse)
         self.generate = _method(channel, f"/{inference}/Generate", pb.GenerateResponse)
-        self.generate_stream: grpc.UnaryStreamMultiCallable[bytes, pb.GenerateStreamResponse] = (
-            channel.unary_stream(
-                f"/{inference}/GenerateStream",
-                response_deserializer=pb.GenerateStreamResponse.FromString,
-            )
+        self.generate_stream = channel.unary_stream(
+            f"/{inference}/GenerateStream",
+            response_deserializer=pb.GenerateStreamResponse.FromString,
         )
-        self.embed_stream: grpc.StreamStreamMultiCallable[bytes, pb.EmbedStreamResponse] = (
-            channel.stream_stream(
-                f"/{inference}/EmbedStream",
-                response_deserializer=pb.EmbedStreamResponse.FromString,
-            )
+        self.predict_stream = channel.stream_stream(
+            f"/{inference}/PredictStream",
+            response_deserializer=pb.PredictStreamResponse.FromString,
+        )
+        self.embed_stream = channel.stream_stream(
+            f"/{inference}/EmbedStream",
+            response_deserializer=pb.EmbedStreamResponse.FromString,
         )
         self.list_models = _method(channel, f"/{models}/ListModels", model_pb.ListModelsResponse)
         self.get_model = _method(channel, f"/{models}/GetModel", model_pb.GetModelResponse)
         self.health = _method(channel, "/grpc.health.v1.Health/Check", HealthResponse)
 
 
-def _method(
-    channel: grpc.Channel, path: str, response: type[Response]
-) -> "grpc.UnaryUnaryMultiCallable[bytes, Response]":
+def _method(channel: Any, path: str, response: type[Response]) -> Any:
     return channel.unary_unary(path, response_deserializer=response.FromString)

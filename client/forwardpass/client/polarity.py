@@ -1,13 +1,12 @@
 """Bright strokes on dark, or dark on bright: whether a model knows pictures of the kind."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.client.card import Card, ImageInput
-from forwardpass.client.errors import ForwardpassError
 from forwardpass.client.inputs import Picture
 from forwardpass.wire import Preparation
 
@@ -35,27 +34,33 @@ class PolarityCheck:
     def __init__(self) -> None:
         self._cards: dict[tuple[str, int], Card | None] = {}
 
+    def knows(self, version: tuple[str, int]) -> bool:
+        """Whether a version's card, or that there is none, is remembered."""
+        return version in self._cards
+
+    def remember(self, version: tuple[str, int], card: Card | None) -> None:
+        """Remembers a version's card."""
+        if len(self._cards) >= _CARDS:
+            self._cards.clear()
+        self._cards[version] = card
+
     def look_at(
         self,
         pictures: Sequence[Picture],
         version: tuple[str, int],
-        ask: Callable[[float], Card | None],
-        seconds: float,
         *,
         preparation: Preparation | None = None,
         inverted: bool,
     ) -> str:
-        """Returns what to warn of; nothing where there is nothing, or no card in time.
+        """Returns what to warn of; nothing where there is nothing, or no card is remembered.
 
         Args:
             pictures: As they were sent.
             version: Of the model that has answered, with its name.
-            ask: Gets its card from the server, in so many seconds.
-            seconds: What is left of the call's time.
             preparation: How they were prepared; None where they were as the card says.
             inverted: Whether they are as they are because the caller had them inverted.
         """
-        card = self._card(version, ask, seconds) if pictures else None
+        card = self._cards.get(version)
         ground = known_ground(card)
         if card is None or card.image is None or ground is None:
             return ""
@@ -63,21 +68,6 @@ class PolarityCheck:
         names = find_inverted(pictures, image, ground)
         title = "{} version {}".format(*version)
         return describe(names, title, ground, inverted=inverted) if names else ""
-
-    def _card(
-        self, version: tuple[str, int], ask: Callable[[float], Card | None], seconds: float
-    ) -> Card | None:
-        if version not in self._cards:
-            if seconds <= 0:
-                return None
-            if len(self._cards) >= _CARDS:
-                self._cards.clear()
-            try:
-                self._cards[version] = ask(seconds)
-            except ForwardpassError:
-                # What was asked for is answered, and whoever may not see cards does without.
-                self._cards[version] = None
-        return self._cards[version]
 
 
 def known_ground(card: Card | None) -> float | None:

@@ -4,7 +4,7 @@ Arrays look at the received bytes themselves and are read-only: copy one to chan
 object arrays of `str`. bfloat16 arrays have the dtype of that name from ml_dtypes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.client import shown
+from forwardpass.client.errors import ServerError
 from forwardpass.v1 import inference_service_pb2 as pb
 from forwardpass.v1 import tensor_pb2
 from forwardpass.wire import Array, from_tensor
@@ -185,6 +186,77 @@ def to_embeddings(response: pb.EmbedResponse) -> Embeddings:
         space_id=response.space_id,
         timing=_timing(response),
     )
+
+
+def join_predictions(parts: Sequence[Prediction], rows: Sequence[int]) -> Prediction:
+    """Returns the predictions of consecutive rows as one.
+
+    Args:
+        parts: At least one.
+        rows: How many rows each has.
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    images = [
+        image
+        for output in range(len(first.images) // rows[0])
+        for part, count in zip(parts, rows, strict=True)
+        for image in part.images[output * count : (output + 1) * count]
+    ]
+    return replace(
+        first,
+        outputs={
+            name: np.concatenate([part.outputs[name] for part in parts]) for name in first.outputs
+        },
+        classes=tuple(row for part in parts for row in part.classes),
+        images=tuple(images),
+        timing=None,
+    )
+
+
+def join_embeddings(parts: Sequence[Embeddings], rows: Sequence[int]) -> Embeddings:
+    """Returns the vectors of consecutive rows as one.
+
+    Args:
+        parts: At least one.
+        rows: How many rows each has.
+
+    Raises:
+        ServerError: They are of different spaces, as the version has changed meanwhile.
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if len({part.space_id for part in parts}) > 1:
+        versions = " and ".join(sorted({str(part.version) for part in parts}))
+        raise ServerError(
+            f"the rows were embedded by versions {versions} of {first.model}, whose vectors do not "
+            "compare: name a version"
+        )
+    vectors = np.concatenate([part.vectors for part in parts])
+    assert len(vectors) == sum(rows)
+    return replace(first, vectors=vectors, timing=None)
+
+
+def divide_prediction(prediction: Prediction, rows: int) -> list[Prediction]:
+    """Returns a prediction for each row."""
+    if rows == 1:
+        return [prediction]
+    return [
+        replace(
+            prediction,
+            outputs={name: array[row : row + 1] for name, array in prediction.outputs.items()},
+            classes=prediction.classes[row : row + 1],
+            images=prediction.images[row::rows],
+        )
+        for row in range(rows)
+    ]
+
+
+def divide_embeddings(embeddings: Embeddings, rows: int) -> list[Embeddings]:
+    """Returns each row's vector."""
+    return [replace(embeddings, vectors=embeddings.vectors[row : row + 1]) for row in range(rows)]
 
 
 def to_generated(response: pb.GenerateResponse) -> Generated:

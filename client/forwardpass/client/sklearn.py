@@ -18,10 +18,11 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from forwardpass.client.channel import Tls
-from forwardpass.client.client import DEFAULT_TARGET, DEFAULT_TIMEOUT, Client
+from forwardpass.client.client import Client
 from forwardpass.client.errors import WrongTask
 from forwardpass.client.models import Model, Version, check_loaded
 from forwardpass.client.preparation import Preparation
+from forwardpass.client.settings import DEFAULT_TARGET, DEFAULT_TIMEOUT
 
 # Rows of a call, where the model states no limit.
 _ROWS = 64
@@ -40,7 +41,7 @@ class EmbeddingTransformer(
 
     Args:
         model: The model's name.
-        target: As `Client` takes it, as the next three.
+        targets: As `Client` takes it, as the next three.
         timeout: Seconds that a call may take.
         tls: How to secure the connection.
         token: The bearer token.
@@ -58,7 +59,7 @@ class EmbeddingTransformer(
     def __init__(  # noqa: PLR0917  # each is a parameter
         self,
         model: str = "",
-        target: str = DEFAULT_TARGET,
+        targets: str | Sequence[str] = DEFAULT_TARGET,
         timeout: float = DEFAULT_TIMEOUT,
         tls: Tls | None = None,
         token: str | None = None,
@@ -68,7 +69,7 @@ class EmbeddingTransformer(
         preparation: Preparation | None = None,
     ) -> None:
         self.model = model
-        self.target = target
+        self.targets = targets
         self.timeout = timeout
         self.tls = tls
         self.token = token
@@ -135,7 +136,7 @@ class EmbeddingTransformer(
         return tags
 
     def _client(self) -> Client:
-        return Client(self.target, timeout=self.timeout, tls=self.tls, token=self.token)
+        return Client(self.targets, timeout=self.timeout, tls=self.tls, token=self.token)
 
     def _checked(self, rows: Any, *, is_first: bool) -> Sequence[Any] | NDArray[Any]:
         """Returns rows as they are sent; of numbers how many columns they have is looked at."""

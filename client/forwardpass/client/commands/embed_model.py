@@ -4,7 +4,6 @@ from pathlib import Path
 
 import typer
 
-from forwardpass.client.channel import Tls
 from forwardpass.client.commands.connection import Connection, split_model
 from forwardpass.client.jobs.embedder import OpenEmbedder
 from forwardpass.client.jobs.server_embedder import OpenServer
@@ -44,17 +43,7 @@ def open_model(
     folder = _folder(model, is_served=is_served)
     name, version = split_model(model)
     if folder is None:
-        tls = Tls(connection.tls_ca) if connection.tls_ca else None
-        return OpenServer(
-            connection.server,
-            connection.timeout,
-            tls,
-            connection.token,
-            name,
-            version,
-            wait,
-            threads,
-        )
+        return OpenServer(connection.settings(), name, version, wait, threads)
     from forwardpass.client.local import OpenLocal, find_version
 
     if isinstance(version, str):

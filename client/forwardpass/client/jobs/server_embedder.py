@@ -4,15 +4,14 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardpass.client.channel import Tls
-from forwardpass.client.client import DEFAULT_MESSAGE_BYTES, Client
+from forwardpass.client.client import Client
 from forwardpass.client.errors import (
     Cancelled,
     ModelFailed,
@@ -28,6 +27,7 @@ from forwardpass.client.jobs.naming_stream import NamingStream
 from forwardpass.client.models import Model, ModelState, Version, check_loaded
 from forwardpass.client.polarity import known_ground
 from forwardpass.client.results import Embeddings
+from forwardpass.client.settings import DEFAULT_MESSAGE_BYTES, Settings
 from forwardpass.wire import Array
 
 Result = TypeVar("Result")
@@ -39,6 +39,8 @@ _LEAST_THREADS = 3
 _LOST = (Unavailable, Overloaded, TimedOut, Cancelled)
 # Seconds before another try: doubled each time, and random, so that jobs do not come together.
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+# Seconds that one call is tried again in while there is no connection.
+_SHORT = 0.5
 
 
 class Patience:
@@ -219,20 +221,14 @@ class OpenServer:
     """Connects to a server, in whatever process.
 
     Attributes:
-        target: As `Client` takes it, as the next three.
-        timeout: Seconds.
-        tls: How to secure the connection.
-        token: The bearer token.
+        settings: The client's.
         model: The model's name.
         version: Which version a new job takes.
         wait: Seconds that the server may be away.
         threads: How many calls at a time; as many as this machine decodes where None.
     """
 
-    target: str
-    timeout: float
-    tls: Tls | None
-    token: str | None = field(repr=False)
+    settings: Settings
     model: str
     version: Version
     wait: float
@@ -240,7 +236,8 @@ class OpenServer:
 
     def __call__(self, space: Space | None) -> ServerEmbedder:
         """See `OpenEmbedder`."""
-        client = Client(self.target, timeout=self.timeout, tls=self.tls, token=self.token)
+        # Whose patience is short: the job's own is what counts.
+        client = Client.with_settings(replace(self.settings, patience=_SHORT))
         try:
             patience = Patience(self.wait)
             return ServerEmbedder(

@@ -1,0 +1,332 @@
+"""The client for asyncio: the methods of `Client`, awaited."""
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from functools import wraps
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+import grpc
+import grpc.aio
+
+from forwardpass.client.caller import Caller
+from forwardpass.client.channel import Options
+from forwardpass.client.connection import Connection, Connections
+from forwardpass.client.errors import Cancelled
+from forwardpass.client.operations import Operations
+from forwardpass.client.retries import is_unsent
+from forwardpass.client.settings import Settings
+from forwardpass.client.steps import (
+    END,
+    Begin,
+    Call,
+    Emit,
+    Flow,
+    Items,
+    Many,
+    Offload,
+    Open,
+    Pause,
+    Receive,
+    Send,
+    Step,
+    Stream,
+    Take,
+    Warn,
+)
+from forwardpass.wire import TensorError
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+_CLOSED = "the client was closed"
+# Of warnings: from where they are raised to the line that awaits.
+_TO_CALLER = 4
+
+
+def _awaited(
+    operation: Callable[Concatenate[Operations, Arguments], Flow[Result]],
+) -> Callable[Concatenate["AsyncClient", Arguments], Awaitable[Result]]:
+    @wraps(operation)
+    async def method(
+        self: "AsyncClient", /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        return await self._drive(operation(self._operations, *args, **kwargs))
+
+    return method
+
+
+def _streaming(
+    operation: Callable[Concatenate[Operations, Arguments], Stream[Result]],
+) -> Callable[Concatenate["AsyncClient", Arguments], AsyncIterator[Result]]:
+    @wraps(operation)
+    def method(
+        self: "AsyncClient", /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> AsyncIterator[Result]:
+        return self._stream(operation(self._operations, *args, **kwargs))
+
+    return method
+
+
+def _yielding(
+    operation: Callable[Concatenate[Operations, Arguments], Many[Result]],
+) -> Callable[Concatenate["AsyncClient", Arguments], AsyncIterator[Result]]:
+    @wraps(operation)
+    def method(
+        self: "AsyncClient", /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> AsyncIterator[Result]:
+        return self._many(operation(self._operations, *args, **kwargs))
+
+    return method
+
+
+class AsyncClient(Caller):
+    """Calls the models of one server, or of several in turn, for programs that use asyncio.
+
+    The methods, settings and errors are those of `Client`; what is cancelled is cancelled on the
+    server too. Each event loop that calls has connections of its own. Files of pictures are read,
+    and pictures decoded, on threads.
+    """
+
+    predict = _awaited(Operations.predict)
+    embed = _awaited(Operations.embed)
+    generate = _awaited(Operations.generate)
+    models = _awaited(Operations.models)
+    model = _awaited(Operations.model)
+    health = _awaited(Operations.health)
+    predict_stream = _streaming(Operations.predict_stream)
+    embed_stream = _streaming(Operations.embed_stream)
+    generate_stream = _streaming(Operations.generate_stream)
+    predict_many = _yielding(Operations.predict_many)
+    embed_many = _yielding(Operations.embed_many)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes this loop's connections, and lets no other be opened.
+
+        Calls under way end as `Cancelled`.
+        """
+        self._is_closed = True
+        loop = asyncio.get_running_loop()
+        for of_loop, connections in list(self._connections.items()):
+            for channel in connections.take():
+                # A loop that has ended took its connections with it.
+                if of_loop is loop:
+                    await channel.close()
+
+    def _begin(self, settings: Settings) -> None:
+        super()._begin(settings)
+        self._is_closed = False
+        self._connections: WeakKeyDictionary[
+            asyncio.AbstractEventLoop, Connections[grpc.aio.Channel]
+        ] = WeakKeyDictionary()
+        if settings.tls is not None:
+            # Files that cannot be used are told before anything is called.
+            settings.tls.credentials()
+
+    def _pick(self) -> tuple[Connections[grpc.aio.Channel], Connection[grpc.aio.Channel]]:
+        if self._is_closed:
+            raise Cancelled(_CLOSED)
+        loop = asyncio.get_running_loop()
+        connections = self._connections.get(loop)
+        if connections is None:
+            connections = self._connections[loop] = Connections(self._settings, _open)
+        return connections, connections.pick()
+
+    async def _drive(self, flow: Flow[Result]) -> Result:
+        """Does what a flow asks for, and returns what it returns."""
+        given: Any = None
+        failed: Exception | None = None
+        try:
+            while True:
+                step = flow.send(given) if failed is None else flow.throw(failed)
+                given = failed = None
+                try:
+                    given = await self._do(step)
+                except Exception as error:  # noqa: BLE001  # the flow's to decide
+                    failed = error
+        except StopIteration as ended:
+            return cast("Result", ended.value)
+
+    async def _do(self, step: Step) -> Any:
+        match step:
+            case Call():
+                return await self._call(step)
+            case Offload():
+                return await asyncio.to_thread(step.work)
+            case Pause():
+                await asyncio.sleep(step.seconds)
+                return None
+            case Warn():
+                warnings.warn(step.text, step.kind, stacklevel=_TO_CALLER)
+                return None
+        raise AssertionError(step)
+
+    async def _call(self, step: Call) -> Any:
+        connections, connection = self._pick()
+        try:
+            method = getattr(connection.methods, step.method)
+            answer = method(step.message, timeout=step.seconds, metadata=step.metadata)
+            if type(step) is Begin:
+                first = await answer.read()
+                return answer, END if first is grpc.aio.EOF else first
+            return await answer
+        except grpc.RpcError as error:
+            if is_unsent(error):
+                connections.note_failure(connection)
+            raise
+        except (asyncio.CancelledError, grpc.aio.UsageError):
+            self._refuse_if_closed()
+            raise
+
+    def _refuse_if_closed(self) -> None:
+        """Tells what gRPC says by cancelling whoever waits: that the client was closed."""
+        task = asyncio.current_task()
+        if self._is_closed and not (task is not None and task.cancelling()):
+            raise Cancelled(_CLOSED) from None
+
+    async def _stream(self, stream: Stream[Result]) -> AsyncIterator[Result]:
+        failed: list[Exception] = []
+        call = None
+        try:
+            if stream.requests is None:
+                message = await self._drive(stream.message(None))
+                begin = Begin(stream.method, message, stream.seconds, stream.metadata)
+                call, answer = await self._drive(self._operations.begin(begin))
+            else:
+                _, connection = self._pick()
+                method = getattr(connection.methods, stream.method)
+                messages = self._messages(stream, failed)
+                call = method(messages, timeout=stream.seconds, metadata=stream.metadata)
+                answer = await call.read()
+            while answer is not END and answer is not grpc.aio.EOF:
+                yield stream.convert(answer)
+                answer = await call.read()
+        except (grpc.RpcError, TensorError) as error:
+            raise self._operations.explain(error, stream.seconds) from None
+        except (asyncio.CancelledError, grpc.aio.UsageError):
+            self._refuse_if_closed()
+            raise
+        finally:
+            # Where nobody wants the rest, nothing more of it is made.
+            if call is not None:
+                call.cancel()
+        if failed:
+            raise failed[0]
+
+    async def _messages(self, stream: Stream[Any], failed: list[Exception]) -> AsyncIterator[bytes]:
+        """Yields the requests of a stream, in a task of gRPC's."""
+        try:
+            async for request in _iterate(stream.requests):
+                yield await self._drive(stream.message(request))
+        except Exception as error:  # noqa: BLE001  # raised where it is seen
+            failed.append(error)
+
+    async def _many(self, many: Many[Result]) -> AsyncIterator[Result]:
+        session = _Session(self._pick, _iterate(many.items), self._do)
+        flow = many.flow
+        given: Any = None
+        failed: Exception | None = None
+        try:
+            while True:
+                step = flow.send(given) if failed is None else flow.throw(failed)
+                given = failed = None
+                if type(step) is Emit:
+                    for result in step.results:
+                        yield result
+                    continue
+                try:
+                    given = await session.do(step)
+                except Exception as error:  # noqa: BLE001  # the flow's to decide
+                    failed = error
+        except StopIteration:
+            return
+        except (asyncio.CancelledError, grpc.aio.UsageError):
+            self._refuse_if_closed()
+            raise
+        finally:
+            session.close()
+
+
+class _Session:
+    """Takes items, and sends requests one at a time over a stream.
+
+    Args:
+        pick: Gives the connection whose turn it is.
+        items: What is taken.
+        do: Does every other step.
+    """
+
+    def __init__(
+        self,
+        pick: Callable[[], tuple[object, Connection[grpc.aio.Channel]]],
+        items: AsyncIterator[Any],
+        do: Callable[[Step], Awaitable[Any]],
+    ) -> None:
+        self._pick = pick
+        self._items = items
+        self._do_other = do
+        self._call: Any = None
+
+    async def do(self, step: Step) -> Any:
+        """Does a step.
+
+        Raises:
+            grpc.RpcError: The stream, or a call, has failed.
+        """
+        match step:
+            case Take():
+                return await anext(self._items, END)
+            case Open():
+                self._open(step)
+            case Send() if step.message is None:
+                await self._call.done_writing()
+            case Send():
+                await self._call.write(step.message)
+            case Receive():
+                answer = await self._call.read()
+                return None if answer is grpc.aio.EOF else answer
+            case _:
+                return await self._do_other(step)
+        return None
+
+    def close(self) -> None:
+        """Ends the stream."""
+        if self._call is not None:
+            self._call.cancel()
+
+    def _open(self, step: Open) -> None:
+        self.close()
+        # Held as long as the stream is.
+        _, self._connection = self._pick()
+        method = getattr(self._connection.methods, step.method)
+        self._call = method(timeout=step.seconds, metadata=step.metadata)
+
+
+def _open(
+    target: str, credentials: grpc.ChannelCredentials | None, options: Options
+) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options)
+    return grpc.aio.secure_channel(target, credentials, options)
+
+
+async def _iterate(items: Items[Any] | None) -> AsyncIterator[Any]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        assert items is not None
+        for item in items:
+            yield item

@@ -1,0 +1,137 @@
+"""Requests, made of what callers hand in."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from numpy.typing import ArrayLike
+
+from forwardpass.client import inputs as given
+from forwardpass.client.errors import MessageTooLarge
+from forwardpass.client.models import Version
+from forwardpass.v1 import inference_service_pb2 as pb
+from forwardpass.v1 import model_service_pb2 as model_pb
+from forwardpass.v1 import tensor_pb2
+from forwardpass.wire import Preparation, to_preparation
+
+Request = TypeVar("Request", bound=Message)
+
+
+def to_reference(name: str, version: Version) -> model_pb.ModelReference:
+    """Returns what names a version.
+
+    Raises:
+        InvalidInput: The name or the version cannot be one.
+    """
+    given.check_text(name, "model")
+    if version is None:
+        return model_pb.ModelReference(name=name)
+    if isinstance(version, str):
+        given.check_text(version, "version")
+        return model_pb.ModelReference(name=name, label=version)
+    return model_pb.ModelReference(name=name, version=given.unsigned(version, "version", 63))
+
+
+def predict_request(
+    model: model_pb.ModelReference,
+    tensors: dict[str, tensor_pb2.Tensor],
+    images: Sequence[bytes],
+    texts: Sequence[str],
+    *,
+    outputs: list[str] | None,
+    top_k: int,
+    png: bool,
+    timing: bool,
+    preparation: Preparation | None,
+) -> pb.PredictRequest:
+    """Returns a request of `Predict`; see `Operations.predict`."""
+    return pb.PredictRequest(
+        model=model,
+        inputs=tensors,
+        images=images,
+        texts=texts,
+        outputs=outputs,
+        top_k=given.unsigned(top_k, "top_k", 32),
+        png=png,
+        timing=timing,
+        image_preparation=to_preparation(preparation) if preparation else None,
+    )
+
+
+def embed_request(
+    model: model_pb.ModelReference,
+    tensors: dict[str, tensor_pb2.Tensor],
+    images: Sequence[bytes],
+    texts: Sequence[str],
+    *,
+    output: str | None,
+    normalize: bool,
+    half_precision: bool,
+    alone: bool,
+    timing: bool,
+    preparation: Preparation | None,
+) -> pb.EmbedRequest:
+    """Returns a request of `Embed`; see `Operations.embed`."""
+    return pb.EmbedRequest(
+        model=model,
+        inputs=tensors,
+        images=images,
+        texts=texts,
+        output=output or "",
+        normalize=normalize,
+        half_precision=half_precision,
+        alone=alone,
+        timing=timing,
+        image_preparation=to_preparation(preparation) if preparation else None,
+    )
+
+
+def generate_request(
+    model: model_pb.ModelReference,
+    *,
+    count: int | None,
+    seed: int | None,
+    latents: ArrayLike | None,
+    class_: int | str | None,
+    prompt: str | None,
+    temperature: float | None,
+    length: int | None,
+    png: bool,
+    timing: bool,
+) -> pb.GenerateRequest:
+    """Returns a request of `Generate`; see `Operations.generate`."""
+    if prompt is not None:
+        given.check_text(prompt, "prompt")
+    request = pb.GenerateRequest(
+        model=model,
+        count=None if count is None else given.unsigned(count, "count", 32),
+        seed=None if seed is None else given.unsigned(seed, "seed", 64),
+        latents=given.latents(latents),
+        prompt=prompt,
+        temperature=temperature,
+        length=None if length is None else given.unsigned(length, "length", 32),
+        png=png,
+        timing=timing,
+    )
+    if isinstance(class_, str):
+        given.check_text(class_, "class")
+        request.class_label = class_
+    elif class_ is not None:
+        request.class_index = given.unsigned(class_, "class", 32)
+    return request
+
+
+def to_message(request: Message, limit: int) -> bytes:
+    """Returns a request's bytes.
+
+    Raises:
+        MessageTooLarge: They are more than the limit.
+    """
+    message = request.SerializeToString()
+    if len(message) > limit:
+        # gRPC would find out too, but could not tell that there is no use in trying again.
+        raise MessageTooLarge(
+            f"the request takes {len(message)} bytes, and the limit is {limit}: send fewer rows in "
+            "a call, have it split (split=True), or raise max_message_bytes here and on the server"
+        )
+    return message
