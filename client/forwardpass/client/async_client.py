@@ -278,6 +278,10 @@ class _Session:
         self._items = items
         self._do_other = do
         self._call: Any = None
+        # Answers are read as they come, and are no more than the requests under way: to write to a
+        # stream that has ended would lose those, and the server's reason.
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+        self._reader: asyncio.Task[None] | None = None
 
     async def do(self, step: Step) -> Any:
         """Does a step.
@@ -290,21 +294,19 @@ class _Session:
                 return await anext(self._items, END)
             case Open():
                 self._open(step)
-            case Send() if step.message is None:
-                await self._call.done_writing()
             case Send():
-                await self._call.write(step.message)
+                await self._send(step.message)
             case Receive():
-                answer = await self._call.read()
-                return None if answer is grpc.aio.EOF else answer
+                return await self._receive()
             case _:
                 return await self._do_other(step)
         return None
 
     def close(self) -> None:
         """Ends the stream."""
-        if self._call is not None:
+        if self._reader is not None:
             self._call.cancel()
+            self._reader.cancel()
 
     def _open(self, step: Open) -> None:
         self.close()
@@ -312,6 +314,37 @@ class _Session:
         _, self._connection = self._pick()
         method = getattr(self._connection.methods, step.method)
         self._call = method(timeout=step.seconds, metadata=step.metadata)
+        self._answers = asyncio.Queue()
+        self._reader = asyncio.create_task(self._read(self._call, self._answers))
+
+    async def _read(self, call: Any, answers: "asyncio.Queue[Any]") -> None:
+        """Puts what a stream answers in a queue, and at its end None or the error."""
+        try:
+            while (answer := await call.read()) is not grpc.aio.EOF:
+                answers.put_nowait(answer)
+            answers.put_nowait(None)
+        except (grpc.RpcError, grpc.aio.UsageError) as error:
+            answers.put_nowait(error)
+        except asyncio.CancelledError:
+            # Of the call, where the client is closed.
+            answers.put_nowait(Cancelled(_CLOSED))
+            raise
+
+    async def _send(self, message: bytes | None) -> None:
+        assert self._reader is not None
+        if self._reader.done():
+            # There is nobody to take it, which `_receive` comes to say.
+            return
+        if message is None:
+            await self._call.done_writing()
+        else:
+            await self._call.write(message)
+
+    async def _receive(self) -> Any:
+        answer = await self._answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 def _open(

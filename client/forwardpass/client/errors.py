@@ -234,6 +234,8 @@ HOPELESS = (
     "Hostname Verification Check failed",
     "WRONG_VERSION_NUMBER",
 )
+# What grpc.aio says, with INTERNAL, of a stream that has ended as it writes to it.
+_NOT_WRITTEN = "Internal error from Core"
 # The library's words for a message over the limit, in either direction, compressed or not.
 _TOO_LARGE = "larger than max"
 
@@ -266,6 +268,8 @@ def from_rpc_error(error: grpc.RpcError, target: str, timeout: float) -> Forward
         )
     text = status.details() or "no details"
     kind = _BY_CODE.get(code, ServerError)
+    if text == _NOT_WRITTEN:
+        kind, code = Unavailable, grpc.StatusCode.UNAVAILABLE
     if kind is Overloaded and _TOO_LARGE in text:
         kind = MessageTooLarge
     return kind(_explain(kind, text, target, timeout), reason=code.name, code=code)
