@@ -92,11 +92,6 @@ def test_lists_that_do_not_fit_are_refused(client: Client, model: str, values: l
     assert raised.value.field == "inputs.x"
 
 
-def test_an_array_keeps_the_type_that_somebody_chose(client: Client) -> None:
-    with pytest.raises(InvalidInput, match="float16"):
-        client.predict("floats", np.zeros(3, np.float16))
-
-
 class Frame:
     """A data frame, as numpy sees one: of Python's own numbers where its columns differ."""
 
