@@ -226,6 +226,11 @@ def test_the_dtypes_of_most_models_cost_no_question() -> None:
     assert asked
 
 
+@pytest.mark.parametrize("name", [1, None, "\ud800"])
+def test_a_name_that_cannot_be_sent_is_told(client: Client, name: Any) -> None:
+    assert refusal(client, "float32", {name: np.zeros(1, np.float32)}).field == "inputs"
+
+
 def test_other_byte_orders_arrive(client: Client) -> None:
     given_array = np.array([1.5, -2], ">f4")
     for inputs in (given_array, {"x": given_array}):
@@ -389,6 +394,13 @@ def test_a_column_of_vectors_of_polars(client: Client, kind: str) -> None:
     assert "1 missing value" in error.message
 
 
+@pytest.mark.heavy
+@pytest.mark.timeout(60)
+def test_a_column_of_structs_of_polars_is_refused(client: Client) -> None:
+    error = refusal(client, "matrix", _polars().Series([{"a": 1.0}]))
+    assert "unnest" in error.message
+
+
 @pytest.mark.parametrize(
     ("column", "expected"),
     [
@@ -493,6 +505,7 @@ def test_a_tensor_keeps_a_dtype_that_the_model_states(client: Client, dtype: tor
         ),
         (torch.ones(2, device="meta"), "Tensor gives no array"),
         (torch.ones(2, dtype=torch.complex64), "but the values are complex64"),
+        (torch.ones(2, dtype=torch.float8_e5m2), "numpy has no type for a tensor of torch.float8"),
     ],
 )
 def test_tensors_without_a_place_are_refused(

@@ -1,5 +1,6 @@
 """Whatever holds numbers or texts, as a numpy array."""
 
+import reprlib
 import sys
 from typing import Any, Never
 
@@ -39,7 +40,7 @@ def as_array(value: object) -> Array:
     if isinstance(value, list | tuple):
         return _of_list(value)
     try:
-        array = _converted(value)
+        array = value if type(value) is np.ndarray else _converted(value)
     except (MemoryError, TypeError, ValueError):
         raise
     except Exception as error:  # noqa: BLE001  # libraries have classes of their own
@@ -78,12 +79,18 @@ def _of_torch(tensor: Any) -> Array:
             "torch.nested.to_padded_tensor"
         )
     here = tensor.detach().cpu().resolve_conj().resolve_neg()
-    if here.dtype != torch.bfloat16:
+    if here.dtype == torch.bfloat16:
+        # numpy has no such type of its own, so the bits go over.
+        bits: NDArray[np.int16] = here.view(torch.int16).numpy()
+        return bits.view(ml_dtypes.bfloat16)
+    try:
         values: Array = here.numpy()
-        return values
-    # numpy has no such type of its own, so the bits go over.
-    bits: NDArray[np.int16] = here.view(torch.int16).numpy()
-    return bits.view(ml_dtypes.bfloat16)
+    except TypeError:
+        raise TypeError(
+            f"numpy has no type for a tensor of {here.dtype}: convert it, as tensor.float() or "
+            "tensor.dequantize() does"
+        ) from None
+    return values
 
 
 def _of_pandas(column: Any) -> Array:
@@ -94,12 +101,17 @@ def _of_pandas(column: Any) -> Array:
 
 
 def _of_polars(column: Any) -> Array:
+    polars = sys.modules["polars"]
     values = column
     # polars would make nulls NaN, also in lists.
-    while not (count := values.null_count()) and values.dtype.is_nested():
+    while not (count := values.null_count()) and isinstance(
+        values.dtype, (polars.List, polars.Array)
+    ):
         values = values.explode()
     if count:
         raise ValueError(missing(count, "fill_null"))
+    if isinstance(values.dtype, polars.Struct):
+        raise TypeError("a column of structs is no array: give its fields, as struct.unnest() does")
     array: Array = column.to_numpy()
     return array
 
@@ -187,9 +199,10 @@ def _check_texts(array: Array) -> None:
     # What is missing, or otherwise strange, tells more than a number beside it.
     place = next((place for place in others if not isinstance(array[place], _NUMBERS)), others[0])
     at = "".join(f"[{index}]" for index in place)
+    item = array[place]
     raise TypeError(
-        f"row {at} holds {array[place]!r} ({_type_name(array[place])}), expected numbers of at "
-        "most 64 bits or texts, not both, and nothing that is missing"
+        f"row {at} holds {reprlib.repr(item)} ({_type_name(item)}), expected numbers of at most 64 "
+        "bits or texts, not both, and nothing that is missing"
     )
 
 

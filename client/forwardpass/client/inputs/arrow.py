@@ -52,7 +52,9 @@ def _of_chunk(column: Any) -> Array:
             )
         return _of_lists(column, lengths[0] if len(lengths) else 0)
     if types.is_nested(kind):
-        raise TypeError(f"a column of {kind} is no array: expected numbers, texts or lists of them")
+        raise TypeError(
+            f"a column of {kind} is no array: cast it to numbers, texts, list or fixed_size_list"
+        )
     values: Array = column.to_numpy(zero_copy_only=False)
     return values
 

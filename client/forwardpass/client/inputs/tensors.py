@@ -40,7 +40,9 @@ def tensors(
     if not isinstance(inputs, Mapping):
         return _packed(_without_names(inputs, specs()))
     for name in inputs:
-        check_text(name, "inputs: a name")
+        if not isinstance(name, str):
+            raise InvalidInput(f"inputs are named by str, expected no {name!r}", field="inputs")
+        check_text(name, "inputs")
     return _packed({name: as_typed(name, value, specs) for name, value in inputs.items()})
 
 
