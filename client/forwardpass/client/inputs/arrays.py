@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from forwardpass.client.inputs.arrow import missing, of_arrow
 from forwardpass.client.inputs.frames import is_column, is_frame, is_pandas_column
 from forwardpass.client.inputs.libraries import is_instance
-from forwardpass.wire import Array
+from forwardpass.wire import Array, element_type
 
 # What lists hold where they hold no arrays.
 _PLAIN = (bool, int, float, complex, str, bytes, np.generic, type(None))
@@ -34,7 +34,7 @@ def as_array(value: object) -> Array:
         Numbers with the dtype they have, and texts as an array of objects.
 
     Raises:
-        TypeError: It holds no numbers and no texts.
+        TypeError: It holds no numbers and no texts, or numbers that no tensor can hold.
         ValueError: Values are missing, or rows differ in shape.
     """
     if isinstance(value, list | tuple):
@@ -45,7 +45,10 @@ def as_array(value: object) -> Array:
         raise
     except Exception as error:  # noqa: BLE001  # libraries have classes of their own
         raise ValueError(f"{_type_name(value)} gives no array: {error}") from None
-    return _of_objects(array, value) if array.dtype.kind == "O" else array
+    if array.dtype.kind == "O":
+        return _of_objects(array, value)
+    element_type(array.dtype)  # or it raises
+    return array
 
 
 def is_array(value: object) -> bool:

@@ -52,7 +52,7 @@ def _fits(given: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
         return given.kind in "USTO"
     if given in _BY_VALUE:
         return dtype.kind != "b"
-    return given.kind in "biufV" and np.can_cast(given, dtype, "safe")
+    return given.kind not in "USTO" and np.can_cast(given, dtype, "safe")
 
 
 def _checked(array: Array, dtype: np.dtype[Any], name: str) -> Array:
@@ -83,7 +83,7 @@ def _is_kept(array: Array, converted: Array) -> Array:
 
 
 def _is_float(dtype: np.dtype[Any]) -> bool:
-    # ml_dtypes' floats are of kind "V".
+    # bfloat16 is of kind "V".
     return dtype.kind in "fV"
 
 
