@@ -105,6 +105,6 @@ protos:
 	$(MAKE) $(VENV)/product
 
 clean:
-	rm -rf $(VENV) $(GPU_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf client/forwardpass/client/proto_files $(VENV) $(GPU_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find protos -name '*_pb2*.py*' -delete -o -name '*.binpb' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,9 +1,11 @@
-"""Generates the protobuf modules, their type stubs and the Open Inference descriptor set.
+"""Generates the protobuf modules, their type stubs and the descriptor sets, and copies what
+`forwardpass protos` writes.
 
 Runs at every editable install, wheel and sdist; `make protos` is an editable install.
 What it writes is not committed.
 """
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,10 @@ DESCRIPTOR_SETS = {
     "open_inference": PROTOS / "forwardpass" / "wire" / "open_inference.binpb",
     "onnx_graph": PROTOS / "forwardpass" / "artefact" / "onnx_graph.binpb",
 }
+
+# Others' .proto files, which lie outside of our packages, and so would not be in a wheel.
+COPIED = ("grpc", "open_inference")
+COPIES = ROOT / "client" / "forwardpass" / "client" / "proto_files"
 
 
 def generate() -> None:
@@ -49,8 +55,16 @@ def generate() -> None:
             sys.exit("protoc failed: its message stands above")
 
 
+def copy() -> None:
+    """Copies others' .proto files into the client; nothing that was there before stays."""
+    shutil.rmtree(COPIES, ignore_errors=True)
+    for folder in COPIED:
+        shutil.copytree(PROTOS / folder, COPIES / folder)
+
+
 class ProtobufHook(BuildHookInterface[Any]):
     """Generates before anything is packed, so that the files are there to pack."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         generate()
+        copy()

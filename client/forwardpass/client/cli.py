@@ -516,6 +516,25 @@ def health(
     command.run(connection, model, as_json=json)
 
 
+@app.command(epilog="Example: forwardpass protos --out protos")
+def protos(
+    *,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            file_okay=False,
+            show_default=False,
+            help="A folder that is new or empty, or that this command has written.",
+        ),
+    ],
+) -> None:
+    """Writes the .proto files that clients in other languages are generated from."""
+    from forwardpass.client.commands import protos as command
+
+    command.run(out)
+
+
 def main() -> None:
     """Runs the command line; exits with the code that `exit_code` gives an error."""
     # gRPC's core logs what we say in our own words.
