@@ -16,7 +16,7 @@ import grpc
 import numpy as np
 import pytest
 from cases.harness import PATIENCE, Gate, metric, send
-from conftest import StartServer
+from conftest import Running, StartServer
 from looking_models import expected, looks
 from run_commands import Command
 from server.test_tls import Authority
@@ -131,11 +131,9 @@ def programs(packages: Path, run_command: Command, tmp_path: Path) -> Programs:
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch, no_inline_runs: None) -> Iterator[Gate]:
-    """To be asked for before the server, which keeps what it calls; open in the end."""
-    gate = Gate(monkeypatch)
-    yield gate
-    gate.open()
+def gate(monkeypatch: pytest.MonkeyPatch, no_inline_runs: None) -> Gate:
+    """To be asked for before the server, which keeps what it calls."""
+    return Gate(monkeypatch)
 
 
 @pytest.fixture
@@ -195,37 +193,57 @@ def test_an_error_tells_its_reason_and_its_field(
     assert beyond["reason"] == "INVALID_INPUT"
 
 
-@pytest.mark.parametrize("program", ["predict.js", "embed-stream.js", "generate-stream.js"])
-def test_each_call_has_a_deadline(
-    program: str,
-    programs: Programs,
-    gate: Gate,
-    repository: Publisher,
-    start_server: StartServer,
-    pictures: list[Path],
-) -> None:
-    name, model, given = {
-        "predict.js": ("looks", looks(), pictures),
-        "embed-stream.js": ("looks", looks(), pictures),
-        "generate-stream.js": ("poet", writer(), []),
-    }[program]
-    repository(name, model)
-    address = start_server().address
+@pytest.fixture
+def stuck(gate: Gate, repository: Publisher, start_server: StartServer) -> Iterator[Running]:
+    """A server whose models do not answer until the gate opens, which it does before the end."""
+    repository("looks", looks())
+    repository("poet", writer())
+    running = start_server()
     gate.shut()
+    yield running
+    gate.open()
+
+
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [("predict.js", "looks"), ("embed-stream.js", "looks"), ("generate-stream.js", "poet")],
+)
+def test_each_call_has_a_deadline(
+    program: str, name: str, programs: Programs, stuck: Running, pictures: list[Path]
+) -> None:
+    given = pictures if name == "looks" else []
     options = ["--timeout", 0.3, *(["--top-k", 0] if program == "predict.js" else [])]
-    error = programs.run(program, address, name, *given, *options).error
+    error = programs.run(program, stuck.address, name, *given, *options).error
     assert error["code"] == "DEADLINE_EXCEEDED"
 
 
-def test_a_call_that_meets_a_full_queue_comes_again(
-    programs: Programs,
+@dataclass(frozen=True)
+class Full:
+    """A server that has room for one call, and has it.
+
+    Attributes:
+        running: The server.
+        gate: Where the call is.
+        first: The call.
+        refused: Released for each call that there is no room for.
+        picture: What its model takes.
+    """
+
+    running: Running
+    gate: Gate
+    first: Any
+    refused: threading.Semaphore
+    picture: Path
+
+
+@pytest.fixture
+def full(
     gate: Gate,
     repository: Publisher,
     start_server: StartServer,
     greys: tuple[Any, list[Path]],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    repository("clf", classifier())
+) -> Iterator[Full]:
     refused = threading.Semaphore(0)
     enter = Admission.enter
 
@@ -236,28 +254,8 @@ def test_a_call_that_meets_a_full_queue_comes_again(
             refused.release()
             raise
 
+    # Before the server starts: its methods keep what lets their calls in.
     monkeypatch.setattr(Admission, "enter", enter_and_tell)
-    running = start_server(max_in_flight=1)
-    gate.shut()
-    picture = greys[1][0]
-    request = pb.PredictRequest(model=ModelReference(name="clf"), images=[picture.read_bytes()])
-    first = send(running, request)
-    gate.wait_started()
-    with programs.started("predict.js", running.address, "clf", picture) as process:
-        # Once it has been refused, there is room for it.
-        assert refused.acquire(timeout=PATIENCE)
-        gate.open()
-        first.result()
-        assert finish(process).lines[0]["classes"][0]["label"] in LABELS
-
-
-def test_a_queue_that_stays_full_ends_a_call_after_some_tries(
-    programs: Programs,
-    gate: Gate,
-    repository: Publisher,
-    start_server: StartServer,
-    greys: tuple[Any, list[Path]],
-) -> None:
     repository("clf", classifier())
     running = start_server(max_in_flight=1)
     gate.shut()
@@ -265,12 +263,26 @@ def test_a_queue_that_stays_full_ends_a_call_after_some_tries(
     request = pb.PredictRequest(model=ModelReference(name="clf"), images=[picture.read_bytes()])
     first = send(running, request)
     gate.wait_started()
-    error = programs.run("predict.js", running.address, "clf", picture).error
+    yield Full(running, gate, first, refused, picture)
+    gate.open()
+
+
+def test_a_call_that_meets_a_full_queue_comes_again(programs: Programs, full: Full) -> None:
+    with programs.started("predict.js", full.running.address, "clf", full.picture) as process:
+        # Once it has been refused, there is room for it.
+        assert full.refused.acquire(timeout=PATIENCE)
+        full.gate.open()
+        full.first.result()
+        assert finish(process).lines[0]["classes"][0]["label"] in LABELS
+
+
+def test_a_queue_that_stays_full_ends_a_call_after_some_tries(
+    programs: Programs, full: Full
+) -> None:
+    error = programs.run("predict.js", full.running.address, "clf", full.picture).error
     assert (error["code"], error["reason"]) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL")
     assert error["pushbackMs"] == RETRY_AFTER * 1000
-    assert metric(running, "grpc_server_started_total", grpc_method="Predict") == 1 + TRIES
-    gate.open()
-    first.result()
+    assert metric(full.running, "grpc_server_started_total", grpc_method="Predict") == 1 + TRIES
 
 
 def refusal(reason: Reason, pushback: str) -> Refusal:
@@ -370,21 +382,14 @@ def test_a_stream_embeds_pictures_in_their_order(
 
 
 def test_a_stream_waits_for_a_server_that_holds_it_back(
-    programs: Programs,
-    gate: Gate,
-    repository: Publisher,
-    start_server: StartServer,
-    tmp_path: Path,
+    programs: Programs, gate: Gate, stuck: Running, tmp_path: Path
 ) -> None:
     """Of 23 megabytes the buffers of grpc-js, of the socket and of the server's core hold half."""
-    repository("looks", looks())
     large = tmp_path / "large.png"
     noise = np.random.default_rng(7).integers(0, 256, (160, 160, 3), np.uint8)
     large.write_bytes(encode_png(noise))
     given = [large] * 300
-    address = start_server().address
-    gate.shut()
-    with programs.started("embed-stream.js", address, "looks", *given) as process:
+    with programs.started("embed-stream.js", stuck.address, "looks", *given) as process:
         assert process.stderr is not None
         assert "of 300 sent: waiting for the server" in process.stderr.readline()
         gate.open()

@@ -21,7 +21,9 @@ PAGES = (
     "trainer/README.md",
     "deploy/README.md",
     "docs/course.md",
+    "docs/other-languages.md",
     "examples/README.md",
+    "examples/clients/node/README.md",
 )
 # Those that the blocks name.
 PORTS = (8001, 8002, 9001)

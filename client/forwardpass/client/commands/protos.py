@@ -52,7 +52,7 @@ def _check_nothing_else(out: Path, contents: dict[str, bytes]) -> None:
     for path in out.rglob("*"):
         if not path.is_dir() and path.relative_to(out).as_posix() not in contents:
             raise typer.BadParameter(
-                f"{path} is none of the files that are written. Name a folder that is new or empty, "
-                "or one that holds nothing but what an earlier `forwardpass protos` wrote",
+                f"{path} is none of the files that are written. Name a folder that is new or "
+                "empty, or one that holds nothing but what this command has written",
                 param_hint="--out",
             )
