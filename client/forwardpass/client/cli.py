@@ -516,7 +516,7 @@ def health(
     command.run(connection, model, as_json=json)
 
 
-@app.command(epilog="Example: forwardpass protos --out protos")
+@app.command(epilog="Example: forwardpass protos --out contract")
 def protos(
     *,
     out: Annotated[
