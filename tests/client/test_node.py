@@ -293,11 +293,16 @@ Predict = Callable[..., Printed]
 
 
 @pytest.fixture
-def predict(programs: Programs, pictures: list[Path]) -> Predict:
-    """Has the program call a server that answers as it is told."""
+def predict(programs: Programs, tmp_path: Path) -> Predict:
+    """Has the program call a server that answers as it is told, whatever it is sent.
+
+    That is more than the megabyte that grpc-js keeps for another try unless it is told otherwise.
+    """
+    picture = tmp_path / "large.png"
+    picture.write_bytes(bytes(2 << 20))
 
     def run(target: str, *arguments: object, **variables: str) -> Printed:
-        return programs.run("predict.js", target, "m", pictures[0], *arguments, **variables)
+        return programs.run("predict.js", target, "m", picture, *arguments, **variables)
 
     return run
 

@@ -16,9 +16,9 @@ def run(out: Path) -> None:
         path.write_bytes(content)
         typer.echo(path)
     typer.echo(
-        f"\nWith {out} as the root of imports they need no other file. Stubs for Java, say:\n"
-        f"  protoc -I {out} --java_out=stubs {out}/forwardpass/v1/*.proto\n"
-        "and with the plugin of gRPC's for your language: docs/other-languages.md has the commands."
+        f"\nThey import one another from {out}, and google/protobuf, which protoc has. For Java:\n"
+        f"  mkdir -p stubs && protoc -I {out} --java_out=stubs {out}/forwardpass/v1/*.proto\n"
+        "docs/other-languages.md has the commands for services, and for other languages."
     )
 
 
