@@ -49,15 +49,15 @@ class Operations(Engine):
 
         Args:
             model: The model's name.
-            inputs: Arrays by input name, or one array for a model with one input. Axis 0 counts
-                rows where the model's signature is batched. Arrays are sent with the dtype they
-                have, but for those of numpy's defaults, float64 and int64, which like lists and
-                data frames take the dtype that the model states: floats are rounded to it, and
-                integers have to fit.
-            images: One picture a row, as paths or bytes of JPEG or PNG files, as PIL images, or as
-                uint8 arrays, (height, width) or (height, width, channels); the server resizes them
-                as the model's card says. Warns with `PolarityWarning` where one of the first 16 is
-                dark on bright and the model learned from bright on dark, or the reverse.
+            inputs: Arrays by input name, one array for a model with one input, or a data frame; see
+                `forwardpass.client.inputs`. Axis 0 counts rows where the model's signature is
+                batched. Named arrays of float32 and uint8, and texts, go as they are; all others
+                take the dtype that the model states, where no value changes but by rounding.
+            images: One picture a row, as paths, bytes or open binary files of JPEG or PNG, as PIL
+                images, or as uint8 arrays of numpy or torch, (height, width) or with channels; the
+                server resizes them as the model's card says. Warns with `PolarityWarning` where one
+                of the first 16 is dark on bright and the model learned from bright on dark, or the
+                reverse.
             invert: Whether to send the pictures' negatives, as PNG files.
             preparation: How the server prepares the images, instead of as the model's card says.
             texts: One text a row, for a model with a text input.
