@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from benchmarks import (
+    clients,
     counting,
     embedding,
     jobs,
@@ -40,6 +41,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "neighbour": neighbour.measure,
     "embedding": embedding.measure,
     "jobs": jobs.measure,
+    "clients": clients.measure,
     "overload": overload.measure,
     "starts": starts.measure,
     "workers": workers.measure,

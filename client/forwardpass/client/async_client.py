@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import grpc
 import grpc.aio
@@ -42,17 +42,17 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 _CLOSED = "the client was closed"
 # Of warnings: from where they are raised to the line that awaits.
-_TO_CALLER = 4
+_TO_CALLER = 3
 
 
 def _awaited(
     operation: Callable[Concatenate[Operations, Arguments], Flow[Result]],
 ) -> Callable[Concatenate["AsyncClient", Arguments], Awaitable[Result]]:
     @wraps(operation)
-    async def method(
+    def method(
         self: "AsyncClient", /, *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> Result:
-        return await self._drive(operation(self._operations, *args, **kwargs))
+    ) -> Awaitable[Result]:
+        return self._drive(operation(self._operations, *args, **kwargs))
 
     return method
 
@@ -131,6 +131,9 @@ class AsyncClient(Caller):
         self._connections: WeakKeyDictionary[
             asyncio.AbstractEventLoop, Connections[grpc.aio.Channel]
         ] = WeakKeyDictionary()
+        # What was looked up last, as most programs have one loop.
+        self._last: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None
+        self._of_last: Connections[grpc.aio.Channel]
         if settings.tls is not None:
             # Files that cannot be used are told before anything is called.
             settings.tls.credentials()
@@ -139,10 +142,11 @@ class AsyncClient(Caller):
         if self._is_closed:
             raise Cancelled(_CLOSED)
         loop = asyncio.get_running_loop()
-        connections = self._connections.get(loop)
-        if connections is None:
-            connections = self._connections[loop] = Connections(self._settings, _open)
-        return connections, connections.pick()
+        if self._last() is not loop:
+            if loop not in self._connections:
+                self._connections[loop] = Connections(self._settings, _open)
+            self._last, self._of_last = ref(loop), self._connections[loop]
+        return self._of_last, self._of_last.pick()
 
     async def _drive(self, flow: Flow[Result]) -> Result:
         """Does what a flow asks for, and returns what it returns."""
@@ -153,7 +157,8 @@ class AsyncClient(Caller):
                 step = flow.send(given) if failed is None else flow.throw(failed)
                 given = failed = None
                 try:
-                    given = await self._do(step)
+                    # A call's own coroutine: each one between costs every call.
+                    given = await (self._call(step) if isinstance(step, Call) else self._do(step))
                 except Exception as error:  # noqa: BLE001  # the flow's to decide
                     failed = error
         except StopIteration as ended:

@@ -134,7 +134,7 @@ class Client(Caller):
                 step = flow.send(given) if failed is None else flow.throw(failed)
                 given = failed = None
                 try:
-                    given = self._do(step)
+                    given = self._call(step) if isinstance(step, Call) else self._do(step)
                 except Exception as error:  # noqa: BLE001  # the flow's to decide
                     failed = error
         except StopIteration as ended:

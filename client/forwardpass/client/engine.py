@@ -80,8 +80,7 @@ EMBED = Kind(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(NamedTuple):
     """What a model is to run on.
 
     Attributes:

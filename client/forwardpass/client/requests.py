@@ -45,17 +45,16 @@ def predict_request(
     preparation: Preparation | None,
 ) -> pb.PredictRequest:
     """Returns a request of `Predict`; see `Operations.predict`."""
-    return pb.PredictRequest(
-        model=model,
-        inputs=tensors,
-        images=images,
-        texts=texts,
-        outputs=outputs,
-        top_k=given.unsigned(top_k, "top_k", 32),
-        png=png,
-        timing=timing,
-        image_preparation=to_preparation(preparation) if preparation else None,
-    )
+    request = pb.PredictRequest(model=model, inputs=tensors, images=images, texts=texts)
+    # Each field that is named takes time, also where it is empty.
+    if outputs or top_k or png or timing or preparation:
+        request.outputs.extend(outputs or ())
+        request.top_k = given.unsigned(top_k, "top_k", 32)
+        request.png = png
+        request.timing = timing
+        if preparation:
+            request.image_preparation.CopyFrom(to_preparation(preparation))
+    return request
 
 
 def embed_request(

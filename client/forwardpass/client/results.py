@@ -162,10 +162,7 @@ def to_prediction(response: pb.PredictResponse) -> Prediction:
         model=response.model.name,
         version=response.model.version,
         outputs={name: to_array(tensor) for name, tensor in response.outputs.items()},
-        classes=tuple(
-            tuple(ClassScore(c.index, c.label, c.probability) for c in row.classes)
-            for row in response.classifications
-        ),
+        classes=_classes(response.classifications) if response.classifications else (),
         images=tuple(response.images),
         timing=_timing(response),
     )
@@ -284,6 +281,13 @@ def to_array(tensor: tensor_pb2.Tensor) -> Array:
     # Should a model give bytes that are no UTF-8, they can still be had back from the text.
     texts[:] = [item.decode("utf-8", "surrogateescape") for item in array.flat]
     return texts.reshape(array.shape)
+
+
+def _classes(rows: Iterable[pb.Classification]) -> tuple[tuple[ClassScore, ...], ...]:
+    return tuple(
+        tuple(ClassScore(score.index, score.label, score.probability) for score in row.classes)
+        for row in rows
+    )
 
 
 def _timing(

@@ -70,19 +70,21 @@ class Retries:
             TimedOut: The time was over between two tries.
             Cancelled: The client was closed between two tries.
         """
-        began, seconds = time.monotonic(), call.seconds
-        deadline = began + seconds
-        attempt = Attempt(self, seconds)
+        seconds = call.seconds
+        deadline = time.monotonic() + seconds
+        attempt = None
         while True:
             try:
                 response = yield call
             except grpc.RpcError as error:
+                attempt = attempt or Attempt(self, seconds)
                 wait = attempt.wait_after(error)
                 if wait is None:
                     raise
                 words = words_of(error)
             else:
-                self.count(_TOKENS_OF_SUCCESS)
+                if self._tokens < _TOKENS:
+                    self.count(_TOKENS_OF_SUCCESS)
                 return response
             if wait:
                 yield Pause(min(wait, max(0.0, deadline - time.monotonic())))

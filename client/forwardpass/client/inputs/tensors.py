@@ -15,6 +15,8 @@ from forwardpass.client.inputs.texts import check_text
 from forwardpass.v1 import tensor_pb2
 from forwardpass.wire import Array, to_tensor
 
+# float32 and uint8.
+_AS_GIVEN = "fB"
 # Arrays by input name, or the one array of a model with one input. An array is numpy's, torch's,
 # Arrow's or any with `__array__` or `__dlpack__`; a column of a data frame; or a list of numbers,
 # texts or arrays. A data frame of pandas, polars or Arrow has a column for each input, or is the
@@ -72,6 +74,9 @@ def as_typed(name: str, value: ArrayLike, specs: Callable[[], tuple[TensorSpec, 
     Raises:
         InvalidInput: The dtype that the model states has no place for the values.
     """
+    if type(value) is np.ndarray and value.dtype.char in _AS_GIVEN:
+        # Most are, and nothing else has to be looked at.
+        return value
     if frames.is_frame(value):
         return _as_stated(_spec(name, specs()), value)
     with _explained(f"inputs.{name}"):
@@ -145,9 +150,13 @@ def _matrix(spec: TensorSpec, frame: list[tuple[str, Any]]) -> Array:
 
 def _packed(arrays: dict[str, Array]) -> dict[str, tensor_pb2.Tensor]:
     packed = {}
-    for name, array in arrays.items():
-        with _explained(f"inputs.{name}"):
+    name = ""
+    try:
+        for name, array in arrays.items():
             packed[name] = to_tensor(array)
+    except (TypeError, ValueError, OverflowError) as error:
+        field = f"inputs.{name}"
+        raise InvalidInput(f"{field}: {error}", field=field) from None
     return packed
 
 
