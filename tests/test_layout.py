@@ -107,7 +107,7 @@ SERVER = {
     "settings": "errors",
     "native": "rpc repository loading scheduling onnx transport errors",
     "open_inference": "rpc repository loading scheduling onnx transport process errors",
-    "rpc": "repository loading scheduling onnx metrics transport aligned errors",
+    "rpc": "repository loading scheduling onnx metrics transport process aligned errors",
     "repository": "loading scheduling metrics errors",
     "loading": "scheduling onnx metrics transport process errors",
     "scheduling": "metrics transport aligned errors",

@@ -1,13 +1,18 @@
 """The management tokens of a file, which is read again when it changes."""
 
-import os
-import stat
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
+
+from forwardpass.server.process.plain_file import (
+    PlainFileError,
+    Stamp,
+    read_plain_file,
+    stamp_of,
+)
 
 _MAX_BYTES = 4_096
 # Two, so that callers can change from one to the other while both hold.
@@ -17,8 +22,6 @@ _MIN_LENGTH = 8
 # How long a token may hold that is no longer in the file, in seconds.
 _LOOK_SECONDS = 1.0
 _log = structlog.get_logger()
-# Another one after each change of the file.
-_Stamp = tuple[int, ...]
 
 
 class TokenFileError(ValueError):
@@ -57,12 +60,10 @@ class TokenFile:
             return self._tokens
 
     def _look(self) -> None:
+        if self._fault is None and stamp_of(self._path) == self._stamp:
+            return
         try:
-            if self._fault is None and _stamp(self._path.stat()) == self._stamp:
-                return
             self._stamp, tokens = _read(self._path)
-        except OSError as error:
-            self._complain(_reason(self._path, error))
         except TokenFileError as error:
             self._complain(str(error))
         else:
@@ -77,27 +78,17 @@ class TokenFile:
             _log.warning("management_tokens_kept", reason=fault, tokens=len(self._tokens))
 
 
-def _read(path: Path) -> tuple[_Stamp, Sequence[bytes]]:
+def _read(path: Path) -> tuple[Stamp, Sequence[bytes]]:
     """Returns the stamp of a file and its tokens.
 
     Raises:
         TokenFileError: There is no such file, or it has no tokens.
     """
     try:
-        # A pipe would have it wait for whoever writes.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise TokenFileError(f"{path} is not a plain file")
-            content = os.read(descriptor, _MAX_BYTES + 1)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise TokenFileError(_reason(path, error)) from None
-    if len(content) > _MAX_BYTES:
-        raise TokenFileError(f"{path} has more than {_MAX_BYTES} bytes")
-    return _stamp(status), _parse(path, content)
+        stamp, content = read_plain_file(path, _MAX_BYTES)
+    except PlainFileError as error:
+        raise TokenFileError(str(error)) from None
+    return stamp, _parse(path, content)
 
 
 def _parse(path: Path, content: bytes) -> Sequence[bytes]:
@@ -113,14 +104,3 @@ def _parse(path: Path, content: bytes) -> Sequence[bytes]:
         if len(token) < _MIN_LENGTH:
             raise TokenFileError(f"{path} has a token of less than {_MIN_LENGTH} characters")
     return tokens
-
-
-def _stamp(status: os.stat_result) -> _Stamp:
-    # The last is another one also where the modification time was set by hand, or only the mode
-    # has changed.
-    times = status.st_mtime_ns, status.st_ctime_ns
-    return status.st_dev, status.st_ino, status.st_size, *times
-
-
-def _reason(path: Path, error: OSError) -> str:
-    return f"cannot read {path}: {error.strerror}"
