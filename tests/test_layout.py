@@ -113,7 +113,7 @@ SERVER = {
     "scheduling": "metrics transport aligned errors",
     "onnx": "aligned errors",
     "metrics": "transport process",
-    "transport": "errors",
+    "transport": "process errors",
     "process": "",
     "aligned": "",
     "errors": "",

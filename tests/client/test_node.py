@@ -16,10 +16,10 @@ import grpc
 import numpy as np
 import pytest
 from cases.harness import PATIENCE, Gate, metric, send
+from certificates import Authority
 from conftest import Running, StartServer
 from looking_models import expected, looks
 from run_commands import Command
-from server.test_tls import Authority
 from tiny_models import CLASSIFIER_WEIGHTS, LABELS, Publisher, classifier, softmax, writer
 
 from forwardpass.client import Client
@@ -355,10 +355,11 @@ def test_a_call_that_may_have_ended_its_server_is_not_made_again(
 def test_a_token_is_sent_over_tls(
     scripted: StartScripted, predict: Predict, tmp_path: Path
 ) -> None:
-    authority = Authority(tmp_path)
-    certificate, key = authority.issue("server")
-    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    authority = Authority()
+    pair = authority.issue()
+    credentials = grpc.ssl_server_credentials([(pair.key, pair.certificate)])
     server = scripted(ANSWER, credentials=credentials)
+    (tmp_path / "ca.pem").write_bytes(authority.certificate)
     trusting = ["--tls-ca", tmp_path / "ca.pem"]
     assert predict(server.target, *trusting, FORWARDPASS_TOKEN="secret").code == 0
     assert server.seen[0].metadata["authorization"] == "Bearer secret"

@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
+from certificates import Authority
 from conftest import StartServer
 from tiny_models import Publisher, classifier
 
@@ -48,11 +50,14 @@ def test_nothing_runs_as_root_or_phones_home(image: Image) -> None:
     assert "RUN" not in {name for name, _ in image.instructions}
 
 
+@pytest.mark.parametrize("by_tls", [False, True])
 def test_the_health_check_tells_ready_from_not(
-    image: Image, repository: Publisher, start_server: StartServer
+    image: Image, repository: Publisher, start_server: StartServer, tmp_path: Path, *, by_tls: bool
 ) -> None:
     repository("clf", classifier())
-    server = start_server().server
+    certificate, key = Authority().issue().write(tmp_path)
+    files = {"tls_certificate": certificate, "tls_key": key}
+    server = start_server(**files, metrics_tls=by_tls).server
     python, *arguments = json.loads(image.only("HEALTHCHECK").partition(" CMD ")[2])
     assert python == "python"
 
@@ -60,6 +65,7 @@ def test_the_health_check_tells_ready_from_not(
         environment = {
             **os.environ,
             "FORWARDPASS_METRICS_PORT": str(port),
+            "FORWARDPASS_METRICS_TLS": str(by_tls),
             "http_proxy": "http://127.0.0.1:1",
         }
         return subprocess.run(

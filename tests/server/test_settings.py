@@ -109,6 +109,12 @@ def test_a_token_is_given_once() -> None:
     assert load([given[0], *given[3:]]).management_token_file == Path("tokens")
 
 
+def test_metrics_by_tls_take_a_certificate() -> None:
+    with pytest.raises(SettingsError, match="'metrics_tls' takes a certificate and its key"):
+        load(["models", "--metrics-tls"])
+    assert load(["models", "--metrics-tls", "--tls-certificate", "c", "--tls-key", "k"]).metrics_tls
+
+
 def test_no_message_shows_a_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

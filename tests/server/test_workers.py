@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import threading
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from certificates import Authority
 from onnx import TensorProto
 from prometheus_client.parser import text_string_to_metric_families
 from server.test_process import ServerProcess, run, serving, steps, wait_until_in_flight
@@ -508,6 +510,68 @@ def test_every_address_of_a_name_is_held() -> None:
         held.close()
 
 
+def test_every_worker_reads_a_new_certificate_and_the_metrics_port_too(
+    real: Path, tmp_path: Path
+) -> None:
+    authority = Authority()
+    old, new = authority.issue(days=1), authority.issue(days=5)
+    certificate, key = old.write(tmp_path)
+    context = ssl.create_default_context(cadata=authority.certificate.decode())
+    flags = ("--tls-certificate", str(certificate), "--tls-key", str(key), "--metrics-tls")
+    with serving(real, "--workers", "2", *flags) as server:
+        server.wait_for("ready")
+        port = int(metrics_of(server).rpartition(":")[2])
+
+        def certificates() -> dict[str, float]:
+            url = f"https://localhost:{port}/metrics"
+            with urllib.request.urlopen(url, timeout=60, context=context) as answer:
+                text = answer.read().decode()
+            return {
+                family.name.removeprefix("forwardpass_certificate_"): family.samples[0].value
+                for family in text_string_to_metric_families(text)
+                if family.name.startswith("forwardpass_certificate_")
+            }
+
+        def shown(port: int) -> int:
+            with (
+                socket.create_connection(("localhost", port), 60) as one,
+                context.wrap_socket(one, server_hostname="localhost") as secured,
+            ):
+                return int(str((secured.getpeercert() or {})["serialNumber"]), 16)
+
+        assert certificates() == {"expires_seconds": old.expires, "failing": 0}
+        key.write_bytes(new.key)
+        while not certificates()["failing"]:
+            pass
+        assert shown(server.port) == shown(port) == old.serial
+        new.write(tmp_path)
+        while certificates() != {"expires_seconds": new.expires, "failing": 0}:
+            pass
+        assert {shown(server.port) for _ in range(CONNECTIONS)} == {new.serial}
+        while shown(port) != new.serial:
+            pass
+        server.process.terminate()
+        assert server.finish() == 0
+    told = [(line.get("worker"), line["event"]) for line in server.lines if "expires" in line]
+    assert "certificates_kept" in {event for _, event in told}
+    for worker in (0, 1, None):
+        assert told.count((worker, "certificates")) == 1
+
+
+def test_t138_a_certificate_that_cannot_be_used_is_told_by_a_server_with_workers(
+    real: Path, tmp_path: Path
+) -> None:
+    nowhere = str(tmp_path / "no.pem")
+    flags = ("--workers", "2", "--tls-certificate", nowhere, "--tls-key", nowhere)
+    for more in ((), ("--metrics-tls",)):
+        ended = run(str(real), "--port", "0", "--metrics-port", "0", *flags, *more)
+        assert ended.returncode == 1
+        assert ended.stderr.splitlines()[-1] == (
+            f"forwardpass-serve: error: setting 'tls_certificate': cannot read {nowhere}: "
+            "No such file or directory"
+        )
+
+
 def counted(value: float, version: str = "1", waiting: float = 0) -> list[Family]:
     labels = {"model": "m", "version": version}
     return [
@@ -527,6 +591,13 @@ def counted(value: float, version: str = "1", waiting: float = 0) -> list[Family
             "gauge",
             [("process_start_time_seconds", {}, 1_000 + value)],
         ),
+    ]
+
+
+def of_certificate(expires: float, failing: float) -> list[Family]:
+    return [
+        (f"forwardpass_certificate_{name}", "", "gauge", [(name, {}, value)])
+        for name, value in (("expires_seconds", expires), ("failing", failing))
     ]
 
 
@@ -578,6 +649,17 @@ def test_a_version_that_is_loaded_again_begins_at_0_and_the_total_goes_on() -> N
     totals.take(0, counted(5))
     totals.take(0, counted(2))
     assert rendered(totals)["calls_total"] == 7
+
+
+def test_of_certificates_the_worst_is_told() -> None:
+    totals = Aggregate()
+    totals.take(0, of_certificate(expires=3_000, failing=0))
+    totals.take(1, of_certificate(expires=2_000, failing=1))
+    totals.take(2, of_certificate(expires=2_000, failing=1))
+    assert rendered(totals) == {"expires_seconds": 2_000, "failing": 1}
+    totals.ended(2)
+    totals.take(1, of_certificate(expires=3_000, failing=0))
+    assert rendered(totals) == {"expires_seconds": 3_000, "failing": 0}
 
 
 def test_a_version_goes_once_no_worker_has_it() -> None:

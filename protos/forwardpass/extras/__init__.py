@@ -7,6 +7,7 @@ from contextlib import contextmanager
 # Extra -> the modules that it installs and the plain package does not.
 EXTRAS = {
     "server": (
+        "cryptography",
         "grpc_health",
         "grpc_reflection",
         "onnxruntime",

@@ -19,6 +19,7 @@ from forwardpass.server.repository.watch import Watcher
 from forwardpass.server.routes import INFERENCE, MODELS
 from forwardpass.server.settings import Settings, SettingsError, naming
 from forwardpass.server.transport.address import SOCKET, address_of
+from forwardpass.server.transport.certificate_files import open_certificates
 from forwardpass.server.transport.select import tick_of
 from forwardpass.server.transport.tls import TlsError
 from forwardpass.wire.open_inference import SERVICE as OPEN_INFERENCE
@@ -77,12 +78,16 @@ class Server:
             Policy(settings.readiness),
             may_be_empty=settings.watch or settings.management_port is not None,
         )
+        self._certificates = open_certificates(
+            settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+        )
         transports = build_transports(
             settings,
             self._repository,
             self.readiness,
             self._admission,
             tick,
+            certificates=self._certificates,
             look=(lambda _: None) if policy is None else policy.look,
         )
         self._transport, self._management = transports.main, transports.management
@@ -90,7 +95,11 @@ class Server:
         self.registry = CollectorRegistry()
         self.registry.register(
             ServerCollector(
-                transports.counters, self._loaded_models, self._ready_models, self._in_flight
+                transports.counters,
+                self._loaded_models,
+                self._ready_models,
+                self._in_flight,
+                self._certificates,
             ),
         )
         ProcessCollector(registry=self.registry)
@@ -170,6 +179,7 @@ class Server:
                     lambda: bool(self.readiness.of("")),
                     self._is_alive,
                     lambda: self.readiness.started,
+                    self._certificates if settings.metrics_tls else None,
                 )
             self.metrics_port = self._metrics.port
         with naming("host", *([] if settings.host.startswith(SOCKET) else ["port"])):

@@ -24,12 +24,12 @@ from forwardpass.server.rpc.token_file import TokenFile, TokenFileError
 from forwardpass.server.scheduling.admission import Admission, AdmissionLimits
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.transport.address import SOCKET, address_of
+from forwardpass.server.transport.certificate_files import CertificateFiles
 from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.route import Route, Transport
 from forwardpass.server.transport.select import create_transport
 from forwardpass.server.transport.stock import StockTransport
 from forwardpass.server.transport.tick import Tick
-from forwardpass.server.transport.tls import read_certificates
 from forwardpass.server.transport.transit import Room, Transit
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -77,6 +77,7 @@ def build_transports(
     admission: Admission,
     tick: Tick | None,
     *,
+    certificates: CertificateFiles | None,
     look: Callable[[int], None],
 ) -> Transports:
     """Returns what listens as the settings say, with nothing bound yet.
@@ -87,10 +88,10 @@ def build_transports(
         readiness: What is ready.
         admission: Admits calls.
         tick: Where runs of cheap models are deferred to; None for the stock transport.
+        certificates: What to serve TLS with; None for no TLS.
         look: Is told how much the transport takes in, as `create_transport` says.
 
     Raises:
-        TlsError: The certificates cannot be used.
         SettingsError: The settings contradict each other.
     """
     is_shared = settings.management_port == settings.port != 0
@@ -123,7 +124,12 @@ def build_transports(
 
     transit = Transit(settings.max_message_bytes, partial(_room, settings.workers), _give_back)
     main = create_transport(
-        _listener(settings), gated(served), tick, transit, cores(settings), look=look
+        _listener(settings, certificates),
+        gated(served),
+        tick,
+        transit,
+        cores(settings),
+        look=look,
     )
     management = None
     if manages and not is_shared:
@@ -241,10 +247,7 @@ def _is_local(settings: Settings) -> bool:
     return settings.host in _LOOPBACK or settings.host.startswith(SOCKET)
 
 
-def _listener(settings: Settings) -> Listener:
-    certificates = read_certificates(
-        settings.tls_certificate, settings.tls_key, settings.tls_client_ca
-    )
+def _listener(settings: Settings, certificates: CertificateFiles | None) -> Listener:
     return Listener(
         address=address_of(settings.host, settings.port),
         max_message_bytes=settings.max_message_bytes,

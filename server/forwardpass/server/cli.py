@@ -65,13 +65,13 @@ def serve(settings: "Settings") -> int:
 
     raise_limit()
     if settings.workers > 1:
-        from forwardpass.server.workers.supervisor import ENDING_SECONDS, Supervisor
+        from forwardpass.server.workers import supervisor
 
         settle()
         return _serve(
-            lambda: Supervisor(settings),
-            (OSError, RuntimeError),
-            settings.stop_seconds + ENDING_SECONDS,
+            lambda: supervisor.Supervisor(settings),
+            supervisor.START_ERRORS,
+            settings.stop_seconds + supervisor.ENDING_SECONDS,
         )
     from forwardpass.server.app import START_ERRORS, Server
     from forwardpass.server.process.scheduling_policy import SchedulingPolicy

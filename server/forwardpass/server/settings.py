@@ -247,13 +247,20 @@ class Settings(BaseModel):
         30.0, ge=0, description="How long accepted calls may take to end at shutdown."
     )
     tls_certificate: Annotated[Path | None, Group.TLS] = Field(
-        None, description="PEM file of the certificate chain."
+        None,
+        description="PEM file of the certificate chain. The files of TLS are read again when they "
+        "change.",
     )
     tls_key: Annotated[Path | None, Group.TLS] = Field(
         None, description="PEM file of its private key."
     )
     tls_client_ca: Annotated[Path | None, Group.TLS] = Field(
-        None, description="PEM file of the authority that callers' certificates must be of."
+        None, description="PEM file of the authorities that callers' certificates may be of."
+    )
+    metrics_tls: Annotated[bool, Group.TLS] = Field(
+        default=False,
+        description="Serve /metrics and the probes by TLS, with the same certificate; callers need "
+        "none there.",
     )
     log_format: Annotated[Literal["auto", "json", "plain"], Group.LOG] = Field(
         "auto", description="auto: plain on a terminal, else JSON."

@@ -55,6 +55,7 @@ def read(given: Given) -> Settings:
     _check_cuda(settings)
     _check_tokens(settings)
     _check_workers(settings)
+    _check_tls(settings)
     return settings
 
 
@@ -118,6 +119,14 @@ def _check_workers(settings: Settings) -> None:
         raise SettingsError(
             f"setting 'host' is a socket, which {settings.workers} workers cannot share as they do "
             "a port: take a port, or --workers 1"
+        )
+
+
+def _check_tls(settings: Settings) -> None:
+    if settings.metrics_tls and settings.tls_certificate is None:
+        raise SettingsError(
+            "setting 'metrics_tls' takes a certificate and its key: give --tls-certificate, "
+            "--tls-key, or leave it out"
         )
 
 

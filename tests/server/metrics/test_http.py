@@ -3,13 +3,16 @@
 import gzip
 import resource
 import socket
+import ssl
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+from certificates import Authority
 from conftest import StartServer
 from hyperframe.frame import SettingsFrame
 from prometheus_client import CollectorRegistry
@@ -208,6 +211,67 @@ def test_t119_probes_are_answered_while_no_descriptor_is_left(
         for _ in range(20):
             assert status(port, "/livez") == status(port, "/readyz") == 200
         assert status(port, "/metrics") == 200
+
+
+@contextmanager
+def serving_by_tls(
+    root: Path, authority: Authority, folder: Path
+) -> Iterator[tuple[ServerProcess, Callable[[str], str]]]:
+    """Gives a server, and what gets one of its pages."""
+    certificate, key = authority.issue().write(folder)
+    context = ssl.create_default_context(cadata=authority.certificate.decode())
+    flags = ("--tls-certificate", str(certificate), "--tls-key", str(key), "--metrics-tls")
+    with serving(root, *flags) as server:
+        server.wait_for("not_ready")
+
+        def get(path: str) -> str:
+            url = f"https://localhost:{port_of(server)}{path}"
+            with urlopen(url, timeout=PATIENCE, context=context) as answer:
+                text: str = answer.read().decode()
+                return text
+
+        yield server, get
+
+
+def held(server: ServerProcess) -> set[int]:
+    """Returns the descriptors that stay: those of callers go a moment after their answer."""
+    return set.intersection(*(descriptors(server) for _ in range(1_000)))
+
+
+def test_callers_by_tls_that_go_leave_no_descriptor(repository: Publisher, tmp_path: Path) -> None:
+    with serving_by_tls(repository.root, Authority(), tmp_path) as (server, get):
+        assert get("/livez") == "alive\n"
+        before = held(server)
+        for sent in (b"", b"\x16\x03\x01\x02\0", b"GET /livez HTTP/1.0\r\n\r\n") * 20:
+            with socket.create_connection(("127.0.0.1", port_of(server)), PATIENCE) as one:
+                one.sendall(sent)
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert get("/livez") == "alive\n"
+        assert held(server) == before
+
+
+def test_probes_by_tls_are_answered_while_no_descriptor_is_left(
+    repository: Publisher, tmp_path: Path
+) -> None:
+    """A certificate that cannot be read just then is one that is kept, and read when it can be."""
+    authority = Authority()
+    with serving_by_tls(repository.root, authority, tmp_path) as (server, get):
+        assert get("/livez") == "alive\n"
+        # The next descriptor would be the first that is free.
+        taken = held(server)
+        free = min(set(range(len(taken) + 1)) - taken)
+        before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (free, before[1]))
+        authority.issue().write(tmp_path)
+        for _ in range(2 * http._RESERVED):
+            assert get("/livez") == "alive\n"
+        while "forwardpass_certificate_failing 1.0" not in get("/metrics"):
+            pass
+        assert server.wait_for("certificates_kept")["reason"].endswith(": Too many open files")
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
+        while "forwardpass_certificate_failing 0.0" not in get("/metrics"):
+            pass
+        server.wait_for("certificates")
 
 
 def test_t119_who_says_nothing_is_left_where_descriptors_are_few(repository: Publisher) -> None:

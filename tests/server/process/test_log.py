@@ -16,9 +16,9 @@ import grpc
 import numpy as np
 import pytest
 from cases.harness import predict
+from certificates import Authority
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from server.test_process import ServerProcess, serving
-from server.test_tls import Authority
 from server.test_workers import samples, workers_of
 from tiny_models import Publisher, gallery
 
@@ -220,8 +220,8 @@ def test_t132_callers_that_fail_handshakes_hold_up_nobody(
     root: Path, tmp_path: Path, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of each, gRPC core would write a line by itself."""
-    (tmp_path / "authority").mkdir()
-    certificate, key = Authority(tmp_path / "authority").issue("server")
+    authority = Authority()
+    certificate, key = authority.issue().write(tmp_path)
     monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
     files = ("--tls-certificate", str(certificate), "--tls-key", str(key))
     with serving(root, *files, "--transport", transport) as server:
@@ -231,8 +231,8 @@ def test_t132_callers_that_fail_handshakes_hold_up_nobody(
             with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as caller:
                 caller.sendall(b"no TLS" * 100)
                 assert caller.recv(1) == b""
-        trusting = grpc.ssl_channel_credentials((tmp_path / "authority" / "ca.pem").read_bytes())
-        with grpc.secure_channel(f"localhost:{server.port}", trusting) as channel:
+        address = f"localhost:{server.port}"
+        with grpc.secure_channel(address, authority.trusted()) as channel:
             list_models(channel, "right")
         server.signal(signal.SIGTERM)
         assert server.finish() == 0

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from forwardpass.server.metrics.counters import CODE_NAMES, MethodCounters, ModelCounters
 from forwardpass.server.process import log
+from forwardpass.server.transport.certificate_files import CertificateFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class ServerCollector(Collector):
             version.
         ready: Tells of every model by its name whether it is ready.
         in_flight: Gives what is in flight now.
+        certificates: What TLS is served with; None for no TLS.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class ServerCollector(Collector):
         models: Callable[[], Iterable[tuple[str, str, str, bool, ModelCounters]]],
         ready: Callable[[], Mapping[str, bool]],
         in_flight: Callable[[], InFlight],
+        certificates: CertificateFiles | None,
     ) -> None:
         self._methods = methods
         self._models = models
         self._ready = ready
         self._in_flight = in_flight
+        self._certificates = certificates
 
     def collect(self) -> Iterator[Metric]:
         """Yields every family."""
@@ -86,6 +90,8 @@ class ServerCollector(Collector):
             "Lines of the log that were not written.",
             value=log.dropped(),
         )
+        if self._certificates is not None:
+            yield from _collect_certificates(self._certificates)
 
     def _collect_methods(self) -> Iterator[Metric]:
         labels = ["grpc_type", "grpc_service", "grpc_method"]
@@ -141,6 +147,20 @@ class ServerCollector(Collector):
             for metric, value in _triton_values(counters).items():
                 triton[metric].add_metric(values, value)
         yield from (info, failing, phases, batches, pending, dropped, *triton.values())
+
+
+def _collect_certificates(files: CertificateFiles) -> Iterator[Metric]:
+    expires = files.current().expires.timestamp()
+    yield GaugeMetricFamily(
+        "forwardpass_certificate_expires_seconds",
+        "When the server's certificate in use ends, in seconds since 1970.",
+        value=expires,
+    )
+    yield GaugeMetricFamily(
+        "forwardpass_certificate_failing",
+        "1 while the files of certificates cannot be used and those before are, else 0.",
+        value=files.failing,
+    )
 
 
 # Triton's names and units, so that its dashboards and autoscaling rules work unchanged. They are

@@ -1,6 +1,6 @@
 """/metrics, /livez, /readyz and /startedz over HTTP, on a port and threads of their own.
 
-Kubernetes' probes and Prometheus come here, so that neither needs gRPC or its certificates.
+Kubernetes' probes and Prometheus come here, so that neither needs gRPC, nor a certificate to show.
 """
 
 import errno
@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from forwardpass.server.metrics.pages import pages
 from forwardpass.server.process.descriptors import Reserve
 from forwardpass.server.transport.address import address_of, refused
+from forwardpass.server.transport.certificate_files import CertificateFiles
 
 # How long a caller may let us wait for its next bytes, and for it to take ours; less where others
 # may be waiting for its descriptor.
@@ -47,6 +48,7 @@ class MetricsServer:
         ready: What /readyz asks.
         alive: What /livez asks.
         started: What /startedz asks.
+        certificates: What to serve TLS with; None for no TLS.
 
     Raises:
         OSError: The address cannot be bound.
@@ -60,9 +62,11 @@ class MetricsServer:
         ready: Callable[[], bool],
         alive: Callable[[], bool] = lambda: True,
         started: Callable[[], bool] = lambda: True,
+        certificates: CertificateFiles | None = None,
     ) -> None:
         try:
-            self._server = _Server(host, port, pages(registry, ready, alive, started))
+            application = pages(registry, ready, alive, started)
+            self._server = _Server(host, port, application, certificates)
         except OSError as error:
             raise refused(address_of(host, port), error) from error
         self._stopper, self._stopped = socket.socketpair()
@@ -107,7 +111,14 @@ class _Server(ThreadingMixIn, WSGIServer):
     # It does not wait, as a caller may be gone by the time it looks.
     timeout = 0
 
-    def __init__(self, host: str, port: int, application: WSGIApplication) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        application: WSGIApplication,
+        certificates: CertificateFiles | None,
+    ) -> None:
+        self._certificates = certificates
         self._reserve = Reserve(_RESERVED)
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -142,8 +153,24 @@ class _Server(ThreadingMixIn, WSGIServer):
                 request.settimeout(patience)
                 return request, address
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Answers on the caller's own thread, where it may also take its time to begin with TLS."""
+        if self._certificates is None:
+            super().finish_request(request, client_address)
+            return
+        context = self._certificates.current().context
+        # It has the descriptor from now on, and closes it also where the caller has gone.
+        secured = context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+        try:
+            secured.do_handshake()
+            super().finish_request(secured, client_address)
+        finally:
+            self.shutdown_request(secured)
+
     def close_request(self, request: Any) -> None:
-        self._reserve.take_back(request.detach())
+        descriptor = request.detach()
+        if descriptor >= 0:
+            self._reserve.take_back(descriptor)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # its name
         error = sys.exception()

@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from forwardpass.server.transport.address import SOCKET, refused, try_to_bind
+from forwardpass.server.transport.certificate_files import CertificateFiles
 from forwardpass.server.transport.socket_file import claimed
-from forwardpass.server.transport.tls import Certificates
 
 # How long a connection may take to become one, TLS and all.
 HANDSHAKE_SECONDS = 10.0
@@ -50,7 +50,7 @@ class Listener:
     max_message_bytes: int
     max_in_flight: int
     max_open: int
-    certificates: Certificates | None
+    certificates: CertificateFiles | None
     shared: bool = False
     max_connections: int = 1_000
     connection_seconds: float = 300.0

@@ -11,6 +11,7 @@ from functools import partial
 import grpc
 
 from forwardpass.server.transport.call import NO_MESSAGE, Ts
+from forwardpass.server.transport.credentials import credential_arguments
 from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.route import HANG_SECONDS, CallType, Route, Routes, Transport
 from forwardpass.server.transport.shared_transit import SharedTransit, StockArrival, StockTransfer
@@ -79,11 +80,11 @@ class StockTransport(Transport):
         certificates = self._listener.certificates
         if certificates is None:
             return self._server.add_insecure_port(address)
-        authority = certificates.client_authority
-        credentials = grpc.ssl_server_credentials(
-            [(certificates.key, certificates.chain)],
-            authority,
-            require_client_auth=authority is not None,
+        first, fetch, is_required = credential_arguments(certificates)
+        credentials = grpc.dynamic_ssl_server_credentials(
+            first,
+            fetch,  # type: ignore[arg-type]  # its stubs know nothing of None
+            require_client_authentication=is_required,
         )
         return self._server.add_secure_port(address, credentials)
 

@@ -16,11 +16,15 @@ _Key = tuple[str, tuple[tuple[str, str], ...]]
 _Values = dict[str, dict[_Key, float]]
 
 # 1 or 0: what is so in one worker is so for the server.
-_FLAGS = {"forwardpass_model_info", "forwardpass_model_failing"}
+_FLAGS = {
+    "forwardpass_certificate_failing",
+    "forwardpass_model_failing",
+    "forwardpass_model_info",
+}
 # Likewise, but what is so in every worker is so for the server.
 _COMMON_FLAGS = {"forwardpass_model_ready"}
-# Of the server as of the worker that has lived longest.
-_FIRST = {"process_start_time_seconds"}
+# Times, of which the earliest counts.
+_EARLIEST = {"forwardpass_certificate_expires_seconds", "process_start_time_seconds"}
 # A gauge, though untyped like all of Triton's.
 _UNTYPED_GAUGES = {"nv_inference_pending_request_count"}
 
@@ -108,7 +112,7 @@ class Aggregate(Collector):
         return self._about[name][1] == "gauge" or name in _UNTYPED_GAUGES
 
     def _held(self, name: str) -> dict[_Key, float]:
-        together: Any = max if name in _FLAGS else min if name in _COMMON_FLAGS | _FIRST else sum
+        together: Any = max if name in _FLAGS else min if name in _COMMON_FLAGS | _EARLIEST else sum
         parts: dict[_Key, list[float]] = {}
         for values in self._last.values():
             for key, value in values.get(name, {}).items():

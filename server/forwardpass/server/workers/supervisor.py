@@ -14,6 +14,8 @@ from forwardpass.server.metrics.http import MetricsServer
 from forwardpass.server.process.deadline import STOPPING_SECONDS
 from forwardpass.server.settings import Settings, naming
 from forwardpass.server.transport.address import address_of
+from forwardpass.server.transport.certificate_files import open_certificates
+from forwardpass.server.transport.tls import TlsError
 from forwardpass.server.workers.aggregate import Aggregate
 from forwardpass.server.workers.port import Port
 from forwardpass.server.workers.process import WorkerProcess
@@ -32,6 +34,10 @@ class StartError(RuntimeError):
 
 class StopError(RuntimeError):
     """Workers did not end in time; the message says which."""
+
+
+# What keeps it from starting; the message says why.
+START_ERRORS = (OSError, RuntimeError, TlsError)
 
 
 class Supervisor:
@@ -56,6 +62,7 @@ class Supervisor:
         Raises:
             OSError: A port cannot be had.
             StartError: A worker cannot start.
+            TlsError: The certificates cannot be used.
         """
         settings = self._settings
         with ExitStack() as ports:
@@ -118,14 +125,21 @@ class Supervisor:
     def _serve_metrics(self) -> MetricsServer:
         registry = CollectorRegistry()
         registry.register(_Scrape(self))
+        settings = self._settings
+        certificates = None
+        if settings.metrics_tls:
+            certificates = open_certificates(
+                settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+            )
         with naming("metrics_host", "metrics_port"):
             return MetricsServer(
-                self._settings.metrics_host,
-                self._settings.metrics_port,
+                settings.metrics_host,
+                settings.metrics_port,
                 registry,
                 lambda: self.ready,
                 lambda: self.alive,
                 lambda: all(worker.state.loaded for worker in self._workers),
+                certificates,
             )
 
     def _ask(self, question: str) -> bool:

@@ -9,7 +9,7 @@
   of a batch has `batch_operations`, in our order.
 - `Call.start_server_batch(operations, tag)`, from any thread. A batch without operations comes back
   as an event at once, which is how another thread wakes ours. `Call.peer()`.
-- `server_credentials_ssl(authority, pairs, force_client_certificates)`, `SslPemKeyCertPair`.
+- `server_credentials_ssl_dynamic_cert_config(first, fetch, force_client_certificates)`.
 - Operations: send initial metadata, message and status; receive message and close. Those that send
   the same at every call hold nothing of a call, and are made once.
 """
@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeAlias
 
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no stubs
 
+from forwardpass.server.transport.credentials import credential_arguments
 from forwardpass.server.transport.listener import Listener
 
 # Called with the event that it was the tag of.
@@ -61,19 +62,14 @@ def create_server(listener: Listener) -> tuple[Any, Any, int]:
     server = cygrpc.Server(listener.channel_arguments(), False)  # no xDS
     queue = cygrpc.CompletionQueue()
     server.register_completion_queue(queue)
-    credentials = _credentials(listener)
+    credentials = None
+    if listener.certificates is not None:
+        credentials = cygrpc.server_credentials_ssl_dynamic_cert_config(
+            *credential_arguments(listener.certificates)
+        )
     try:
         port = listener.bind(lambda address: server.add_http2_port(address.encode(), credentials))
     except OSError:
         server.destroy()
         raise
     return server, queue, port
-
-
-def _credentials(listener: Listener) -> Any:
-    certificates = listener.certificates
-    if certificates is None:
-        return None
-    authority = certificates.client_authority
-    pair = cygrpc.SslPemKeyCertPair(certificates.key, certificates.chain)
-    return cygrpc.server_credentials_ssl(authority, [pair], authority is not None)
