@@ -173,6 +173,8 @@ class Card:
         threads: How many threads of the CPU computed it; 0 where not told.
         judge: Of a generator, the model whose reading of what it draws the metrics tell; None for
             any other.
+        golden_source: Whose answers the golden outputs are: "torch", "scikit-learn", or
+            "onnxruntime" for an int8 model and for an ONNX file that is compared with itself.
     """
 
     description: str
@@ -192,6 +194,7 @@ class Card:
     row_independence: RowIndependence | None
     threads: int
     judge: PublishedModel | None
+    golden_source: str
 
 
 def to_card(message: pb.ModelCard) -> Card:
@@ -230,6 +233,8 @@ def to_card(message: pb.ModelCard) -> Card:
             if message.HasField("judge")
             else None
         ),
+        golden_source=message.golden_source
+        or ("onnxruntime" if message.HasField("quantization") else "torch"),
     )
 
 

@@ -63,7 +63,8 @@ def _facts(model: Model) -> Iterator[tuple[str, str]]:
     yield "calls", ", ".join(summary.calls)
     yield "digest", model.digest
     if golden.rows:
-        verdict = "agree with torch" if golden.passed else "DIFFER from torch"
+        source = model.card.golden_source if model.card else "torch"
+        verdict = f"agree with {source}" if golden.passed else f"DIFFER from {source}"
         yield (
             "golden rows",
             f"{golden.rows} {verdict}, greatest difference {golden.max_absolute_error:.3g}",

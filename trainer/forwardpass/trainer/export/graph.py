@@ -1,5 +1,6 @@
 """A torch module as an ONNX graph that says nothing about the machine it was made on."""
 
+import inspect
 import io
 import logging
 import re
@@ -34,8 +35,8 @@ def export_graph(
     taken out.
 
     Args:
-        module: On the CPU, in evaluation mode; its forward takes the inputs by name.
-        inputs: Two examples or more of each input, axis 0 counting rows.
+        module: On the CPU, in evaluation mode.
+        inputs: Two examples or more of each input, in forward's order; axis 0 counts rows.
         outputs: Names, in the order in which forward returns them.
         sequences: The inputs of which axis 1 counts steps, of any number, the same in each.
 
@@ -44,15 +45,17 @@ def export_graph(
     """
     rows = torch.export.Dim("n")
     # Two rows: the exporter takes an axis of extent 1 for a constant.
-    examples = {name: torch.from_numpy(array[:2]) for name, array in inputs.items()}
+    examples = [torch.from_numpy(array[:2]) for array in inputs.values()]
+    # As forward's parameters have them: one that takes any number has a tuple of them.
+    extents = inspect.signature(module.forward).bind(*({0: rows} for _ in examples)).arguments
     try:
         with _quiet():
             program = torch.onnx.export(
                 module,
-                kwargs=examples,
+                args=tuple(examples),
                 input_names=list(inputs),
                 output_names=list(outputs),
-                dynamic_shapes={name: {0: rows} for name in inputs},
+                dynamic_shapes=tuple(extents.values()),
                 custom_translation_table=TRANSLATIONS,
                 dynamo=True,
                 verbose=False,

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-from typing import TypeAlias
 
 import onnx
 import torch
@@ -16,32 +15,26 @@ from forwardpass.artefact import (
     MODEL_FILE,
     CardError,
     Golden,
-    GraphError,
     ManifestError,
     card_from_json,
-    card_to_json,
     file_digest,
-    read_graph,
     verify_manifest,
 )
 from forwardpass.trainer.errors import (
-    PublishError,
     QuantizeError,
     UnknownNameError,
     WithheldError,
 )
+from forwardpass.trainer.export.draft import Draft, Roles, publish_draft, serialize, with_card
 from forwardpass.trainer.export.front import COUNTS, Front
 from forwardpass.trainer.export.graph import export_graph
 from forwardpass.trainer.export.int8 import Int8
-from forwardpass.trainer.export.parity import answer, measure_parity, measure_row_independence
+from forwardpass.trainer.export.parity import answer, measure_row_independence
 from forwardpass.trainer.export.publish import newest_version, publish
 from forwardpass.trainer.settings import Settings
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
-from forwardpass.wire import Array, element_type
-
-# Tensors by name, in forward's order. (protobuf's stubs type a role in quotes only.)
-Roles: TypeAlias = "Mapping[str, model_card_pb2.TensorRole.ValueType]"
+from forwardpass.wire import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +97,13 @@ class Published:
     card: model_card_pb2.ModelCard
 
 
-def software() -> dict[str, str]:
-    """Returns the versions that a result depends on, by name."""
-    packages = ("torch", "onnx", "onnxruntime", "forwardpass")
+def software(*frameworks: str) -> dict[str, str]:
+    """Returns the versions that a result depends on, by name.
+
+    Args:
+        frameworks: The distributions that made the model; torch where none is named.
+    """
+    packages = (*(frameworks or ("torch",)), "onnx", "onnxruntime", "forwardpass")
     return {"python": python_version()} | {name: version(name) for name in packages}
 
 
@@ -122,17 +119,21 @@ def release(trained: Trained, workspace: Workspace) -> Published:
     if not workspace.publishes:
         raise WithheldError(f"{trained.recipe} was trained, and nothing was published")
     workspace.reporter.note("exporting to ONNX, and comparing ONNX Runtime with torch")
-    model, golden = _export(trained)
-    error = measure_parity(_bytes(model), golden, trained.tolerance)
-    if trained.sequences:
-        error = max(error, measure_parity(_bytes(model), _shorter(trained), trained.tolerance))
-    card = _card(trained, model, error)
-    card.row_independence.CopyFrom(measure_row_independence(_bytes(model), golden.inputs))
+    graph, golden = _export(trained)
     name = trained.name or trained.recipe
     if trained.settings.limit and workspace.keeps_limited_apart:
         name += "-limited"
-    folder = publish(workspace.models, name, _with_card(model, card), golden, trained.plots)
-    return Published(folder, card)
+    draft = Draft(
+        name=name,
+        graph=graph,
+        golden=golden,
+        card=_card(trained),
+        inputs=trained.inputs,
+        outputs=trained.outputs,
+        plots=trained.plots,
+        also=(_shorter(trained),) if trained.sequences else (),
+    )
+    return Published(publish_draft(draft, workspace.models), draft.card)
 
 
 def _export(trained: Trained) -> tuple[onnx.ModelProto, Golden]:
@@ -223,47 +224,31 @@ def release_int8(
     """
     card = model_card_pb2.ModelCard()
     card.CopyFrom(parent.card)
-    for name in ("schema_version", "metrics", "versions"):
+    for name in ("schema_version", "metrics", "versions", "golden_source"):
         card.ClearField(name)
     card.metrics.update(metrics)
     card.versions.update(software())
     card.tolerance.CopyFrom(int8.tolerance)
     card.parity_error = int8.drift
-    independence = measure_row_independence(_bytes(int8.graph), int8.golden.inputs)
+    independence = measure_row_independence(serialize(int8.graph), int8.golden.inputs)
     card.row_independence.CopyFrom(independence)
     card.quantization.CopyFrom(quantization)
     card.quantization.parent_version = int(parent.folder.name)
     card.quantization.parent_sha256 = file_digest(parent.folder / MODEL_FILE)
+    # ONNX Runtime's quantiser leaves notes of its own.
+    del int8.graph.metadata_props[:]
     name = parent.folder.parent.name
-    folder = publish(workspace.models, name, _with_card(int8.graph, card), int8.golden, plots={})
+    folder = publish(workspace.models, name, with_card(int8.graph, card), int8.golden, plots={})
     return Published(folder, card)
 
 
-def _with_card(model: onnx.ModelProto, card: model_card_pb2.ModelCard) -> bytes:
-    """Returns the file to publish, which must be one that servers load."""
-    onnx.helper.set_model_props(model, {CARD_KEY: card_to_json(card)})
-    data = _bytes(model)
-    try:
-        read_graph(data)
-    except GraphError as error:
-        raise PublishError(f"no server would load the model: {error}") from error
-    return data
-
-
-def _bytes(model: onnx.ModelProto) -> bytes:
-    serialized: bytes = model.SerializeToString(deterministic=True)
-    return serialized
-
-
-def _card(trained: Trained, model: onnx.ModelProto, error: float) -> model_card_pb2.ModelCard:
-    inputs = [_spec(value, trained.inputs) for value in model.graph.input]
-    card = model_card_pb2.ModelCard(
+def _card(trained: Trained) -> model_card_pb2.ModelCard:
+    """Returns what the run knows of the version, without what is seen of the graph."""
+    return model_card_pb2.ModelCard(
         description=trained.description,
         recipe=trained.recipe,
         settings=trained.settings.as_text(),
         signature=model_card_pb2.Signature(
-            inputs=inputs,
-            outputs=[_spec(value, trained.outputs) for value in model.graph.output],
             batched=True,
             states=[
                 model_card_pb2.StatePair(input=before, output=after)
@@ -276,31 +261,8 @@ def _card(trained: Trained, model: onnx.ModelProto, error: float) -> model_card_
         data=trained.source,
         seed=trained.settings.seed,
         tolerance=trained.tolerance,
-        parity_error=error,
         versions=software(),
         threads=torch.get_num_threads(),
         reference=trained.reference,
         judge=trained.judge,
-    )
-    for spec in inputs:
-        if spec.role == model_card_pb2.TENSOR_ROLE_IMAGE:
-            _, height, width, channels = spec.shape
-            card.image.CopyFrom(
-                model_card_pb2.ImageInput(
-                    input=spec.name, height=height, width=width, channels=channels
-                )
-            )
-    return card
-
-
-def _spec(value: onnx.ValueInfoProto, roles: Roles) -> model_card_pb2.TensorSpec:
-    """Returns the card's description of a graph input or output."""
-    tensor = value.type.tensor_type
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    shape = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
-    return model_card_pb2.TensorSpec(
-        name=value.name,
-        data_type=element_type(dtype).data_type,
-        shape=shape,
-        role=roles[value.name],
     )
