@@ -121,9 +121,11 @@ SERVER = {
 # As it has grown, with three circles: fit and progress, export and zoo, data and pretrained.
 TRAINER = {
     "cli": (
-        "data display errors export interrupt progress quantize recipes run settings sweep "
-        "workspace zoo"
+        "data display errors export interrupt progress publishing quantize recipes run settings "
+        "sweep workspace zoo"
     ),
+    "__init__": "errors export publishing",
+    "publishing": "errors export",
     "sweep": "errors export fit plots recipes settings workspace",
     "quantize": "display errors export recipes seeds settings workspace",
     "recipes": (

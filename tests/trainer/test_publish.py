@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from forwardpass.artefact import Golden, verify_manifest
 from forwardpass.trainer.errors import PublishError
 from forwardpass.trainer.export.publish import newest_version, publish
-from forwardpass.trainer.export.release import _with_card
+from forwardpass.trainer.export.draft import with_card
 from forwardpass.v1 import model_card_pb2
 
 GOLDEN = Golden({"x": np.zeros((2, 1), np.float32)}, {"y": np.ones((2, 1), np.float32)})
@@ -193,4 +193,4 @@ def test_t90_a_graph_that_no_server_loads_is_not_published() -> None:
         graph = helper.make_graph([node], "net", [value], [])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid(domain, 1)])
         with pytest.raises(PublishError, match=operator):
-            _with_card(model, model_card_pb2.ModelCard())
+            with_card(model, model_card_pb2.ModelCard())

@@ -291,6 +291,85 @@ def zoo(
 
 
 @app.command(
+    epilog="Example: forwardpass-train publish model.onnx --name flowers --golden samples.npz "
+    "--labels labels.txt --image pixels --mean 0.5 --std 0.25"
+)
+def publish(
+    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="An ONNX file.")],
+    *,
+    name: Annotated[str, typer.Option(metavar="NAME", show_default=False, help="The model's.")],
+    golden: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="A .npz file with a sample of each input, under its name: two rows or more.",
+        ),
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default=False, help="A text file with a class in each line."
+        ),
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INPUT",
+            show_default=False,
+            help="The input that takes pictures; in the sample uint8 (rows, height, width, "
+            "channels).",
+        ),
+    ] = None,
+    mean: Annotated[
+        str,
+        typer.Option(
+            metavar="M[,M,M]",
+            show_default=False,
+            help="With --image: the graph takes (pixel / 255 - mean) / std, channels first.",
+        ),
+    ] = "",
+    std: Annotated[
+        str,
+        typer.Option(metavar="S[,S,S]", show_default=False, help="As --mean, of each channel."),
+    ] = "",
+    models: Models = Path("models"),
+    as_json: Json = False,
+) -> None:
+    """Publishes an ONNX file that others have made, as the next version of MODELS/NAME/.
+
+    It is compared with itself: without ONNX Runtime's optimiser, a row at a time and all together.
+    From Python, `forwardpass.trainer.publish` does so with torch modules and scikit-learn
+    estimators, and compares with their own answers.
+    """
+    means, deviations = _numbers(mean, "--mean"), _numbers(std, "--std")
+    from forwardpass.trainer.publishing import publish_file
+
+    published = publish_file(
+        file,
+        name,
+        golden=golden,
+        labels=labels,
+        image=image,
+        mean=means,
+        std=deviations,
+        models=models,
+    )
+    facts = _facts(published)
+    del facts["plots"], facts["metrics"], facts["seed"]  # there are none
+    _show(facts, name, as_json=as_json, source=published.card.golden_source)
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not numbers with commas between", param_hint=option
+        ) from None
+
+
+@app.command(
     help="Fetches a data set into the cache, and checks it. Recipes do so themselves when needed."
     "\n\n\b\n" + "\n".join(f"{name}: {source.about}" for name, source in SOURCES.items()),
     epilog="Example: forwardpass-train fetch mnist --pictures digits",
@@ -448,22 +527,22 @@ def _facts(published: "Published") -> dict[str, Any]:
     }
 
 
-def _show(facts: dict[str, Any], title: str, *, as_json: bool) -> None:
+def _show(facts: dict[str, Any], title: str, *, as_json: bool, source: str = "torch") -> None:
     if as_json:
         _print_json(facts)
         return
     table = Table(title=title, box=None, show_header=False, title_justify="left")
     for name, value in facts.items():
-        if text := _text(value):  # kernels has no metrics
+        if text := _text(value, source):  # kernels has no metrics
             table.add_row(name.replace("_", " "), text)
     _out.print(table)
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, source: str) -> str:
     if isinstance(value, Mapping):
         return "\n".join(f"{name} {number_text(number)}" for name, number in value.items())
     if isinstance(value, float):
-        return f"{value:.2g} away from torch at most"
+        return f"{value:.2g} away from {source} at most"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -1,8 +1,8 @@
 """The public door: a model of one's own, published as a recipe publishes its own.
 
-    module, estimator or file ─ export/module, estimator, onnx_file ─► graph and golden data
-                              ─ export/sample, roles ─► what may be said of them
-                              ─ export/draft ─► MODELS/<name>/<n>
+module, estimator or file ─ export/module, estimator, onnx_file ─► graph and golden data
+                          ─ export/sample, roles ─► what may be said of them
+                          ─ export/draft ─► MODELS/<name>/<n>
 """
 
 import math
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import onnx
@@ -31,10 +32,12 @@ from forwardpass.trainer.export.preprocess import (
     Preprocess,
     Texts,
     as_preprocess,
+    is_pictures,
 )
 from forwardpass.trainer.export.release import Published, software
 from forwardpass.trainer.export.roles import Outputs, input_roles, output_roles
 from forwardpass.trainer.export.sample import Sample, check_answers, golden_rows, read_sample
+from forwardpass.trainer.export.table import to_array, to_columns
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 
@@ -119,6 +122,8 @@ def publish(
     """
     _check_said(name, metrics or {}, plots or {})
     sample, prepared = read_sample(inputs), as_preprocess(preprocess)
+    if isinstance(prepared, Columns):
+        sample = to_columns(sample)
     exported = _export(model, sample, prepared, None if outputs is None else list(outputs))
     golden = exported.golden
     classes = exported.labels if labels is None else tuple(map(str, labels))
@@ -145,6 +150,75 @@ def publish(
         preparation=prepared.preparation if isinstance(prepared, Pixels) else None,
     )
     return Published(publish_draft(draft, Path(models)), card)
+
+
+def publish_file(
+    path: Path,
+    name: str,
+    *,
+    golden: Path,
+    labels: Path | None,
+    image: str | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    models: Path,
+) -> Published:
+    """Publishes an ONNX file by files, as `publish` does.
+
+    Args:
+        path: The ONNX file; weights beside it are read too.
+        name: The model's.
+        golden: A .npz file with a sample of each input, under its name.
+        labels: A text file with the name of a class in each line; None where there are none.
+        image: The input that takes pictures: in the sample uint8 (n, height, width, channels). What
+            the graph wants as float (n, channels, height, width) is made of them, as `Pixels` does.
+        mean: Of each channel in [0, 1], or of all; empty where the graph takes pixels itself.
+        std: Their standard deviations.
+        models: The repository.
+
+    Raises:
+        PublishError: A file cannot be read; or as for `publish`.
+        ParityError: As for `publish`.
+    """
+    model = read_onnx(path)
+    sample = _read_arrays(golden)
+    wants_float = image is not None and any(
+        value.name == image and value.type.tensor_type.elem_type != onnx.TensorProto.UINT8
+        for value in model.graph.input
+    )
+    if image is not None and (image not in sample or not is_pictures(sample[image])):
+        raise PublishError(
+            f"{golden} has no pictures named {image!r}: uint8 (rows, height, width, 1 or 3)"
+        )
+    if wants_float and not (mean and std):
+        raise PublishError(
+            f"the graph takes {image!r} as float: give --mean and --std, such as --mean "
+            "0.485,0.456,0.406 --std 0.229,0.224,0.225, as the model learned from pixels in [0, 1]"
+        )
+    height, width = sample[image].shape[1:3] if image is not None else (0, 0)
+    return publish(
+        model,
+        name,
+        inputs=sample,
+        labels=_read_lines(labels) if labels is not None else None,
+        preprocess=Pixels(size=(height, width), mean=mean, std=std) if wants_float else None,
+        models=models,
+    )
+
+
+def _read_arrays(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: to_array(file[name]) for name in file.files}
+    except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
+        raise PublishError(f"{path} cannot be read as .npz: {error}") from error
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PublishError(f"{path} cannot be read: {error}") from error
 
 
 def _export(

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from forwardpass.trainer.data import mnist
 from forwardpass.trainer.errors import UnknownNameError
-from forwardpass.trainer.export.release import Roles
+from forwardpass.trainer.export.draft import Roles
 from forwardpass.trainer.models.alexnet import AlexNet
 from forwardpass.trainer.models.embedding import EmbeddingNetwork, LogitsAndEmbedding
 from forwardpass.trainer.models.inception import InceptionV3

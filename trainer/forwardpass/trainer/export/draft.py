@@ -31,7 +31,7 @@ class Draft:
         name: The model's.
         graph: Takes the golden inputs, and gives the golden outputs.
         golden: At least two rows of each input, with the answers of whoever made the graph.
-        card: What is known without the graph; `publish_draft` adds the tensors and what it measures.
+        card: What is known without the graph; `publish_draft` adds what it sees and measures.
         inputs: What each input means.
         outputs: What each output means.
         plots: PNG files by name.

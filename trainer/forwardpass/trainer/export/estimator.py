@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from forwardpass.artefact import Golden
 from forwardpass.trainer.errors import PublishError
-from forwardpass.trainer.export.front import COUNTS
 from forwardpass.trainer.export.preprocess import Texts
 from forwardpass.trainer.export.table import join_columns, to_columns, to_graph
 from forwardpass.wire import Array

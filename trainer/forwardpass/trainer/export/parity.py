@@ -92,7 +92,15 @@ def measure_parity(
         batches.append(slice(0, golden.rows - 1))
     for batch in batches:
         feed = {name: array[batch] for name, array in golden.inputs.items()}
-        answers = session.run(list(golden.outputs), feed)
+        try:
+            answers = session.run(list(golden.outputs), feed)
+        except Exception as error:
+            rows = len(next(iter(feed.values()))) if batched else golden.rows
+            said = str(error).strip().partition("\n")[0]
+            raise ParityError(
+                f"ONNX Runtime fails on a batch of {rows}: {said}. Nothing in the model may be "
+                "made for one number of rows, such as a reshape; nothing was published"
+            ) from error
         for (name, expected), got in zip(golden.outputs.items(), answers, strict=True):
             if not within(got, expected[batch], tolerance):
                 raise ParityError(

@@ -27,7 +27,8 @@ from forwardpass.trainer.export.table import (
 )
 from forwardpass.wire import Array, Filter, Preparation, PreparationError, Resize
 
-_FEATURES = "features"
+# What a network takes that has columns before it: no name that a caller would give to a column.
+_FEATURES = "columns_features"
 _RESIZE = {"squash": Resize.STRETCH, "crop": Resize.CROP}
 # timm's words for what becomes of a picture of another ratio.
 _TIMM_MODES: Mapping[str, Literal["squash", "crop"]] = {"center": "crop", "squash": "squash"}
@@ -119,6 +120,13 @@ class Pixels:
             "variance": np.square(deviation),
         }
         nodes = [
+            # No initializers: files of before 2019 list those among the inputs.
+            *(
+                helper.make_node(
+                    "Constant", [], [f"{name}/{key}"], value=onnx.numpy_helper.from_array(value)
+                )
+                for key, value in constants.items()
+            ),
             helper.make_node("Cast", [name], [f"{name}/float"], to=TensorProto.FLOAT),
             helper.make_node(
                 "Transpose", [f"{name}/float"], [f"{name}/channels"], perm=[0, 3, 1, 2]
@@ -132,9 +140,6 @@ class Pixels:
             ),
         ]
         put_first(model.graph, nodes)
-        model.graph.initializer.extend(
-            onnx.numpy_helper.from_array(value, f"{name}/{key}") for key, value in constants.items()
-        )
         for value in model.graph.input:
             if value.name == inner:
                 shape = ["n", *sample[name].shape[1:]]
@@ -251,8 +256,8 @@ def as_preprocess(given: Pixels | Texts | Columns | Mapping[str, Any] | None) ->
     mode, share = given.get("crop_mode") or "center", float(given.get("crop_pct") or 1)
     if mode not in _TIMM_MODES or (mode == "squash" and share != 1):
         raise PublishError(
-            f"timm's crop_mode {mode!r} with crop_pct {share:g} is not to be had; there are center, "
-            "and squash with crop_pct 1"
+            f"timm's crop_mode {mode!r} with crop_pct {share:g} is not to be had; there are "
+            "center, and squash with crop_pct 1"
         )
     _, height, width = given["input_size"]
     return Pixels(

@@ -56,7 +56,11 @@ def join_columns(columns: Mapping[str, Array], estimator: Any) -> Any:
 
 
 def to_graph(
-    estimator: Any, columns: Mapping[str, Array], outputs: Sequence[str], *, opset: int | None = None
+    estimator: Any,
+    columns: Mapping[str, Array],
+    outputs: Sequence[str],
+    *,
+    opset: int | None = None,
 ) -> onnx.ModelProto:
     """Returns skl2onnx's graph of a fitted estimator; class probabilities are a plain tensor.
 
