@@ -26,15 +26,16 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Arrays by tensor name; axis 0 counts the same rows in each."""
+    """Arrays by tensor name; axis 0 counts the same rows in each, if the model has rows at all."""
 
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
 
     @property
     def rows(self) -> int:
-        """How many golden examples there are."""
-        return len(next(iter(self.inputs.values())))
+        """How many golden examples there are; of a model without rows, the first axis's extent."""
+        first = next(iter(self.inputs.values()))
+        return len(first) if first.ndim else 1
 
 
 def save_golden(path: Path, golden: Golden) -> None:

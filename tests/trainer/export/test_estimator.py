@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import numpy as np
-import pandas
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
@@ -24,7 +24,7 @@ from forwardpass.trainer.export.sample import read_sample
 X = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
 LETTERS = np.array(["a", "b", "c"])[np.arange(30) % 3]
 TEXTS = ["free money now", "hello dear friend", "win win WIN!", ""]
-FRAME = pandas.DataFrame({"age": X[:, 0] * 10 + 40, "sex": ["m", "f"] * 15, "visits": range(30)})
+FRAME = pd.DataFrame({"age": X[:, 0] * 10 + 40, "sex": ["m", "f"] * 15, "visits": range(30)})
 
 
 def check(estimator: Any, inputs: Any, outputs: list[str] | None = None) -> tuple[Any, Any]:

@@ -115,7 +115,8 @@ class Eigen(nn.Module):
     """Uses an operator that ONNX has not."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.linalg.eigvalsh(x[:, :, None] * x[:, None, :])
+        values: Tensor = torch.linalg.eigvalsh(x[:, :, None] * x[:, None, :])
+        return values
 
 
 def test_an_operator_that_onnx_has_not_is_named() -> None:

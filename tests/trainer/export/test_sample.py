@@ -1,7 +1,7 @@
 """What a caller gives as a sample, and which answers to it would prove nothing."""
 
 import numpy as np
-import pandas
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 import torch
 
@@ -21,7 +21,7 @@ def test_arrays_tensors_and_texts_become_arrays() -> None:
 
 
 def test_a_data_frame_is_its_columns() -> None:
-    sample = read_sample(pandas.DataFrame({"age": [1.0, 2.0], "name": ["x", "y"]}))
+    sample = read_sample(pd.DataFrame({"age": [1.0, 2.0], "name": ["x", "y"]}))
     assert list(sample) == ["age", "name"]
     assert sample["name"].tolist() == ["x", "y"]
 
@@ -80,7 +80,7 @@ def test_an_answer_that_is_no_number_is_told_by_its_row() -> None:
 
 
 def test_answers_that_are_all_alike_are_refused() -> None:
-    with pytest.raises(PublishError, match="output 'y' is the same for all 3 rows.* trained"):
+    with pytest.raises(PublishError, match=r"output 'y' is the same for all 3 rows.* trained"):
         check_answers(golden(np.ones((3, 2), np.float32)), batched=True)
     with pytest.raises(PublishError, match="rows of the sample are all alike"):
         check_answers(golden(np.ones((3, 2), np.float32), np.ones_like(X)), batched=True)

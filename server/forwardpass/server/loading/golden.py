@@ -1,6 +1,7 @@
 """Replays the golden inputs on this machine, before a version may serve."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,8 @@ def replay(
             the model gives is NaN.
     """
     names = list(golden.outputs)
-    cuts = [slice(None)]
+    # All of it: a scalar has nothing to cut.
+    cuts: list[Any] = [...]
     if batched:
         cuts += [slice(row, row + 1) for row in range(golden.rows)]
     worst = apart = 0.0
