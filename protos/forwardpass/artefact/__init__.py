@@ -2,7 +2,7 @@
 
 MODELS/<name>/<version>/
     model.onnx      the graph, its weights, and its card in the metadata
-    golden.npz      inputs, and torch's own outputs for them (of an int8 model, ONNX Runtime's)
+    golden.npz      inputs, and the framework's own outputs for them (see ModelCard.golden_source)
     plots/*.png     pictures for people
     manifest.json   size and SHA-256 of every other file; written last
 """

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from forwardpass.artefact import Golden
 from forwardpass.trainer.errors import PublishError
@@ -26,8 +25,8 @@ class Table(Protocol):
         """Returns a column."""
 
 
-# Arrays or torch tensors by input name, or columns.
-Sample: TypeAlias = Mapping[str, ArrayLike] | Mapping[str, Any] | Table
+# Arrays, lists or torch tensors by input name, or columns.
+Sample: TypeAlias = Mapping[str, Any] | Table
 
 
 def read_sample(inputs: Sample) -> dict[str, Array]:
