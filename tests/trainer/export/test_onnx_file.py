@@ -107,6 +107,19 @@ def test_where_axis_0_counts_no_rows_all_is_one_run(tmp_path: Path) -> None:
     assert not published.card.HasField("row_independence")
 
 
+def test_an_open_axis_that_counts_something_else_is_no_row(tmp_path: Path) -> None:
+    model = graph(
+        helper.make_node("NonZero", ["x"], ["places"]),
+        helper.make_node("Transpose", ["places"], ["found"]),
+        helper.make_node("Cast", ["found"], ["y"], to=TensorProto.FLOAT),
+        out=("found", 2),
+    )
+    published = publish(model, "net", inputs={"x": X}, models=tmp_path)
+    assert not published.card.signature.batched
+    golden = load_golden(published.folder / "golden.npz")
+    assert len(golden.outputs["y"]) == 11  # of 12 numbers the first is 0
+
+
 def test_some_of_the_outputs_are_enough() -> None:
     model = graph(
         helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Neg", ["y"], ["z"])

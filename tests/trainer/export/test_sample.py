@@ -86,6 +86,12 @@ def test_answers_that_are_all_alike_are_refused() -> None:
         check_answers(golden(np.ones((3, 2), np.float32), np.ones_like(X)), batched=True)
 
 
+@pytest.mark.parametrize("answers", [np.float32(3), np.ones((2, 3), np.float32)])
+def test_an_output_without_a_row_for_each_is_refused(answers: np.ndarray) -> None:
+    with pytest.raises(PublishError, match=r"output 'y' has the shape .*, but 3 rows went in"):
+        check_answers(golden(np.asarray(answers)), batched=True)
+
+
 def test_answers_that_differ_and_labels_that_do_not_pass() -> None:
     check_answers(golden(X), batched=True)
     check_answers(golden(np.array(["a", "a", "a"], object)), batched=True)

@@ -12,7 +12,7 @@ from forwardpass.trainer.errors import PublishError
 from forwardpass.trainer.export.draft import serialize
 from forwardpass.trainer.export.parity import open_session
 from forwardpass.trainer.export.preprocess import Preprocess, rename_input
-from forwardpass.trainer.export.sample import golden_rows
+from forwardpass.trainer.export.sample import golden_rows, has_rows
 from forwardpass.trainer.export.table import shape_text
 from forwardpass.wire import Array
 from forwardpass.wire.dtypes import ONNX_TYPES, STRING
@@ -95,7 +95,10 @@ def export_onnx(
         answers = session.run(names, inputs)
     except Exception as error:
         raise PublishError(f"the model does not take the sample: {_said(error)}") from error
-    return model, Golden(inputs, dict(zip(names, answers, strict=True))), batched
+    golden = Golden(inputs, dict(zip(names, answers, strict=True)))
+    # An axis that is open may count something else, such as what was detected.
+    batched = batched and all(has_rows(array, golden.rows) for array in answers)
+    return model, golden, batched
 
 
 def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:

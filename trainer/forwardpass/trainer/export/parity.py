@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # What to do where all rows together are wrong.
 _DIFFERS = (
-    "Allow more where that is the rounding of a deep network; else forward does something else once "
-    "it is exported"
+    "Allow more where that is the rounding of a deep network; else the model does something else "
+    "once it is exported"
 )
 # What to do where all rows together are right, and fewer are not.
 _MIXES = (

@@ -69,9 +69,15 @@ def check_answers(golden: Golden, *, batched: bool) -> None:
     """Refuses answers that would prove nothing of a graph that gives the same.
 
     Raises:
-        PublishError: An output has no finite number somewhere, or is the same for all rows.
+        PublishError: An output has no row for each of the sample, has no finite number somewhere,
+            or is the same for all rows.
     """
     for name, array in golden.outputs.items():
+        if batched and not has_rows(array, golden.rows):
+            raise PublishError(
+                f"output {name!r} has the shape {list(array.shape)}, but {golden.rows} rows went "
+                "in; axis 0 of every output counts the same rows. Leave it out by naming the others"
+            )
         if array.dtype.kind != "f":
             continue
         bad = ~np.isfinite(array.astype(np.float64))
@@ -87,6 +93,11 @@ def check_answers(golden: Golden, *, batched: bool) -> None:
                 f"output {name!r} is the same for all {golden.rows} rows, so it would tell nothing "
                 f"of a wrong graph; {_why_alike(golden)}"
             )
+
+
+def has_rows(array: Array, rows: int) -> bool:
+    """Whether axis 0 of an array has the extent of so many rows."""
+    return bool(array.ndim) and len(array) == rows
 
 
 def _why_alike(golden: Golden) -> str:
