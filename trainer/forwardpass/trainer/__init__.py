@@ -11,10 +11,11 @@ A model of one's own goes the same way from its weights on:
     publish(module, "shapes", inputs={"image": images}, labels=names, preprocess=Pixels(size=64))
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# As typing's own, without loading it: `import forwardpass.trainer` costs next to nothing.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from forwardpass.trainer.errors import (
         ParityError,
         PublishError,
@@ -52,7 +53,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    from importlib import import_module
+
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
