@@ -9,9 +9,10 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
@@ -71,6 +72,53 @@ def test_columns_of_a_data_frame_are_inputs_of_their_own() -> None:
     assert labels == ("a", "b", "c")
     with pytest.raises(PublishError, match="fitted to the columns age, sex, visits; the sample"):
         check(model, FRAME[["age", "sex"]])
+
+
+def test_columns_of_one_type_may_be_one_table_to_the_estimator() -> None:
+    numbers = FRAME[["visits", "age"]]
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(numbers, LETTERS)
+    # The order is that of the estimator, whatever the sample's is.
+    check(model, numbers[["age", "visits"]])
+    words = pd.DataFrame({"sex": ["m", "f"] * 15, "letter": LETTERS})
+    check(make_pipeline(OneHotEncoder(), LogisticRegression()).fit(words, LETTERS), words)
+
+    mixed = FRAME[["sex", "visits"]]
+    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(mixed, LETTERS)
+    with pytest.raises(PublishError, match="begin the pipeline with a ColumnTransformer"):
+        check(model, mixed)
+
+
+def test_the_graph_states_how_many_values_a_regressor_answers_with() -> None:
+    model = RandomForestRegressor(3, random_state=0).fit(X, X[:, :2])
+    graph, _, _ = export_estimator(model, {"features": X}, None)
+    (output,) = open_session(graph.SerializeToString()).get_outputs()
+    assert output.shape == ["n", 2]
+
+
+def test_of_a_search_the_best_is_published() -> None:
+    pipeline = make_pipeline(TfidfVectorizer(), LogisticRegression())
+    search = GridSearchCV(pipeline, {"logisticregression__C": [1, 10]}, cv=2)
+    _, labels = check(search.fit(TEXTS, [1, 0, 1, 0]), {"text": TEXTS})
+    assert labels == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        (
+            X[:, :2],
+            r"LogisticRegression does not take the sample, x float32 \(n, 2\): X has 2 feat",
+        ),
+        (
+            np.array(["a", "b"], object),
+            "string .*A pipeline of texts begins with a CountVectorizer",
+        ),
+    ],
+)
+def test_what_an_estimator_says_of_the_sample_is_told(sample: Any, message: str) -> None:
+    model = LogisticRegression().fit(X, LETTERS)
+    with pytest.raises(PublishError, match=message):
+        export_estimator(model, {"x": sample}, None)
 
 
 def test_a_pipeline_of_texts_counts_them_one_at_a_time() -> None:

@@ -1,5 +1,6 @@
 """Torch modules as people write them."""
 
+import warnings
 from collections import namedtuple
 from typing import Any
 
@@ -109,6 +110,30 @@ def test_what_are_no_tensors_by_name_is_refused(
 ) -> None:
     with pytest.raises(PublishError, match=message):
         name_outputs(answers, wanted)
+
+
+class Derived(nn.Module):
+    """Keeps a tensor that it has computed from a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.ones(3, 2, requires_grad=True) * 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+def test_a_module_that_cannot_be_copied_is_refused() -> None:
+    with pytest.raises(PublishError, match=r"cannot be copied: .*parameters or buffers"):
+        export_module(Derived(), {"x": X}, None, None)
+
+
+def test_a_module_that_is_a_script_is_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        script = torch.jit.script(nn.Linear(3, 2))
+    with pytest.raises(PublishError, match="the module is a ScriptModule"):
+        export_module(script, {"x": X}, None, None)
 
 
 class Eigen(nn.Module):

@@ -158,6 +158,19 @@ def test_a_sample_of_another_kind_is_refused(
         preprocess.apply(sample)
 
 
+def test_what_a_transformer_says_of_the_columns_is_told() -> None:
+    scaler = StandardScaler().fit(np.ones((4, 3)))
+    with pytest.raises(PublishError, match="StandardScaler does not take the sample, x float32"):
+        Columns(scaler).apply({"x": np.ones((4, 2))})
+
+
+def test_stop_words_between_the_words_of_a_pair_are_refused() -> None:
+    stopping = TfidfVectorizer(stop_words="english", ngram_range=(1, 2)).fit(TEXTS)
+    with pytest.raises(PublishError, match="on either side of a stop word"):
+        Texts(stopping).apply(read_sample({"text": TEXTS}))
+    check(Texts(TfidfVectorizer(stop_words="english").fit(TEXTS)), read_sample({"text": TEXTS}))
+
+
 def test_a_vectorizer_that_has_no_graph_is_refused() -> None:
     vectorizer = CountVectorizer(tokenizer=str.split, token_pattern=None).fit(TEXTS)
     with pytest.raises(PublishError, match="CountVectorizer cannot be turned into ONNX"):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import helper
 from sklearn.base import is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import CountVectorizer
@@ -14,7 +15,13 @@ from sklearn.utils.validation import check_is_fitted
 from forwardpass.artefact import Golden
 from forwardpass.trainer.errors import PublishError
 from forwardpass.trainer.export.preprocess import Texts
-from forwardpass.trainer.export.table import join_columns, to_columns, to_graph
+from forwardpass.trainer.export.table import (
+    as_fitted,
+    join_columns,
+    refused_by,
+    to_columns,
+    to_graph,
+)
 from forwardpass.wire import Array
 
 
@@ -26,7 +33,8 @@ def export_estimator(
     A pipeline that begins with a vectorizer takes texts, counted one at a time as in `Texts`.
 
     Args:
-        estimator: A classifier with probabilities, a regressor or a transformer.
+        estimator: A classifier with probabilities, a regressor or a transformer; of a search, such
+            as GridSearchCV, the best that it has found.
         sample: Texts, columns by name, or one array (n, columns).
         outputs: Names, in order; None for "label" and "probabilities", "value", or "features".
 
@@ -37,17 +45,22 @@ def export_estimator(
         check_is_fitted(estimator)
     except (NotFittedError, TypeError) as error:
         raise PublishError(f"scikit-learn's {type(estimator).__name__}: {error}") from None
+    estimator = getattr(estimator, "best_estimator_", estimator)
     texts, rest = _split(estimator)
-    inputs = dict(sample) if texts is not None else to_columns(sample)
+    inputs = dict(sample) if texts is not None else as_fitted(to_columns(sample), estimator)
     taken = inputs if texts is None else texts.apply(inputs)
     given = next(iter(inputs.values())) if texts is not None else join_columns(inputs, estimator)
-    answers = _answer(estimator, given)
+    answers = _ask(estimator, inputs, given)
     names = list(answers) if outputs is None else list(outputs)
     if len(names) != len(answers):
         raise PublishError(
             f"{type(estimator).__name__} gives {', '.join(answers)}; outputs names {len(names)}"
         )
     graph = to_graph(rest, to_columns(taken), names)
+    # skl2onnx does not state how many values a regressor answers with.
+    for value, array in zip(graph.graph.output, answers.values(), strict=True):
+        dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
+        value.CopyFrom(helper.make_tensor_value_info(value.name, dtype, ["n", *array.shape[1:]]))
     if texts is not None:
         graph = texts.join(graph, inputs)
     onnx.checker.check_model(graph, full_check=True)
@@ -61,6 +74,14 @@ def _split(estimator: Any) -> tuple[Texts | None, Any]:
     if isinstance(estimator, Pipeline) and isinstance(estimator[0], CountVectorizer):
         return Texts(estimator[0]), estimator[1:]
     return None, estimator
+
+
+def _ask(estimator: Any, inputs: Mapping[str, Array], given: Any) -> dict[str, Array]:
+    """Returns what an estimator answers; what it says of the inputs is told."""
+    try:
+        return _answer(estimator, given)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise refused_by(estimator, inputs, error) from error
 
 
 def _answer(estimator: Any, given: Any) -> dict[str, Array]:

@@ -13,7 +13,7 @@ from forwardpass.trainer.errors import PublishError
 from forwardpass.trainer.export.graph import export_graph
 from forwardpass.trainer.export.parity import answer
 from forwardpass.trainer.export.preprocess import Preprocess
-from forwardpass.trainer.export.table import shape_text
+from forwardpass.trainer.export.table import first_line, shape_text
 from forwardpass.wire import Array
 
 
@@ -106,7 +106,7 @@ def export_module(
         TrainerError: forward refuses the sample, or cannot be expressed in ONNX.
         PublishError: It returns something else than tensors.
     """
-    module = copy.deepcopy(module).to("cpu").eval()
+    module = _copy(module).to("cpu").eval()
     taken = sample if preprocess is None else preprocess.apply(sample)
     by_name = [] if preprocess is not None and taken.keys() != sample.keys() else list(taken)
     adapter = Adapter(module, _by_name(module, by_name), outputs).eval()
@@ -117,6 +117,21 @@ def export_module(
         graph = preprocess.join(graph, sample)
         onnx.checker.check_model(graph, full_check=True)
     return graph, Golden(sample, golden.outputs)
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise PublishError(
+            "the module is a ScriptModule, which has no graph in ONNX; give the module that it was "
+            "made of"
+        )
+    try:
+        return copy.deepcopy(module)
+    except RuntimeError as error:
+        raise PublishError(
+            f"the module cannot be copied: {first_line(error)}. Keep what it computes with as "
+            "parameters or buffers, and not as results of them"
+        ) from error
 
 
 def _by_name(module: nn.Module, inputs: Sequence[str]) -> list[str]:
@@ -140,7 +155,7 @@ def _call(adapter: Adapter, inputs: Mapping[str, Array]) -> dict[str, Tensor]:
         raise
     except Exception as error:
         given = ", ".join(f"{name} {shape_text(array)}" for name, array in inputs.items())
-        said = str(error).strip().partition("\n")[0]
         raise PublishError(
-            f"forward does not take the sample, {given}: {said} ({type(error).__name__})"
+            f"forward does not take the sample, {given}: {first_line(error)} "
+            f"({type(error).__name__})"
         ) from error

@@ -11,9 +11,10 @@ from forwardpass.artefact import Golden, GraphError, read_graph
 from forwardpass.trainer.errors import PublishError
 from forwardpass.trainer.export.draft import serialize
 from forwardpass.trainer.export.parity import open_session
-from forwardpass.trainer.export.preprocess import Preprocess, rename_input
+from forwardpass.trainer.export.preprocess import Preprocess
 from forwardpass.trainer.export.sample import golden_rows, has_rows
-from forwardpass.trainer.export.table import shape_text
+from forwardpass.trainer.export.surgery import rename_input
+from forwardpass.trainer.export.table import first_line, shape_text
 from forwardpass.wire import Array
 from forwardpass.wire.dtypes import ONNX_TYPES, STRING
 
@@ -94,7 +95,7 @@ def export_onnx(
     try:
         answers = session.run(names, inputs)
     except Exception as error:
-        raise PublishError(f"the model does not take the sample: {_said(error)}") from error
+        raise PublishError(f"the model does not take the sample: {first_line(error)}") from error
     golden = Golden(inputs, dict(zip(names, answers, strict=True)))
     # An axis that is open may count something else, such as what was detected.
     batched = batched and all(has_rows(array, golden.rows) for array in answers)
@@ -124,7 +125,7 @@ def _open(model: onnx.ModelProto) -> "onnxruntime.InferenceSession":
     try:
         session = open_session(serialize(model), optimize=False)
     except Exception as error:
-        raise PublishError(f"ONNX Runtime does not load the model: {_said(error)}") from error
+        raise PublishError(f"ONNX Runtime does not load the model: {first_line(error)}") from error
     for node in (*session.get_inputs(), *session.get_outputs()):
         if node.type not in ONNX_TYPES:
             raise PublishError(
@@ -157,8 +158,3 @@ def _check_sample(session: "onnxruntime.InferenceSession", sample: Mapping[str, 
                 f"({shape}). Where a number stands first, only so many rows go in at once: give as "
                 "many, or export the model with a dynamic first axis"
             )
-
-
-def _said(error: Exception) -> str:
-    """Returns ONNX Runtime's sentence without its code."""
-    return str(error).strip().partition("\n")[0]

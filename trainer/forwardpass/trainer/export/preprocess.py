@@ -18,9 +18,12 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from forwardpass.trainer.errors import PublishError
 from forwardpass.trainer.export.front import COUNTS, Front
+from forwardpass.trainer.export.surgery import put_first, rename_input
 from forwardpass.trainer.export.table import (
+    as_fitted,
     convert,
     join_columns,
+    refused_by,
     shape_text,
     to_columns,
     to_graph,
@@ -186,7 +189,16 @@ class Texts:
     vectorizer: CountVectorizer
 
     def apply(self, sample: Mapping[str, Array]) -> dict[str, Array]:
-        """Returns the counts of the sample's texts."""
+        """Returns the counts of the sample's texts.
+
+        Raises:
+            PublishError: The sample is no texts, or the vectorizer leaves words out of n-grams.
+        """
+        if self.vectorizer.get_stop_words() and self.vectorizer.ngram_range != (1, 1):
+            raise PublishError(
+                "the vectorizer takes words together that stand on either side of a stop word, "
+                "which the graph cannot; fit it without stop words, or with ngram_range=(1, 1)"
+            )
         return {COUNTS: Front(self.vectorizer).counts(sample[self._texts(sample)])}
 
     def join(self, head: onnx.ModelProto, sample: Mapping[str, Array]) -> onnx.ModelProto:
@@ -216,9 +228,16 @@ class Columns:
     transformer: Any
 
     def apply(self, sample: Mapping[str, Array]) -> dict[str, Array]:
-        """Returns the features that scikit-learn makes of the sample."""
-        table = join_columns(to_columns(sample), self.transformer)
-        features = self.transformer.transform(table)
+        """Returns the features that scikit-learn makes of the sample.
+
+        Raises:
+            PublishError: The transformer does not take it.
+        """
+        columns = to_columns(sample)
+        try:
+            features = self.transformer.transform(join_columns(columns, self.transformer))
+        except (ValueError, TypeError) as error:
+            raise refused_by(self.transformer, columns, error) from error
         if hasattr(features, "toarray"):
             features = features.toarray()
         return {_FEATURES: np.asarray(features, np.float32)}
@@ -226,7 +245,8 @@ class Columns:
     def join(self, head: onnx.ModelProto, sample: Mapping[str, Array]) -> onnx.ModelProto:
         """Returns the graph that makes features of columns."""
         opset = next(known.version for known in head.opset_import if not known.domain)
-        front = to_graph(self.transformer, to_columns(sample), [_FEATURES], opset=opset)
+        columns = as_fitted(to_columns(sample), self.transformer)
+        front = to_graph(self.transformer, columns, [_FEATURES], opset=opset)
         front = onnx.compose.add_prefix(
             front, "columns/", rename_inputs=False, rename_outputs=False
         )
@@ -273,24 +293,3 @@ def as_preprocess(given: Pixels | Texts | Columns | Mapping[str, Any] | None) ->
 def is_pictures(array: Array) -> bool:
     """Whether an array is of pictures: uint8 (n, height, width, 1 or 3)."""
     return array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] in (1, 3)
-
-
-def rename_input(graph: onnx.GraphProto, name: str, new: str) -> None:
-    """Gives an input of a graph another name, in the graphs within it too."""
-    for node in graph.node:
-        for place, given in enumerate(node.input):
-            if given == name:
-                node.input[place] = new
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                rename_input(inner, name, new)
-    for value in graph.input:
-        if value.name == name:
-            value.name = new
-
-
-def put_first(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    """Adds nodes before those of a graph, as what they give is taken by those."""
-    after = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *after])

@@ -7,11 +7,18 @@ from typing import Any, TypeVar
 import numpy as np
 import onnx
 from numpy.typing import ArrayLike
+from onnx import helper
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import Pipeline
 
 from forwardpass.trainer.errors import PublishError
+from forwardpass.trainer.export.surgery import put_first
 from forwardpass.wire import Array
 
 T = TypeVar("T")
+
+# What columns are, joined into one table.
+_TABLE = "columns_joined"
 
 _SUPPORTED = "https://onnx.ai/sklearn-onnx/supported.html"
 _TYPES = {"f": "FloatTensorType", "i": "Int64TensorType", "O": "StringTensorType"}
@@ -36,23 +43,42 @@ def to_columns(sample: Mapping[str, Array]) -> dict[str, Array]:
     return columns
 
 
-def join_columns(columns: Mapping[str, Array], estimator: Any) -> Any:
-    """Returns the columns as the estimator was fitted to them: an array, or a data frame.
+def as_fitted(columns: Mapping[str, Array], estimator: Any) -> dict[str, Array]:
+    """Returns the columns in the order in which the estimator was fitted to them.
 
     Raises:
         PublishError: It was fitted to columns of other names.
     """
-    names = getattr(estimator, "feature_names_in_", None)
-    if names is None or len(columns) == 1 != len(names):
-        return np.concatenate([*columns.values()], axis=1)
+    names = _fitted_names(columns, estimator)
     if set(names) != columns.keys():
         raise PublishError(
             f"the estimator was fitted to the columns {', '.join(names)}; the sample has "
             f"{', '.join(columns)}"
         )
+    return {name: columns[name] for name in names}
+
+
+def _fitted_names(columns: Mapping[str, Array], estimator: Any) -> list[str]:
+    """Returns the names that an estimator knows of its columns; theirs where it knows none."""
+    names = getattr(estimator, "feature_names_in_", None)
+    # One array may have all columns.
+    return list(columns) if names is None or len(columns) == 1 else list(names)
+
+
+def join_columns(columns: Mapping[str, Array], estimator: Any) -> Any:
+    """Returns what the estimator takes: an array, or a data frame if it was fitted to one.
+
+    Raises:
+        PublishError: It was fitted to columns of other names.
+    """
+    ordered = as_fitted(columns, estimator)
+    if getattr(estimator, "feature_names_in_", None) is None or any(
+        array.shape[1] != 1 for array in ordered.values()
+    ):
+        return np.concatenate([*ordered.values()], axis=1)
     # Not among what the trainer needs: whoever fitted an estimator to named columns has it.
     pandas = import_module("pandas")
-    return pandas.DataFrame({name: columns[name][:, 0] for name in names})
+    return pandas.DataFrame({name: array[:, 0] for name, array in ordered.items()})
 
 
 def to_graph(
@@ -76,6 +102,8 @@ def to_graph(
     from skl2onnx import to_onnx
     from skl2onnx.common import data_types
 
+    if len(columns) > 1 and not _takes_columns(estimator):
+        return _join_graph(estimator, columns, outputs, opset)
     types = [
         (name, getattr(data_types, _TYPES[array.dtype.kind])([None, array.shape[1]]))
         for name, array in columns.items()
@@ -93,6 +121,46 @@ def to_graph(
     )
 
 
+def _takes_columns(estimator: Any) -> bool:
+    """Whether an estimator tells columns apart, before anything else is done to them."""
+    first = estimator[0] if isinstance(estimator, Pipeline) else estimator
+    return isinstance(first, ColumnTransformer)
+
+
+def _join_graph(
+    estimator: Any, columns: Mapping[str, Array], outputs: Sequence[str], opset: int | None
+) -> onnx.ModelProto:
+    """Returns the graph of an estimator that takes all columns as one table, of one type."""
+    kinds = {array.dtype.kind == "O" for array in columns.values()}
+    if len(kinds) > 1:
+        raise PublishError(
+            f"scikit-learn's {type(estimator).__name__} takes all columns alike, and some are "
+            "numbers and some strings; begin the pipeline with a ColumnTransformer"
+        )
+    joined = np.concatenate([*columns.values()], axis=1)
+    if joined.dtype.kind != "O":
+        joined = joined.astype(np.float32)
+    model = to_graph(estimator, {_TABLE: joined}, outputs, opset=opset)
+    same = {name: f"{_TABLE}/{name}" for name in columns}
+    to = helper.np_dtype_to_tensor_dtype(joined.dtype)
+    nodes = [helper.make_node("Cast", [name], [new], to=to) for name, new in same.items()]
+    put_first(
+        model.graph,
+        [*nodes, helper.make_node("Concat", [*same.values()], [_TABLE], axis=1)],
+    )
+    del model.graph.input[:]
+    model.graph.input.extend(
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(array.dtype), [None, array.shape[1]]
+        )
+        for name, array in columns.items()
+    )
+    if not any(not known.domain for known in model.opset_import):
+        newest = helper.make_opsetid("", opset or onnx.defs.onnx_opset_version())
+        model.opset_import.append(newest)
+    return model
+
+
 def convert(estimator: Any, make: Callable[[], T]) -> T:
     """Returns what skl2onnx makes of an estimator.
 
@@ -102,11 +170,32 @@ def convert(estimator: Any, make: Callable[[], T]) -> T:
     try:
         return make()
     except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError) as error:
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
         raise PublishError(
-            f"scikit-learn's {type(estimator).__name__} cannot be turned into ONNX: {said}. "
-            f"Replace that part by one that skl2onnx knows: {_SUPPORTED}"
+            f"scikit-learn's {type(estimator).__name__} cannot be turned into ONNX: "
+            f"{first_line(error)}. Replace that part by one that skl2onnx knows: {_SUPPORTED}"
         ) from error
+
+
+def refused_by(estimator: Any, inputs: Mapping[str, Array], error: Exception) -> PublishError:
+    """Returns what to say where an estimator does not take the sample.
+
+    Args:
+        estimator: scikit-learn's.
+        inputs: What it was given.
+        error: What it said.
+    """
+    shapes = ", ".join(f"{name} {shape_text(array)}" for name, array in inputs.items())
+    has_texts = any(array.dtype.kind == "O" for array in inputs.values())
+    hint = ". A pipeline of texts begins with a CountVectorizer or TfidfVectorizer"
+    return PublishError(
+        f"scikit-learn's {type(estimator).__name__} does not take the sample, {shapes}: "
+        f"{first_line(error)}{hint if has_texts else ''}"
+    )
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of what an error says, without a full stop."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def shape_text(array: Array) -> str:
