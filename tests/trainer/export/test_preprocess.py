@@ -94,11 +94,20 @@ def test_pixels_go_before_an_onnx_file_too(opset: int, ir: int) -> None:
         ir_version=ir,
     )
     preprocess = Pixels(size=(4, 6), mean=MEAN, std=STD)
-    graph, golden, batched = export_onnx(model, {"image": IMAGES}, preprocess, None)
+    # The sample names what callers give, whatever the file calls its input.
+    graph, golden, batched = export_onnx(model, {"photo": IMAGES}, preprocess, None)
     onnx.checker.check_model(graph, full_check=True)
     assert batched
-    expected = preprocess.apply({"image": IMAGES})["image"]
+    expected = preprocess.apply({"photo": IMAGES})["photo"]
     np.testing.assert_allclose(golden.outputs["y"], expected, atol=1e-5)
+
+
+def test_a_file_that_takes_more_than_is_made_for_it_is_refused() -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "abc"]
+    nodes = [helper.make_node("Add", ["a", "b"], ["c"])]
+    model = helper.make_model(helper.make_graph(nodes, "net", values[:2], values[2:]))
+    with pytest.raises(PublishError, match="the model takes a, b; preprocess makes image"):
+        export_onnx(model, {"image": IMAGES}, Pixels(size=(4, 6)), None)
 
 
 def test_timms_configuration_is_read_without_timm() -> None:

@@ -79,10 +79,7 @@ def export_onnx(
     """
     _keep_outputs(model.graph, outputs)
     if preprocess is not None:
-        # As in a module: what is made of the sample takes the place of the inputs, in their order.
-        inner = preprocess.apply(sample)
-        for value, name in zip(_inputs(model.graph), inner, strict=True):
-            rename_input(model.graph, value.name, name)
+        _name_inputs(model.graph, list(preprocess.apply(sample)))
         model = preprocess.join(model, sample)
     names = [value.name for value in model.graph.output]
     session = _open(model)
@@ -102,10 +99,18 @@ def export_onnx(
     return model, golden, batched
 
 
-def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """Returns the inputs that callers give: older files list the weights among them."""
+def _name_inputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
+    """Gives the inputs the names of what is made for them, in order, unless they have them."""
+    # Older files list the weights among the inputs.
     weights = {each.name for each in graph.initializer}
-    return [value for value in graph.input if value.name not in weights]
+    taken = [value.name for value in graph.input if value.name not in weights]
+    if len(taken) != len(names):
+        raise PublishError(
+            f"the model takes {', '.join(taken)}; preprocess makes {', '.join(names)} of the sample"
+        )
+    if set(taken) != set(names):
+        for old, new in zip(taken, names, strict=True):
+            rename_input(graph, old, new)
 
 
 def _keep_outputs(graph: onnx.GraphProto, outputs: Sequence[str] | None) -> None:
