@@ -82,17 +82,22 @@ def test_columns_become_features() -> None:
     np.testing.assert_allclose(given, scaler.transform(table), atol=1e-5)
 
 
-@pytest.mark.parametrize(("opset", "ir"), [(7, 3), (21, 10)])
-def test_pixels_go_before_an_onnx_file_too(opset: int, ir: int) -> None:
-    extents = ["n", 3, 4, 6]
+def taking_floats(opset: int, ir: int, rows: str | int = "n") -> onnx.ModelProto:
+    """Returns a file that gives the pictures it takes as floats, channels first."""
+    extents = [rows, 3, 4, 6]
     value = helper.make_tensor_value_info("image", TensorProto.FLOAT, extents)
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, extents)
     nodes = [helper.make_node("Identity", ["image"], ["y"])]
-    model = helper.make_model(
+    return helper.make_model(
         helper.make_graph(nodes, "net", [value], [result]),
         opset_imports=[helper.make_opsetid("", opset)],
         ir_version=ir,
     )
+
+
+@pytest.mark.parametrize(("opset", "ir"), [(7, 3), (21, 10)])
+def test_pixels_go_before_an_onnx_file_too(opset: int, ir: int) -> None:
+    model = taking_floats(opset, ir)
     preprocess = Pixels(size=(4, 6), mean=MEAN, std=STD)
     # The sample names what callers give, whatever the file calls its input.
     graph, golden, batched = export_onnx(model, {"photo": IMAGES}, preprocess, None)
@@ -100,6 +105,15 @@ def test_pixels_go_before_an_onnx_file_too(opset: int, ir: int) -> None:
     assert batched
     expected = preprocess.apply({"photo": IMAGES})["photo"]
     np.testing.assert_allclose(golden.outputs["y"], expected, atol=1e-5)
+
+
+def test_before_a_file_for_one_number_of_rows_pixels_take_as_many() -> None:
+    preprocess = Pixels(size=(4, 6))
+    graph, _, batched = export_onnx(taking_floats(18, 8, 3), {"image": IMAGES}, preprocess, None)
+    assert not batched
+    assert graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
+    with pytest.raises(PublishError, match=r"takes uint8 \(2, 4, 6, 3\)\. Where a number stands"):
+        export_onnx(taking_floats(18, 8, 2), {"image": IMAGES}, preprocess, None)
 
 
 def test_a_file_that_takes_more_than_is_made_for_it_is_refused() -> None:

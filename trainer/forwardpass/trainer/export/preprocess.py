@@ -145,7 +145,9 @@ class Pixels:
         put_first(model.graph, nodes)
         for value in model.graph.input:
             if value.name == inner:
-                shape = ["n", *sample[name].shape[1:]]
+                # Some files take one number of rows alone.
+                rows = value.type.tensor_type.shape.dim[0]
+                shape = [rows.dim_value or "n", *sample[name].shape[1:]]
                 value.CopyFrom(helper.make_tensor_value_info(name, TensorProto.UINT8, shape))
         return model
 
