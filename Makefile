@@ -92,7 +92,7 @@ format: $(VENV)/tools
 	$(BIN)/ruff check --fix
 	$(BIN)/buf format --write
 
-bench: $(VENV)/product
+bench: $(VENV)/tools
 ifneq ($(BASE),)
 	$(BIN)/python -m benchmarks.compare '$(BASE)' $(BENCH)
 else

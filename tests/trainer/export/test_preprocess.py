@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import pytest
 import torch
 from onnx import TensorProto, helper

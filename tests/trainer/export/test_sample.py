@@ -1,7 +1,7 @@
 """What a caller gives as a sample, and which answers to it would prove nothing."""
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import pytest
 import torch
 
