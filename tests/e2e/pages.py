@@ -24,6 +24,7 @@ PAGES = (
     "docs/other-languages.md",
     "examples/README.md",
     "examples/clients/node/README.md",
+    "examples/clients/python/README.md",
 )
 # Those that the blocks name.
 PORTS = (8001, 8002, 9001)
