@@ -120,7 +120,7 @@ def test_t100_the_client_does_not_repeat_what_is_wrong(
         with pytest.raises(InvalidInput):
             client.predict("pick", {"index": np.array([99])})
         with pytest.raises(InvalidInput):
-            client.predict("pick", {"indexx": np.array([1], np.int32)})
+            client.predict("pick", {"indexx": np.array([1], np.float32)})
     assert started(running) == 2
     assert len(gate.runs) == 1
 

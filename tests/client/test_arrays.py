@@ -19,8 +19,7 @@ from PIL import Image
 from tiny_models import Publisher, TinyModel, classifier, echo, model
 
 from forwardpass.client import Client, InvalidInput, TensorSpec
-from forwardpass.client.inputs import pictures, tensors, texts
-from forwardpass.client.results import to_array
+from forwardpass.client.inputs import pictures, texts, to_arrays
 from forwardpass.server.app import Server
 from forwardpass.server.settings import Settings
 from forwardpass.wire import Array
@@ -218,7 +217,7 @@ def test_what_no_tensor_holds_costs_no_question(dtype: Any) -> None:
         raise AssertionError("asked")
 
     with pytest.raises(InvalidInput, match="a tensor cannot hold") as raised:
-        tensors({"x": np.zeros(3, dtype)}, specs)
+        to_arrays({"x": np.zeros(3, dtype)}, specs)
     assert raised.value.field == "inputs.x"
 
 
@@ -230,10 +229,10 @@ def test_the_dtypes_of_most_models_cost_no_question() -> None:
         return (TensorSpec("x", "float64", (-1,), "unspecified"),)
 
     for array in (np.zeros(2, np.float32), np.zeros(2, np.uint8), np.array(["a"], object)):
-        assert to_array(tensors({"x": array}, specs)["x"]).dtype == array.dtype
-    tensors({"x": torch.zeros(2), "y": pd.Series([1], dtype="float32"), "z": ["text"]}, specs)
+        assert to_arrays({"x": array}, specs)["x"].dtype == array.dtype
+    to_arrays({"x": torch.zeros(2), "y": pd.Series([1], dtype="float32"), "z": ["text"]}, specs)
     assert not asked
-    assert to_array(tensors({"x": np.zeros(2, np.float16)}, specs)["x"]).dtype == np.float64
+    assert to_arrays({"x": np.zeros(2, np.float16)}, specs)["x"].dtype == np.float64
     assert asked
 
 
@@ -341,8 +340,8 @@ def test_what_is_missing_in_numpys_dtypes_of_pandas(client: Client) -> None:
 
 def test_frames_without_columns_or_rows(client: Client) -> None:
     assert "no columns" in refusal(client, "matrix", pd.DataFrame()).message
-    empty = tensors(pa.table(TABLE).slice(0, 0), mixed_specs)
-    assert [to_array(tensor).shape for tensor in empty.values()] == [(0,), (0, 1), (0,)]
+    empty = to_arrays(pa.table(TABLE).slice(0, 0), mixed_specs)
+    assert [array.shape for array in empty.values()] == [(0,), (0, 1), (0,)]
 
 
 def mixed_specs() -> tuple[TensorSpec, ...]:

@@ -32,8 +32,7 @@ from forwardpass.client import (
     TensorSpec,
     WrongTask,
 )
-from forwardpass.client.inputs import tensors
-from forwardpass.client.results import to_array
+from forwardpass.client.inputs import to_arrays
 from forwardpass.wire import Array
 
 from .scripted import Connect
@@ -69,7 +68,7 @@ def test_lists_take_the_type_that_the_model_states(client: Client) -> None:
     assert client.predict("bytes", {"x": [1, 255]}).outputs["y"].dtype == np.uint8
     # bfloat16, which numpy itself does not have, goes and comes by its own name.
     halves = TensorSpec("x", "bfloat16", (-1,), "unspecified")
-    array = to_array(tensors([1.5, 2], lambda: (halves,))["x"])
+    array = to_arrays([1.5, 2], lambda: (halves,))["x"]
     assert (array.dtype.name, array.tolist()) == ("bfloat16", [1.5, 2.0])
 
 

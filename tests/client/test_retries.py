@@ -13,7 +13,7 @@ from forwardpass.client import Cancelled, Client, Overloaded, TimedOut, Unavaila
 from forwardpass.client.methods import Methods
 from forwardpass.client.retries import Retries
 from forwardpass.client.settings import Settings
-from forwardpass.client.steps import Call, Pause
+from forwardpass.client.steps import Call, Pause, Step
 from forwardpass.v1 import inference_service_pb2 as pb
 from forwardpass.wire import Failure, Reason
 
@@ -106,12 +106,13 @@ def test_a_call_without_a_server_is_tried_four_times_spread_over_its_time(
 ) -> None:
     with grpc.insecure_channel(free) as channel:
         refused = Methods(channel).health.future(b"").exception()
-    flow = Retries(Settings((free,))).call(Call("predict", b"", seconds, ()))
-    steps = [next(flow)]
+    call = Call("predict", b"", seconds, ())
+    flow = Retries(Settings((free,))).again(call, refused)
+    steps: list[Step] = [call, next(flow)]
     with suppress(grpc.RpcError):
         while True:
-            steps.append(flow.throw(refused))
             steps.append(flow.send(None))
+            steps.append(flow.throw(refused))
     assert [type(step) for step in steps] == [Call, Pause] * 3 + [Call]
     waits = [step.seconds for step in steps if isinstance(step, Pause)]
     for wait, share in zip(waits, (1, 4, 16), strict=True):

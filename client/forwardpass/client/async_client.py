@@ -138,7 +138,11 @@ class AsyncClient(Caller):
             # Files that cannot be used are told before anything is called.
             settings.tls.credentials()
 
-    def _pick(self) -> tuple[Connections[grpc.aio.Channel], Connection[grpc.aio.Channel]]:
+    def _pick(self) -> Connection[grpc.aio.Channel]:
+        return self._of_loop().pick()
+
+    def _of_loop(self) -> Connections[grpc.aio.Channel]:
+        """Returns the connections of the loop that runs."""
         if self._is_closed:
             raise Cancelled(_CLOSED)
         loop = asyncio.get_running_loop()
@@ -146,7 +150,7 @@ class AsyncClient(Caller):
             if loop not in self._connections:
                 self._connections[loop] = Connections(self._settings, _open)
             self._last, self._of_last = ref(loop), self._connections[loop]
-        return self._of_last, self._of_last.pick()
+        return self._of_last
 
     async def _drive(self, flow: Flow[Result]) -> Result:
         """Does what a flow asks for, and returns what it returns."""
@@ -157,17 +161,18 @@ class AsyncClient(Caller):
                 step = flow.send(given) if failed is None else flow.throw(failed)
                 given = failed = None
                 try:
-                    # A call's own coroutine: each one between costs every call.
-                    given = await (self._call(step) if isinstance(step, Call) else self._do(step))
+                    given = await self._do(step)
                 except Exception as error:  # noqa: BLE001  # the flow's to decide
                     failed = error
         except StopIteration as ended:
             return cast("Result", ended.value)
 
-    async def _do(self, step: Step) -> Any:
+    def _do(self, step: Step) -> Awaitable[Any]:
+        # A call's own coroutine: each one between would cost every call.
+        return self._call(step) if isinstance(step, Call) else self._do_other(step)
+
+    async def _do_other(self, step: Step) -> Any:
         match step:
-            case Call():
-                return await self._call(step)
             case Offload():
                 return await asyncio.to_thread(step.work)
             case Pause():
@@ -179,7 +184,8 @@ class AsyncClient(Caller):
         raise AssertionError(step)
 
     async def _call(self, step: Call) -> Any:
-        connections, connection = self._pick()
+        connections = self._of_loop()
+        connection = connections.pick()
         try:
             method = getattr(connection.methods, step.method)
             answer = method(step.message, timeout=step.seconds, metadata=step.metadata)
@@ -210,7 +216,7 @@ class AsyncClient(Caller):
                 begin = Begin(stream.method, message, stream.seconds, stream.metadata)
                 call, answer = await self._drive(self._operations.begin(begin))
             else:
-                _, connection = self._pick()
+                connection = self._pick()
                 method = getattr(connection.methods, stream.method)
                 messages = self._messages(stream, failed)
                 call = method(messages, timeout=stream.seconds, metadata=stream.metadata)
@@ -275,7 +281,7 @@ class _Session:
 
     def __init__(
         self,
-        pick: Callable[[], tuple[object, Connection[grpc.aio.Channel]]],
+        pick: Callable[[], Connection[grpc.aio.Channel]],
         items: AsyncIterator[Any],
         do: Callable[[Step], Awaitable[Any]],
     ) -> None:
@@ -316,7 +322,7 @@ class _Session:
     def _open(self, step: Open) -> None:
         self.close()
         # Held as long as the stream is.
-        _, self._connection = self._pick()
+        self._connection = self._pick()
         method = getattr(self._connection.methods, step.method)
         self._call = method(timeout=step.seconds, metadata=step.metadata)
         self._answers = asyncio.Queue()

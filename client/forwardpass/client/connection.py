@@ -71,6 +71,7 @@ class Connections(Generic[Channel]):
         self._process = 0
         self._opened: list[Connection[Channel]] = []
         self._turn = 0
+        self._watches = settings.tls is not None
         self._stamp: object = None
         self._looked = 0.0
         # Files that cannot be used are told before anything is called.
@@ -83,7 +84,7 @@ class Connections(Generic[Channel]):
             Forked: The process was forked from one that has used gRPC.
             Cancelled: The client was closed.
         """
-        if self._process != os.getpid() or self.is_closed or self._is_due():
+        if self._process != os.getpid() or self.is_closed or (self._watches and self._is_due()):
             self._begin()
         opened = self._opened
         if len(opened) == 1:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -28,14 +28,13 @@ from forwardpass.client.settings import Metadata, Pairs, Settings, checked_timeo
 from forwardpass.client.steps import Begin, Call, Flow, Items, Many, Offload, Stream, Warn
 from forwardpass.v1 import inference_service_pb2 as pb
 from forwardpass.v1 import model_service_pb2 as model_pb
-from forwardpass.v1 import tensor_pb2
-from forwardpass.wire import Preparation, TensorError, from_tensor, to_tensor
+from forwardpass.wire import Array, Preparation, TensorError, to_tensor
 
 Answer = TypeVar("Answer", results.Prediction, results.Embeddings)
 Converted = TypeVar("Converted")
-# Makes a request of a model, tensors, images and texts.
+# Makes a request of a model, arrays, images and texts.
 Build = Callable[
-    [model_pb.ModelReference, dict[str, tensor_pb2.Tensor], Sequence[bytes], Sequence[str]], Message
+    [model_pb.ModelReference, Mapping[str, Array], Sequence[bytes], Sequence[str]], Message
 ]
 # What a message has beside the rows that it is made for.
 _ROOM = 1 << 16
@@ -102,7 +101,7 @@ class _Part(NamedTuple):
     """Rows that go in one call: how many, and what `Build` takes."""
 
     rows: int
-    tensors: dict[str, tensor_pb2.Tensor]
+    arrays: dict[str, Array]
     images: list[bytes]
     texts: Sequence[str]
 
@@ -141,28 +140,59 @@ class Engine:
         metadata: Metadata | None,
     ) -> Flow[Answer]:
         """Runs a model, and returns its answer."""
-        seconds = self.seconds(timeout)
-        until = time.monotonic() + seconds
+        if rows.images is None and rows.texts is None and not rows.invert and not split:
+            try:
+                arrays = given.to_arrays(rows.inputs, self._known_inputs(model, version))
+            except _SignatureNeededError:
+                pass
+            else:
+                # Most calls, without the steps that others take.
+                request = build(to_reference(model, version), arrays, (), ())
+                return self.call(kind.method, request, timeout, metadata, kind.convert)
+        return self._run(
+            kind,
+            build,
+            model,
+            rows,
+            split=split,
+            version=version,
+            timeout=timeout,
+            metadata=metadata,
+        )
+
+    def _run(
+        self,
+        kind: Kind[Answer],
+        build: Build,
+        model: str,
+        rows: Rows,
+        *,
+        split: bool,
+        version: Version,
+        timeout: float | None,
+        metadata: Metadata | None,
+    ) -> Flow[Answer]:
         reference = to_reference(model, version)
+        until = time.monotonic() + self.seconds(timeout)
         pictures: list[given.Picture] = []
         if rows.images is not None or rows.invert:
             pictures = yield Offload(lambda: given.pictures(rows.images, invert=rows.invert))
         texts = given.texts(rows.texts)
-        tensors = yield from self.tensors(rows.inputs, model, version)
+        arrays = yield from self.arrays(rows.inputs, model, version)
         if split:
             answers, counts = [], []
             signature = yield from self.signature(model, version)
-            for part in self._parts(signature, tensors, pictures, texts):
+            for part in self._parts(signature, arrays, pictures, texts):
                 left = max(until - time.monotonic(), 1e-3)
-                request = build(reference, part.tensors, part.images, part.texts)
+                request = build(reference, part.arrays, part.images, part.texts)
                 answer = yield from self.call(kind.method, request, left, metadata, kind.convert)
                 answers.append(answer)
                 counts.append(part.rows)
             answer = kind.join(answers, counts)
         else:
             images = [picture.data for picture in pictures]
-            request = build(reference, tensors, images, texts)
-            answer = yield from self.call(kind.method, request, seconds, metadata, kind.convert)
+            request = build(reference, arrays, images, texts)
+            answer = yield from self.call(kind.method, request, timeout, metadata, kind.convert)
         if pictures:
             yield from self.look_at(pictures, answer, until, rows)
         return answer
@@ -176,10 +206,17 @@ class Engine:
         convert: Callable[[Any], Converted],
     ) -> Flow[Converted]:
         """Makes a unary call, and returns what `convert` makes of the response."""
-        call = self.to_call(method, request, timeout, metadata)
-        seconds = call.seconds
+        seconds = self.settings.timeout if timeout is None else checked_timeout(timeout)
+        message = to_message(request, self.settings.max_message_bytes)
+        headers = self._pairs(metadata) if metadata else self._headers
+        call = Call(method, message, seconds, headers, time.monotonic())
         try:
-            response = yield from self._retries.call(call)
+            try:
+                response = yield call
+            except grpc.RpcError as error:
+                response = yield from self._retries.again(call, error)
+            else:
+                self._retries.note_success()
             return convert(response)
         except (grpc.RpcError, TensorError) as error:
             raise self.explain(error, seconds) from None
@@ -204,8 +241,8 @@ class Engine:
         def message(inputs: given.Inputs) -> Flow[bytes]:
             nonlocal put_in_order
             put_in_order = yield from self._order(kind, order, model, version)
-            tensors = yield from self.tensors(inputs, model, version)
-            request = kind.wrap(build(reference, tensors, (), ()))
+            arrays = yield from self.arrays(inputs, model, version)
+            request = kind.wrap(build(reference, arrays, (), ()))
             return to_message(request, self.settings.max_message_bytes)
 
         def convert(answer: Any) -> Answer:
@@ -254,8 +291,8 @@ class Engine:
                 seconds=seconds,
                 metadata=pairs,
                 max_bytes=self.settings.max_message_bytes - _ROOM,
-                to_message=lambda tensors, images, texts: to_message(
-                    kind.wrap(build(reference, tensors, images, texts)),
+                to_message=lambda arrays, images, texts: to_message(
+                    kind.wrap(build(reference, arrays, images, texts)),
                     self.settings.max_message_bytes,
                 ),
                 convert=lambda response: put_in_order(kind.convert(response)),
@@ -272,26 +309,29 @@ class Engine:
 
     def begin(self, begin: Begin) -> Flow[Any]:
         """Opens a stream of answers, and returns it with the first; retried as a call is."""
-        return self._retries.call(begin)
+        try:
+            return (yield begin)
+        except grpc.RpcError as error:
+            return (yield from self._retries.again(begin, error))
 
-    def tensors(
-        self, inputs: given.Inputs, model: str, version: Version
-    ) -> Flow[dict[str, tensor_pb2.Tensor]]:
-        """Returns the tensors to send; asks for the model's signature only where it must."""
-        if inputs is None:
-            return {}
-        known = self._signatures.get((model, version))
+    def arrays(self, inputs: given.Inputs, model: str, version: Version) -> Flow[dict[str, Array]]:
+        """Returns the arrays to send; asks for the model's signature only where it must."""
+        try:
+            return given.to_arrays(inputs, self._known_inputs(model, version))
+        except _SignatureNeededError:
+            signature = yield from self.signature(model, version)
+            return given.to_arrays(inputs, lambda: signature.inputs)
+
+    def _known_inputs(self, model: str, version: Version) -> Callable[[], tuple[TensorSpec, ...]]:
+        """Returns what gives a model's inputs, or raises where they have to be asked for."""
 
         def specs() -> tuple[TensorSpec, ...]:
+            known = self._signatures.get((model, version))
             if known is None:
                 raise _SignatureNeededError
             return known.inputs
 
-        try:
-            return given.tensors(inputs, specs)
-        except _SignatureNeededError:
-            known = yield from self.signature(model, version)
-            return given.tensors(inputs, specs)
+        return specs
 
     def signature(self, model: str, version: Version) -> Flow[Signature]:
         """Returns a model's signature: asked for once, since its versions seldom differ in it."""
@@ -376,7 +416,7 @@ class Engine:
     def _parts(
         self,
         signature: Signature,
-        tensors: dict[str, tensor_pb2.Tensor],
+        arrays: dict[str, Array],
         pictures: Sequence[given.Picture],
         texts: Sequence[str],
     ) -> Iterator[_Part]:
@@ -387,14 +427,15 @@ class Engine:
                 "not batched: make requests of your own",
                 field="inputs",
             )
-        arrays = {name: from_tensor(tensor) for name, tensor in tensors.items()}
         counts = {len(rows) for rows in (*arrays.values(), pictures, texts) if len(rows)}
         if len(counts) > 1:
             raise InvalidInput(
                 f"the rows of all inputs agree, got {sorted(counts)}", field="inputs"
             )
         count = counts.pop() if counts else 0
-        fixed = sum(math.ceil(len(t.SerializeToString()) / max(count, 1)) for t in tensors.values())
+        fixed = sum(
+            math.ceil(to_tensor(array).ByteSize() / max(count, 1)) for array in arrays.values()
+        )
         sizes = [
             fixed
             + (len(pictures[row].data) if pictures else 0)
@@ -405,7 +446,7 @@ class Engine:
         for start, stop in _cuts(sizes, signature.max_rows or max(count, 1), most_bytes):
             yield _Part(
                 stop - start,
-                {name: to_tensor(rows[start:stop]) for name, rows in arrays.items()},
+                {name: rows[start:stop] for name, rows in arrays.items()},
                 [picture.data for picture in pictures[start:stop]],
                 texts[start:stop],
             )

@@ -33,8 +33,7 @@ from forwardpass.client.steps import (
     Send,
     Take,
 )
-from forwardpass.v1 import tensor_pb2
-from forwardpass.wire import Array, TensorError, from_tensor, to_tensor
+from forwardpass.wire import Array, TensorError
 
 # Requests under way, and rows and bytes of each: enough to keep a server busy, little to hold.
 _WINDOW = 8
@@ -87,7 +86,7 @@ class ManyRows:
         seconds: How long a request may take to be answered.
         metadata: Sent with each stream.
         max_bytes: What a request may have.
-        to_message: Makes a request's bytes of tensors, images and texts.
+        to_message: Makes a request's bytes of arrays, images and texts.
         convert: Makes an answer of a response.
         divide: Makes of an answer one for each row.
         retries: The client's.
@@ -102,7 +101,7 @@ class ManyRows:
     seconds: float
     metadata: Pairs
     max_bytes: int
-    to_message: Callable[[dict[str, tensor_pb2.Tensor], list[bytes], list[str]], bytes]
+    to_message: Callable[[dict[str, Array], list[bytes], list[str]], bytes]
     convert: Callable[[Any], Any]
     divide: Callable[[Any, int], list[Any]]
     retries: Retries
@@ -195,8 +194,7 @@ class ManyRows:
         if self.form == "images":
             (picture,) = yield Offload(lambda: given.pictures(value, invert=self.invert))
             return _Item(picture, len(picture.data), None)
-        tensors = given.tensors(value, lambda: self.signature.inputs)
-        arrays = {name: from_tensor(tensor) for name, tensor in tensors.items()}
+        arrays = given.to_arrays(value, lambda: self.signature.inputs)
         size = sum(array.nbytes for array in arrays.values())
         return _Item(arrays, size, [(n, a.shape, a.dtype) for n, a in arrays.items()])
 
@@ -303,4 +301,4 @@ class ManyRows:
         for name, first in values[0].items():
             arrays = [arrays[name] for arrays in values]
             stacked[name] = np.stack(arrays) if self.signature.batched else first
-        return self.to_message({name: to_tensor(array) for name, array in stacked.items()}, [], [])
+        return self.to_message(stacked, [], [])

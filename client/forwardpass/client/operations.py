@@ -7,13 +7,14 @@ from numpy.typing import ArrayLike
 
 from forwardpass.client import inputs as given
 from forwardpass.client import results
-from forwardpass.client.engine import EMBED, PREDICT, Engine, Rows, at_once
+from forwardpass.client.engine import EMBED, PREDICT, Build, Engine, Rows, at_once
 from forwardpass.client.errors import ForwardpassError
 from forwardpass.client.methods import SERVING, HealthRequest
 from forwardpass.client.models import Model, ModelSummary, Version, to_model, to_summaries
 from forwardpass.client.requests import (
     embed_request,
     generate_request,
+    plain_predict_request,
     predict_request,
     to_reference,
 )
@@ -74,14 +75,18 @@ class Operations(Engine):
             metadata: Sent with the call beside the client's own, such as an `x-request-id`, which
                 stands in the server's log and in errors.
         """
-        build = partial(
-            predict_request,
-            outputs=outputs,
-            top_k=top_k,
-            png=png,
-            timing=timing,
-            preparation=preparation,
-        )
+        build: Build
+        if outputs or top_k or png or timing or preparation:
+            build = partial(
+                predict_request,
+                outputs=outputs,
+                top_k=top_k,
+                png=png,
+                timing=timing,
+                preparation=preparation,
+            )
+        else:
+            build = plain_predict_request
         answer = yield from self.run(
             PREDICT,
             build,

@@ -1,6 +1,7 @@
 """Requests, made of what callers hand in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -11,14 +12,14 @@ from forwardpass.client.errors import MessageTooLarge
 from forwardpass.client.models import Version
 from forwardpass.v1 import inference_service_pb2 as pb
 from forwardpass.v1 import model_service_pb2 as model_pb
-from forwardpass.v1 import tensor_pb2
-from forwardpass.wire import Preparation, to_preparation
+from forwardpass.wire import Array, Preparation, to_preparation
 
 Request = TypeVar("Request", bound=Message)
 
 
+@lru_cache(maxsize=256)
 def to_reference(name: str, version: Version) -> model_pb.ModelReference:
-    """Returns what names a version.
+    """Returns what names a version; not to be changed, as it is remembered.
 
     Raises:
         InvalidInput: The name or the version cannot be one.
@@ -32,9 +33,27 @@ def to_reference(name: str, version: Version) -> model_pb.ModelReference:
     return model_pb.ModelReference(name=name, version=given.unsigned(version, "version", 63))
 
 
+def plain_predict_request(
+    model: model_pb.ModelReference,
+    arrays: Mapping[str, Array],
+    images: Sequence[bytes],
+    texts: Sequence[str],
+) -> pb.PredictRequest:
+    """Returns a request of `Predict` that asks for nothing but the outputs.
+
+    Each field that is named takes time, also where it is empty.
+    """
+    if images or texts:
+        request = pb.PredictRequest(model=model, images=images, texts=texts)
+    else:
+        request = pb.PredictRequest(model=model)
+    given.fill(request.inputs, arrays)
+    return request
+
+
 def predict_request(
     model: model_pb.ModelReference,
-    tensors: dict[str, tensor_pb2.Tensor],
+    arrays: Mapping[str, Array],
     images: Sequence[bytes],
     texts: Sequence[str],
     *,
@@ -45,21 +64,23 @@ def predict_request(
     preparation: Preparation | None,
 ) -> pb.PredictRequest:
     """Returns a request of `Predict`; see `Operations.predict`."""
-    request = pb.PredictRequest(model=model, inputs=tensors, images=images, texts=texts)
-    # Each field that is named takes time, also where it is empty.
-    if outputs or top_k or png or timing or preparation:
-        request.outputs.extend(outputs or ())
-        request.top_k = given.unsigned(top_k, "top_k", 32)
-        request.png = png
-        request.timing = timing
-        if preparation:
-            request.image_preparation.CopyFrom(to_preparation(preparation))
+    request = pb.PredictRequest(
+        model=model,
+        images=images,
+        texts=texts,
+        outputs=outputs,
+        top_k=given.unsigned(top_k, "top_k", 32),
+        png=png,
+        timing=timing,
+        image_preparation=to_preparation(preparation) if preparation else None,
+    )
+    given.fill(request.inputs, arrays)
     return request
 
 
 def embed_request(
     model: model_pb.ModelReference,
-    tensors: dict[str, tensor_pb2.Tensor],
+    arrays: Mapping[str, Array],
     images: Sequence[bytes],
     texts: Sequence[str],
     *,
@@ -71,9 +92,8 @@ def embed_request(
     preparation: Preparation | None,
 ) -> pb.EmbedRequest:
     """Returns a request of `Embed`; see `Operations.embed`."""
-    return pb.EmbedRequest(
+    request = pb.EmbedRequest(
         model=model,
-        inputs=tensors,
         images=images,
         texts=texts,
         output=output or "",
@@ -83,6 +103,8 @@ def embed_request(
         timing=timing,
         image_preparation=to_preparation(preparation) if preparation else None,
     )
+    given.fill(request.inputs, arrays)
+    return request
 
 
 def generate_request(

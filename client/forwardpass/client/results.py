@@ -158,13 +158,15 @@ class Generated:
 
 
 def to_prediction(response: pb.PredictResponse) -> Prediction:
+    model, tensors = response.model, response.outputs
     return Prediction(
-        model=response.model.name,
-        version=response.model.version,
-        outputs={name: to_array(tensor) for name, tensor in response.outputs.items()},
+        model=model.name,
+        version=model.version,
+        # By key: `items` of protobuf's maps is Python.
+        outputs={name: to_array(tensors[name]) for name in tensors},
         classes=_classes(response.classifications) if response.classifications else (),
-        images=tuple(response.images),
-        timing=_timing(response),
+        images=tuple(response.images) if response.images else (),
+        timing=_timing(response) if response.HasField("timing") else None,
     )
 
 
@@ -176,12 +178,13 @@ def ordered(prediction: Prediction, names: Iterable[str]) -> Prediction:
 
 
 def to_embeddings(response: pb.EmbedResponse) -> Embeddings:
+    model = response.model
     return Embeddings(
-        model=response.model.name,
-        version=response.model.version,
+        model=model.name,
+        version=model.version,
         vectors=to_array(response.embeddings).astype(np.float32, copy=False),
         space_id=response.space_id,
-        timing=_timing(response),
+        timing=_timing(response) if response.HasField("timing") else None,
     )
 
 
@@ -264,7 +267,7 @@ def to_generated(response: pb.GenerateResponse) -> Generated:
         images=tuple(response.images),
         texts=tuple(response.texts),
         seed=response.seed if response.HasField("seed") else None,
-        timing=_timing(response),
+        timing=_timing(response) if response.HasField("timing") else None,
     )
 
 
@@ -292,9 +295,7 @@ def _classes(rows: Iterable[pb.Classification]) -> tuple[tuple[ClassScore, ...],
 
 def _timing(
     response: pb.PredictResponse | pb.EmbedResponse | pb.GenerateResponse,
-) -> Timing | None:
-    if not response.HasField("timing"):
-        return None
+) -> Timing:
     timing = response.timing
     return Timing(
         queue=timing.queue.ToNanoseconds() / 1e9,

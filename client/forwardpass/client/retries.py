@@ -59,11 +59,17 @@ class Retries:
         self._lock = threading.Lock()
         self._tokens = _TOKENS
 
-    def call(self, call: Call) -> Flow[Any]:
-        """Returns the response.
+    def note_success(self) -> None:
+        """Gives back a part of a token."""
+        if self._tokens < _TOKENS:
+            self.count(_TOKENS_OF_SUCCESS)
+
+    def again(self, call: Call, error: grpc.RpcError) -> Flow[Any]:
+        """Makes a call that has failed again, where that may help, and returns the response.
 
         Args:
-            call: What to do; its seconds are how long all tries may take together, and change.
+            call: What to do; its seconds are how long all tries may take together from now on.
+            error: How it failed.
 
         Raises:
             grpc.RpcError: The last try's.
@@ -71,26 +77,24 @@ class Retries:
             Cancelled: The client was closed between two tries.
         """
         seconds = call.seconds
-        deadline = time.monotonic() + seconds
-        attempt = None
+        deadline = call.began + seconds
+        attempt = Attempt(self, seconds)
         while True:
-            try:
-                response = yield call
-            except grpc.RpcError as error:
-                attempt = attempt or Attempt(self, seconds)
-                wait = attempt.wait_after(error)
-                if wait is None:
-                    raise
-                words = words_of(error)
-            else:
-                if self._tokens < _TOKENS:
-                    self.count(_TOKENS_OF_SUCCESS)
-                return response
+            wait = attempt.wait_after(error)
+            if wait is None:
+                raise error
             if wait:
                 yield Pause(min(wait, max(0.0, deadline - time.monotonic())))
             call.seconds = deadline - time.monotonic()
             if call.seconds <= 0:
-                raise TimedOut(f"no other try within {seconds:g} s: {words}")
+                raise TimedOut(f"no other try within {seconds:g} s: {words_of(error)}")
+            try:
+                response = yield call
+            except grpc.RpcError as another:
+                error = another
+            else:
+                self.note_success()
+                return response
 
     def count(self, tokens: float) -> bool:
         """Adds tokens, and returns whether there are enough for another try."""

@@ -8,8 +8,9 @@ what it raised), and returns the method's result. `Client` does the steps by blo
          ◄── response, or grpc.RpcError thrown in
 """
 
+import time
 from collections.abc import AsyncIterable, Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from forwardpass.client.settings import Pairs
@@ -27,12 +28,14 @@ class Call:
         message: The request.
         seconds: How long it may take.
         metadata: Sent with it.
+        began: When its time began, by `time.monotonic`.
     """
 
     method: str
     message: bytes
     seconds: float
     metadata: Pairs
+    began: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)

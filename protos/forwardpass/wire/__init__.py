@@ -19,7 +19,7 @@ from forwardpass.wire.preparation import (
     to_preparation,
 )
 from forwardpass.wire.status import CODES, DETAILS_KEY, PUSHBACK_KEY, Failure, Reason
-from forwardpass.wire.tensors import MAX_RANK, TensorError, from_tensor, to_tensor
+from forwardpass.wire.tensors import MAX_RANK, TensorError, fill_tensor, from_tensor, to_tensor
 
 __all__ = [
     "CODES",
@@ -38,6 +38,7 @@ __all__ = [
     "Resize",
     "TensorError",
     "element_type",
+    "fill_tensor",
     "from_preparation",
     "from_tensor",
     "to_preparation",

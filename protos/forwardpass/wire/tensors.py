@@ -32,13 +32,26 @@ def to_tensor(array: ArrayLike) -> tensor_pb2.Tensor:
         TypeError: No tensor can hold the array's type, or an object in it is neither `str` nor
             `bytes`.
     """
+    tensor = tensor_pb2.Tensor()
+    fill_tensor(tensor, array)
+    return tensor
+
+
+def fill_tensor(tensor: tensor_pb2.Tensor, array: ArrayLike) -> None:
+    """Makes an empty tensor what `to_tensor` returns; one in a message is not copied there.
+
+    Raises:
+        TypeError: As `to_tensor`.
+    """
     array = _as_array(array)
     kind = element_type(array.dtype)
     if kind is STRING:
         content = _pack_strings(array)
     else:
         content = np.ascontiguousarray(array, dtype=kind.dtype).tobytes()
-    return tensor_pb2.Tensor(data_type=kind.data_type, shape=array.shape, content=content)
+    tensor.data_type = kind.data_type
+    tensor.shape.extend(array.shape)
+    tensor.content = content
 
 
 def from_tensor(tensor: tensor_pb2.Tensor, content: bytes | memoryview | None = None) -> Array:
@@ -60,9 +73,10 @@ def from_tensor(tensor: tensor_pb2.Tensor, content: bytes | memoryview | None = 
     if kind is None:
         known = ", ".join(t.name for t in DTYPES.values())
         raise TensorError(f"data type {tensor.data_type} is not one of {known}")
-    shape = tuple(tensor.shape[: MAX_RANK + 1])
-    if len(shape) > MAX_RANK:
-        raise TensorError(f"{len(tensor.shape)} axes, but a tensor has at most {MAX_RANK}")
+    extents = tensor.shape
+    if len(extents) > MAX_RANK:
+        raise TensorError(f"{len(extents)} axes, but a tensor has at most {MAX_RANK}")
+    shape = tuple(extents)
     if shape and min(shape) < 0:
         raise TensorError(f"shape {list(shape)} has a negative extent")
     count = math.prod(shape)
@@ -75,7 +89,8 @@ def from_tensor(tensor: tensor_pb2.Tensor, content: bytes | memoryview | None = 
             f"{kind.name} of shape {list(shape)} takes {expected} bytes, got {len(elements)}"
         )
     array = np.frombuffer(elements, kind.dtype)
-    if not array.flags.aligned:
+    # What a message holds itself is aligned for every type.
+    if content is not None and not array.flags.aligned:
         array = array.copy()
         array.flags.writeable = False
     if kind.dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1:

@@ -15,7 +15,7 @@ never imported: a caller who has an object of one has imported it.
 
 from forwardpass.client.inputs.images import BinaryFile, Image, Images, Picture, pictures
 from forwardpass.client.inputs.numbers import unsigned
-from forwardpass.client.inputs.tensors import Inputs, as_typed, latents, tensors
+from forwardpass.client.inputs.tensors import Inputs, as_typed, fill, latents, to_arrays
 from forwardpass.client.inputs.texts import Texts, check_text, texts
 
 __all__ = [
@@ -27,9 +27,10 @@ __all__ = [
     "Texts",
     "as_typed",
     "check_text",
+    "fill",
     "latents",
     "pictures",
-    "tensors",
     "texts",
+    "to_arrays",
     "unsigned",
 ]

@@ -1,6 +1,6 @@
 """The tensors of a request, of arrays as people have them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ from forwardpass.client.inputs import dtypes, frames
 from forwardpass.client.inputs.arrays import as_array
 from forwardpass.client.inputs.texts import check_text
 from forwardpass.v1 import tensor_pb2
-from forwardpass.wire import Array, to_tensor
+from forwardpass.wire import Array, fill_tensor, to_tensor
 
 # float32 and uint8.
 _AS_GIVEN = "fB"
@@ -24,10 +24,8 @@ _AS_GIVEN = "fB"
 Inputs: TypeAlias = Mapping[str, ArrayLike] | ArrayLike | None
 
 
-def tensors(
-    inputs: Inputs, specs: Callable[[], tuple[TensorSpec, ...]]
-) -> dict[str, tensor_pb2.Tensor]:
-    """Returns the tensors to send, by input name.
+def to_arrays(inputs: Inputs, specs: Callable[[], tuple[TensorSpec, ...]]) -> dict[str, Array]:
+    """Returns the arrays to send, by input name.
 
     Args:
         inputs: What the caller gave. With names it is cast as `as_typed` says; without, always to
@@ -40,12 +38,29 @@ def tensors(
     if inputs is None:
         return {}
     if not isinstance(inputs, Mapping):
-        return _packed(_without_names(inputs, specs()))
-    for name in inputs:
+        return _without_names(inputs, specs())
+    arrays = {}
+    for name, value in inputs.items():
         if not isinstance(name, str):
             raise InvalidInput(f"inputs are named by str, expected no {name!r}", field="inputs")
-        check_text(name, "inputs")
-    return _packed({name: as_typed(name, value, specs) for name, value in inputs.items()})
+        if not name.isascii():
+            check_text(name, "inputs")
+        arrays[name] = as_typed(name, value, specs)
+    return arrays
+
+
+def fill(tensors: MutableMapping[str, tensor_pb2.Tensor], arrays: Mapping[str, Array]) -> None:
+    """Puts arrays in the tensors of a request, by input name.
+
+    Raises:
+        InvalidInput: No tensor can hold an array.
+    """
+    for name, array in arrays.items():
+        try:
+            fill_tensor(tensors[name], array)
+        except (TypeError, ValueError, OverflowError) as error:
+            field = f"inputs.{name}"
+            raise InvalidInput(f"{field}: {error}", field=field) from None
 
 
 def latents(given: ArrayLike | None) -> tensor_pb2.Tensor | None:
@@ -146,18 +161,6 @@ def _matrix(spec: TensorSpec, frame: list[tuple[str, Any]]) -> Array:
     if len(arrays) == 1 and (arrays[0].ndim > 1 or len(spec.shape) == 1):
         return arrays[0]
     return np.stack(arrays, axis=1)
-
-
-def _packed(arrays: dict[str, Array]) -> dict[str, tensor_pb2.Tensor]:
-    packed = {}
-    name = ""
-    try:
-        for name, array in arrays.items():
-            packed[name] = to_tensor(array)
-    except (TypeError, ValueError, OverflowError) as error:
-        field = f"inputs.{name}"
-        raise InvalidInput(f"{field}: {error}", field=field) from None
-    return packed
 
 
 @contextmanager
