@@ -2,13 +2,17 @@
 
 import select
 import shutil
+import signal
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
+from server.test_process import serving
+from tiny_models import Publisher, embedder
 
 from forwardpass.client import InvalidSetting, Tls, Unavailable
 from forwardpass.v1 import inference_service_pb2 as pb
@@ -62,6 +66,22 @@ def test_connections_are_as_many_as_asked_for(scripted: StartScripted, connect: 
     for _ in range(3):
         connect(server.target).predict("m")
     assert len({seen.peer for seen in server.seen}) == 7
+
+
+def test_several_connections_keep_several_workers_busy(
+    repository: Publisher, connect: Connect
+) -> None:
+    repository("features", embedder())
+    flags = ("--workers", "2", "--log-level", "debug", "--no-sandbox")
+    with serving(repository.root, *flags) as server:
+        server.wait_for("ready")
+        client = connect(server.address, connections=16)
+        for _ in range(64):
+            client.embed("features", np.ones((1, 4), np.float32))
+        server.signal(signal.SIGTERM)
+        assert server.finish() == 0
+    # The kernel chooses a worker for each connection: that one gets none happens once in 2**15.
+    assert {line["worker"] for line in server.lines if line["event"] == "call"} == {0, 1}
 
 
 @pytest.mark.parametrize("wrong", [{"targets": []}, {"connections": 0}, {"max_message_bytes": 0}])

@@ -113,6 +113,22 @@ def test_pictures_become_vectors(address: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(transformer.transform(list(map(str, paths))), vectors)
 
 
+def test_a_model_of_one_row_gets_one_at_a_time(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    tiny = extremes()
+    for value in (tiny.graph.graph.input[0], tiny.graph.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    assert tiny.card is not None
+    tiny.card.signature.batched = False
+    for tensor in (*tiny.card.signature.inputs, *tiny.card.signature.outputs):
+        tensor.shape[0] = 1
+    repository("one", tiny)
+    address = start_server().address
+    vectors = EmbeddingTransformer("one", address).fit_transform(ROWS)
+    np.testing.assert_allclose(vectors, np.stack([ROWS.min(1), ROWS.max(1)], 1), rtol=1e-5)
+
+
 def test_it_stands_in_pipelines_and_in_other_processes(address: str) -> None:
     labels = ROWS @ EMBEDDER_WEIGHTS[:, 0] > 0
     pipeline = make_pipeline(EmbeddingTransformer("emb", address), LogisticRegression(C=100))

@@ -104,7 +104,9 @@ class EmbeddingTransformer(
         if not spaces:
             raise WrongTask(f"{self.model} has no embedding output {self.output or ''}".rstrip())
         self._n_features_out = spaces[0].dimension
-        self._rows = min(known.signature.max_rows or _ROWS, _ROWS)
+        # Rows of a model that is not batched may change one another.
+        is_batched = known.signature.batched
+        self._rows = min(known.signature.max_rows or _ROWS, _ROWS) if is_batched else 1
         self.space_id_ = self._embed(client, rows[:1])[1]
 
     def transform(self, X: Any) -> NDArray[np.float32]:  # noqa: N803  # as scikit-learn calls it
