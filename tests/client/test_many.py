@@ -23,9 +23,15 @@ from forwardpass.client import (
     MessageTooLarge,
     ModelNotFound,
     Prediction,
+    ServerError,
+    Signature,
+    TensorSpec,
     Unavailable,
 )
 from forwardpass.client.inputs import Image
+from forwardpass.client.operations import Operations
+from forwardpass.client.settings import Settings
+from forwardpass.client.steps import END, Open, Take
 from forwardpass.pixels import encode_png
 from forwardpass.wire import Array
 
@@ -205,6 +211,26 @@ def test_streams_take_turns_so_that_each_request_has_its_time(client: Client) ->
 
     answers = list(client.embed_many("features", rows(), timeout=1))
     assert set(kinds(answers)) == {Embeddings}
+
+
+def test_a_server_that_closes_every_stream_without_a_word_is_given_up() -> None:
+    """No server of ours does: the steps are answered here as one would that did."""
+    operations = Operations(Settings(("h:1",)))
+    spec = TensorSpec("x", "float32", (-1, 4), "unspecified")
+    operations._signatures["m", None] = Signature((spec,), (), True, 0, ())
+    many = operations.embed_many("m", ROWS[:3])
+    rows, opened = iter(ROWS[:3]), 0
+
+    def answer_all() -> None:
+        nonlocal opened
+        step = next(many.flow)
+        while True:
+            opened += isinstance(step, Open)
+            step = many.flow.send(next(rows, END) if isinstance(step, Take) else None)
+
+    with pytest.raises(ServerError, match="4 streams were closed without an answer"):
+        answer_all()
+    assert opened == 4
 
 
 @pytest.mark.parametrize("method", ["embed_many", "embed_stream"])

@@ -15,12 +15,13 @@ from forwardpass.client.errors import (
     ForwardpassError,
     InvalidInput,
     Overloaded,
+    ServerError,
     TimedOut,
     Unavailable,
     from_stream_error,
 )
 from forwardpass.client.models import Signature
-from forwardpass.client.retries import Attempt, Retries, is_unsent
+from forwardpass.client.retries import MAX_TRIES, Attempt, Retries, is_unsent
 from forwardpass.client.settings import Pairs
 from forwardpass.client.steps import (
     END,
@@ -39,8 +40,7 @@ from forwardpass.wire import Array, TensorError
 _WINDOW = 8
 _ROWS = 64
 _BYTES = 1 << 21
-# How often a request is sent that a server is too busy for.
-_TRIES = 4
+# Seconds before a request is sent again that a server is too busy for; doubled each time.
 _BUSY_WAIT = 0.1
 
 
@@ -115,6 +115,8 @@ class ManyRows:
     # Until when the stream takes requests; 0 where there is none.
     _open_until: float = field(default=0.0, init=False)
     _attempt: Attempt = field(init=False)
+    # Streams that were closed since the last answer.
+    _closings: int = field(default=0, init=False)
     _looked: bool = field(default=False, init=False)
 
     def run(self) -> Flow[None]:
@@ -227,8 +229,12 @@ class ManyRows:
             self._open_until = 0.0
             self._unsent.extendleft(reversed(self._sent))
             self._sent.clear()
+            self._closings += 1
+            if self._closings == MAX_TRIES:
+                raise ServerError(f"{MAX_TRIES} streams were closed without an answer or a reason")
             return
         group = self._sent.popleft()
+        self._closings = 0
         self._attempt = Attempt(self.retries, self.seconds)
         if answer.WhichOneof("result") == "error":
             yield from self._take_error(group, from_stream_error(answer.error))
@@ -245,7 +251,7 @@ class ManyRows:
 
     def _take_error(self, group: _Group, error: ForwardpassError) -> Flow[None]:
         """Sends a request again, whole or row by row, or gives its rows the error."""
-        if isinstance(error, (Overloaded, Unavailable)) and group.tries < _TRIES - 1:
+        if isinstance(error, (Overloaded, Unavailable)) and group.tries < MAX_TRIES - 1:
             group.tries += 1
             yield Pause(_BUSY_WAIT * (1 << group.tries))
             self._unsent.append(group)
