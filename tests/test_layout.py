@@ -134,7 +134,7 @@ TRAINER = {
     ),
     "forecasting": "data evaluation export fit models plots workspace",
     "adversarial": "averaging errors fit progress run seeds settings",
-    "export": "errors models progress seeds settings workspace zoo",
+    "export": "display errors models progress seeds settings workspace zoo",
     "zoo": "data errors export models",
     "evaluation": "data",
     "plots": "data fit",

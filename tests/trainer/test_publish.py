@@ -42,7 +42,7 @@ def killing(call):
 for name in ("mkdir", "fsync", "rename"):
     setattr(os, name, killing(getattr(os, name)))
 golden = Golden({"x": np.zeros((2, 1), np.float32)}, {"y": np.ones((2, 1), np.float32)})
-publish(Path(sys.argv[1]), "net", b"new" * 1000, golden, {"a.png": b"a picture"})
+publish(Path(sys.argv[1]), "net", b"new" * 1000, golden, {"a.png": b"a picture"}, report="a page")
 """
 
 
@@ -55,7 +55,7 @@ def versions(models: Path) -> list[int]:
 
 
 def publish_small(models: Path) -> Path:
-    return publish(models, "net", b"a model", GOLDEN, PLOTS)
+    return publish(models, "net", b"a model", GOLDEN, PLOTS, report="a page")
 
 
 def test_versions_count_up_and_stay_as_they_are(tmp_path: Path) -> None:
@@ -70,6 +70,7 @@ def test_versions_count_up_and_stay_as_they_are(tmp_path: Path) -> None:
         "manifest.json",
         "model.onnx",
         "plots",
+        "report.html",
     ]
 
 
@@ -179,7 +180,7 @@ def test_a_full_disk_leaves_nothing_and_what_was_there(small_disk: Path) -> None
     publish_small(small_disk)
 
     with pytest.raises(PublishError, match=r"No space left on device\. Nothing of it was left"):
-        publish(small_disk, "net", bytes(1 << 20), GOLDEN, PLOTS)
+        publish(small_disk, "net", bytes(1 << 20), GOLDEN, PLOTS, report="a page")
 
     assert versions(small_disk) == [1]
     assert not list(small_disk.glob("net/.tmp-*"))

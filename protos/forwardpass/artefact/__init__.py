@@ -4,6 +4,7 @@ MODELS/<name>/<version>/
     model.onnx      the graph, its weights, and its card in the metadata
     golden.npz      inputs, and the framework's own outputs for them (see ModelCard.golden_source)
     plots/*.png     pictures for people
+    report.html     all of it as one page for people
     manifest.json   size and SHA-256 of every other file; written last
 """
 

@@ -91,6 +91,7 @@ def test_weights_beside_the_file_become_part_of_it(tmp_path: Path) -> None:
         "manifest.json",
         "model.onnx",
         "plots",
+        "report.html",
     }
     # The weights that were not read do not come along by themselves.
     with pytest.raises(PublishError, match="weights of the model lie in weights; give the path"):

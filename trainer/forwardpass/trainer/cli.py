@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import webbrowser
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
@@ -369,6 +370,40 @@ def _numbers(text: str, option: str) -> list[float]:
         ) from None
 
 
+@app.command(epilog="Example: forwardpass-train show digits-mlp")
+def show(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="A published model's name.",
+            show_default="any",
+        ),
+    ] = None,
+    *,
+    models: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="The repository to look in.", rich_help_panel=_FOLDERS),
+    ] = Path("models"),
+) -> None:
+    """Opens in a browser the report of the version that was published last.
+
+    Without a display, or a browser, it prints where the report lies: one HTML file that needs no
+    other.
+    """
+    from forwardpass.trainer.export.publish import find_report
+
+    report = find_report(models, model).resolve()
+    if not (_has_display() and webbrowser.open(report.as_uri())):
+        typer.echo(report)
+
+
+def _has_display() -> bool:
+    # Else a browser for the terminal might take it.
+    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return sys.platform == "darwin" or bool(named)
+
+
 @app.command(
     help="Fetches a data set into the cache, and checks it. Recipes do so themselves when needed."
     "\n\n\b\n" + "\n".join(f"{name}: {source.about}" for name, source in SOURCES.items()),
@@ -519,6 +554,7 @@ def _facts(published: "Published") -> dict[str, Any]:
     return {
         "model": os.fspath(folder / "model.onnx"),
         "plots": os.fspath(folder / "plots"),
+        "report": os.fspath(folder / "report.html"),
         "version": int(folder.name),
         "metrics": dict(sorted(card.metrics.items())),
         "parameters": card.parameters,

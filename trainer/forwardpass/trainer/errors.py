@@ -9,6 +9,7 @@ TrainerError
 ├── ParityError         ONNX Runtime answers otherwise than torch
 ├── QuantizeError       a version that cannot be made int8, or loses too much by it
 ├── WithheldError       a version that was trained and, as was wanted, not published
+├── ReportError         a version without a page to show
 └── PublishError        the artefact could not be written
 """
 
@@ -70,6 +71,10 @@ class QuantizeError(TrainerError):
 
 class WithheldError(TrainerError):
     """Ends a run that is trained, and whose checkpoint is to be kept rather than published."""
+
+
+class ReportError(TrainerError):
+    """There is no version to show, or it has no report."""
 
 
 class PublishError(TrainerError):

@@ -15,6 +15,7 @@ from forwardpass.trainer.export.parity import (
     open_session,
 )
 from forwardpass.trainer.export.publish import publish
+from forwardpass.trainer.export.report import make_report
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array, Preparation, to_preparation
 from forwardpass.wire.dtypes import ONNX_TYPES
@@ -69,7 +70,8 @@ def publish_draft(draft: Draft, models: Path) -> Path:
     if batched:
         card.row_independence.CopyFrom(measure_row_independence(data, draft.golden.inputs))
     model = with_card(draft.graph, card)
-    return publish(models, draft.name, model, draft.golden, draft.plots)
+    report = make_report(draft.name, card, model, draft.golden, draft.plots)
+    return publish(models, draft.name, model, draft.golden, draft.plots, report=report)
 
 
 def with_card(model: onnx.ModelProto, card: model_card_pb2.ModelCard) -> bytes:

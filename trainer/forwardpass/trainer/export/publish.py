@@ -15,7 +15,8 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -24,11 +25,13 @@ from forwardpass.artefact import (
     MODEL_FILE,
     Golden,
     ManifestError,
+    read_manifest,
     save_golden,
     verify_manifest,
     write_manifest,
 )
-from forwardpass.trainer.errors import PublishError
+from forwardpass.trainer.errors import PublishError, ReportError, UnknownNameError
+from forwardpass.trainer.export.report import REPORT_FILE
 
 # Of a version's number.
 _MAX_DIGITS = 18
@@ -36,7 +39,13 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
 def publish(
-    models: Path, name: str, model: bytes, golden: Golden, plots: Mapping[str, bytes]
+    models: Path,
+    name: str,
+    model: bytes,
+    golden: Golden,
+    plots: Mapping[str, bytes],
+    *,
+    report: str,
 ) -> Path:
     """Writes the next version of a model, and returns its folder. Versions never change.
 
@@ -46,6 +55,7 @@ def publish(
         model: The ONNX file.
         golden: Inputs with torch's outputs.
         plots: PNG files by name.
+        report: The page, see `make_report`.
 
     Raises:
         PublishError: A file could not be written, for one because the disk is full. Nothing of
@@ -62,7 +72,7 @@ def publish(
             for abandoned in home.glob(".tmp-*"):
                 shutil.rmtree(abandoned)
             try:
-                _write(draft, model, golden, plots)
+                _write(draft, model, golden, plots, report)
                 return _take_number(home, draft, lock)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -88,12 +98,53 @@ def newest_version(models: Path, name: str) -> Path | None:
     return None
 
 
-def _write(draft: Path, model: bytes, golden: Golden, plots: Mapping[str, bytes]) -> None:
+def find_report(models: Path, name: str | None) -> Path:
+    """Returns the page of the version that was published last.
+
+    Args:
+        models: The repository.
+        name: The model's; None for any.
+
+    Raises:
+        UnknownNameError: There is no such model.
+        ReportError: There is no model at all, or the version has no page.
+    """
+    created = dict(_created(models))
+    names = {folder.parent.name for folder in created}
+    if not names:
+        raise ReportError(
+            f"there is no model in {models}; train one, such as by: forwardpass-train run "
+            f"digits-mlp --models {models}"
+        )
+    if name is not None and name not in names:
+        raise UnknownNameError("model", name, names)
+    folders = [folder for folder in created if name in (None, folder.parent.name)]
+    newest = max(folders, key=lambda folder: (created[folder], int(folder.name)))
+    if not (newest / REPORT_FILE).is_file():
+        raise ReportError(
+            f"{newest} has no {REPORT_FILE}: an earlier forwardpass published it. Publish the "
+            "model anew to get one"
+        )
+    return newest / REPORT_FILE
+
+
+def _created(models: Path) -> Iterator[tuple[Path, str]]:
+    """Yields the folder of each version and when it was written; times of UTC sort as text."""
+    for folder in models.glob("*/*"):
+        if folder.name.isdecimal():
+            with suppress(ManifestError, FileNotFoundError):
+                yield folder, read_manifest(folder).created
+
+
+def _write(
+    draft: Path, model: bytes, golden: Golden, plots: Mapping[str, bytes], report: str
+) -> None:
     (draft / "plots").mkdir(parents=True)
     (draft / MODEL_FILE).write_bytes(model)
     save_golden(draft / GOLDEN_FILE, golden)
     for name, png in plots.items():
         (draft / "plots" / name).write_bytes(png)
+    (draft / REPORT_FILE).write_text(report, encoding="utf-8")
     for path in draft.rglob("*"):
         _sync(path)
     write_manifest(draft)

@@ -31,6 +31,7 @@ from forwardpass.trainer.export.graph import export_graph
 from forwardpass.trainer.export.int8 import Int8
 from forwardpass.trainer.export.parity import answer, measure_row_independence
 from forwardpass.trainer.export.publish import newest_version, publish
+from forwardpass.trainer.export.report import make_report
 from forwardpass.trainer.settings import Settings
 from forwardpass.trainer.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
@@ -238,7 +239,9 @@ def release_int8(
     # ONNX Runtime's quantiser leaves notes of its own.
     del int8.graph.metadata_props[:]
     name = parent.folder.parent.name
-    folder = publish(workspace.models, name, with_card(int8.graph, card), int8.golden, plots={})
+    model = with_card(int8.graph, card)
+    report = make_report(name, card, model, int8.golden, plots={})
+    folder = publish(workspace.models, name, model, int8.golden, {}, report=report)
     return Published(folder, card)
 
 
