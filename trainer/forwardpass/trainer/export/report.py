@@ -175,7 +175,7 @@ def _signature(card: pb.ModelCard) -> str:
         *(_spec("input", spec) for spec in card.signature.inputs),
         *(_spec("output", spec) for spec in card.signature.outputs),
     ]
-    table = _table(["", "Tensor", "Type", "Shape", "Meaning"], rows)
+    table = _table(["", "Tensor", "Type and shape", "Meaning"], rows)
     sentences = [
         "n is any extent; axis 0 counts independent rows."
         if card.signature.batched
@@ -185,8 +185,8 @@ def _signature(card: pb.ModelCard) -> str:
         image = card.image
         colours = "greyscale" if image.channels == 1 else "RGB"
         sentences.append(
-            f"The server makes {image.input} of PNG and JPEG files: {colours}, resized to "
-            f"{image.width} x {image.height} pixels."
+            f"{image.input} may be given as PNG or JPEG, which the server makes {colours} and "
+            f"resizes to {image.width} x {image.height} pixels."
         )
     if card.signature.states:
         pairs = ", ".join(f"{pair.input} from {pair.output}" for pair in card.signature.states)
@@ -200,8 +200,7 @@ def _spec(side: str, spec: pb.TensorSpec) -> Sequence[_Text]:
     return (
         side,
         _code(spec.name),
-        DTYPES[spec.data_type].name,
-        f"({shape})",
+        f"{DTYPES[spec.data_type].name} ({shape})",
         "" if role == "unspecified" else role,
     )
 
@@ -279,8 +278,8 @@ def _data(data: pb.DataSource) -> str:
     if data.HasField("pixels"):
         pixels = data.pixels
         facts += [
-            ("Pixels, 0 to 1", f"{pixels.mean:.2f} ± {pixels.deviation:.2f}"),
-            ("Grounds, 0 to 1", f"{pixels.ground_mean:.2f} ± {pixels.ground_deviation:.2f}"),
+            ("Brightness, 0 to 1", f"{pixels.mean:.2f} ± {pixels.deviation:.2f}"),
+            ("Of the grounds", f"{pixels.ground_mean:.2f} ± {pixels.ground_deviation:.2f}"),
         ]
     facts.append(("SHA-256 of the arrays", _code(data.sha256)))
     return _facts(facts)
