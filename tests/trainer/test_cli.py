@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,11 +10,14 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 from training import Publish
 
+from forwardpass.artefact import Golden
 from forwardpass.trainer.cli import main
 from forwardpass.trainer.data import SOURCES
+from forwardpass.trainer.export.publish import publish
 from forwardpass.trainer.recipes import RECIPES, find_recipe
 from forwardpass.trainer.zoo import ARCHITECTURES
 
@@ -29,6 +33,7 @@ print("torch" in sys.modules, "matplotlib" in sys.modules)
 
 MAIN_AND_TORCH = """
 import sys
+from forwardpass.artefact import Golden
 from forwardpass.trainer.cli import main
 sys.argv[0] = "forwardpass-train"
 try:
@@ -346,3 +351,53 @@ def test_help_has_an_example(command: str) -> None:
 
 def test_the_version_is_printed() -> None:
     assert train("--version").stdout == f"forwardpass {version('forwardpass')}\n"
+
+
+def publish_page(folder: Path, name: str) -> Path:
+    """Publishes a version that only its report is looked at of."""
+    golden = Golden({"x": np.zeros((2, 1))}, {"y": np.zeros((2, 1))})
+    return publish(folder / "models", name, b"a model", golden, {}, report="a page")
+
+
+def show(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs `forwardpass-train show` without a display, but for what the environment tells."""
+    without = {"DISPLAY": "", "WAYLAND_DISPLAY": "", "COLUMNS": "200"}
+    return commands.train(folder, "show", *arguments, environment=without | environment)
+
+
+def test_show_prints_where_the_newest_report_lies(tmp_path: Path) -> None:
+    for name in ("classifier", "embedder", "classifier"):
+        publish_page(tmp_path, name)
+    # A second is the finest that a manifest tells.
+    manifest = tmp_path / "models" / "embedder" / "1" / "manifest.json"
+    manifest.write_text(re.sub(r'"created": "2', '"created": "3', manifest.read_text()))
+    shown = {name: show(tmp_path, *name) for name in ((), ("classifier",))}
+    assert [done.returncode for done in shown.values()] == [0, 0]
+    assert shown[()].stdout == f"{tmp_path}/models/embedder/1/report.html\n"
+    assert shown["classifier",].stdout == f"{tmp_path}/models/classifier/2/report.html\n"
+
+
+def test_show_opens_a_browser_where_there_is_a_display(tmp_path: Path) -> None:
+    folder = publish_page(tmp_path, "classifier")
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    done = show(tmp_path, "classifier", DISPLAY=":7", BROWSER=str(browser))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert (tmp_path / "opened").read_text() == (folder / "report.html").as_uri()
+    browser.write_text("#!/bin/sh\nexit 1\n")
+    failed = show(tmp_path, "classifier", DISPLAY=":7", BROWSER=str(browser), PATH="")
+    assert failed.stdout == f"{folder}/report.html\n"
+
+
+def test_show_says_what_there_is_not(tmp_path: Path) -> None:
+    none = show(tmp_path)
+    assert none.returncode == 1
+    assert "there is no model in models; train one" in none.stderr
+    (publish_page(tmp_path, "gallery") / "report.html").unlink()
+    unknown = show(tmp_path, "galery")
+    assert unknown.returncode == 2
+    assert "there is no model 'galery'; did you mean 'gallery'?" in unknown.stderr
+    old = show(tmp_path, "gallery")
+    assert old.returncode == 1
+    assert "models/gallery/1 has no report.html: an earlier forwardpass published it" in old.stderr

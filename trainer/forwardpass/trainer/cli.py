@@ -377,7 +377,7 @@ def show(
         typer.Argument(
             metavar="MODEL",
             help="A published model's name.",
-            show_default="any",
+            show_default="the newest of all",
         ),
     ] = None,
     *,
@@ -388,8 +388,7 @@ def show(
 ) -> None:
     """Opens in a browser the report of the version that was published last.
 
-    Without a display, or a browser, it prints where the report lies: one HTML file that needs no
-    other.
+    Without a display, or a browser, it prints where the report lies.
     """
     from forwardpass.trainer.export.publish import find_report
 

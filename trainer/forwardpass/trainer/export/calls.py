@@ -137,7 +137,7 @@ def _predict(name: str, card: pb.ModelCard, golden: Golden) -> list[Call]:
         Call("Predict", f"{made}forwardpass predict {shlex.quote(name)} {source}{option}"),
         _from_python(
             f"answer = client.predict({_quoted(name)}, {argument}"
-            + (", top_k=3)" if has_classes else ")"),
+            + (f", top_k={min(len(card.labels), 3)})" if has_classes else ")"),
             "print(answer.classes[0])" if has_classes else "print(answer.outputs)",
             needs_numpy="numpy." in argument,
         ),
