@@ -354,13 +354,13 @@ def test_the_version_is_printed() -> None:
 
 
 def publish_page(folder: Path, name: str) -> Path:
-    """Publishes a version that only its report is looked at of."""
+    """Publishes a version of which only the report is a real file."""
     golden = Golden({"x": np.zeros((2, 1))}, {"y": np.zeros((2, 1))})
     return publish(folder / "models", name, b"a model", golden, {}, report="a page")
 
 
 def show(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs `forwardpass-train show` without a display, but for what the environment tells."""
+    """Runs `forwardpass-train show` without a display, unless `environment` has one."""
     without = {"DISPLAY": "", "WAYLAND_DISPLAY": "", "COLUMNS": "200"}
     return commands.train(folder, "show", *arguments, environment=without | environment)
 

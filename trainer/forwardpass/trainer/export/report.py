@@ -1,9 +1,8 @@
 """The page that every version has for people: report.html, one file that fetches and runs nothing.
 
-It tells what the card, the golden data and the plots tell, and how to serve and call the model. All
-text in it comes from whoever published the model, so all of it is escaped; a policy in the page
-forbids scripts and whatever is not in the file. Equal versions have equal pages: what is not known
-before a version is written, such as its number and its date, is not in them.
+It shows the card, the plots, and how to serve and call the model. Its text comes from whoever
+published the model, so all of it is escaped; a policy in the page forbids scripts and anything that
+is not in the file. Equal versions have equal pages: the page has no version number and no date.
 """
 
 import base64
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from string import Template
-from textwrap import dedent
 
 from forwardpass.artefact import GOLDEN_FILE, MODEL_FILE, Golden
 from forwardpass.trainer.display import number_text
@@ -22,36 +20,32 @@ from forwardpass.v1 import model_card_pb2 as pb
 from forwardpass.wire import DTYPES
 
 REPORT_FILE = "report.html"
-# More than so many labels are folded away.
+# A longer list of labels is folded away.
 _MAX_LABELS = 40
-_PAGE = Template(
-    dedent(
-        """\
-        <!DOCTYPE html>
-        <html lang="en">
-        <head>
-        <meta charset="utf-8">
-        <meta name="viewport" content="width=device-width, initial-scale=1">
-        <meta http-equiv="Content-Security-Policy"
-         content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-        <title>$title</title>
-        <style>
-        $style</style>
-        </head>
-        <body>
-        <main>
-        $body
-        </main>
-        </body>
-        </html>
-        """
-    )
-)
+_PAGE = Template("""\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>$title</title>
+<style>
+$style</style>
+</head>
+<body>
+<main>
+$body
+</main>
+</body>
+</html>
+""")
 
 
 @dataclass(frozen=True, slots=True)
 class _Markup:
-    """Text that is HTML already. What is no _Markup is escaped."""
+    """Text that is HTML already; any other text is escaped."""
 
     html: str
 
