@@ -9,7 +9,7 @@ TESTS = Path(__file__).parents[1]
 REQUIRED = {
     *range(1, 31),  # readiness, structure of a request
     *range(31, 46),  # sizes, frames
-    *range(46, 69),  # overload, names
+    *range(46, 75),  # overload, names, tokens, certificates
     *range(76, 86),  # metrics, versions
     *range(87, 96),  # hostile graphs, drain
     100,  # retries

@@ -240,7 +240,7 @@ def test_management_that_others_can_reach_takes_a_token(
         "port": 1,
         "management_port": 1,
     }
-    with pytest.raises(SettingsError, match="take a management_token, or a management_token_file"):
+    with pytest.raises(SettingsError, match="take a management_token, a management_token_file"):
         Server(Settings(**settings))
     Server(Settings(**settings, management_token="x"))
     tokens = tmp_path / "tokens"

@@ -109,6 +109,24 @@ def test_a_token_is_given_once() -> None:
     assert load([given[0], *given[3:]]).management_token_file == Path("tokens")
 
 
+@pytest.mark.parametrize("name", ["management_token", "management_token_file"])
+def test_a_file_of_tokens_is_the_one_place_of_tokens(name: str) -> None:
+    given = ["models", "--tokens-file", "tokens.toml", f"--{name.replace('_', '-')}", "s3cret"]
+    reason = f"'tokens_file' and '{name}' do not go together: .* permission manage"
+    with pytest.raises(SettingsError, match=reason) as caught:
+        load(given)
+    assert "s3cret" not in str(caught.value)
+    assert load(given[:3]).tokens_file == Path("tokens.toml")
+
+
+@pytest.mark.parametrize("name", ["tokens_without_tls", "health_needs_token"])
+def test_what_is_for_a_file_of_tokens_takes_one(name: str) -> None:
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(SettingsError, match=f"'{name}' is for tokens of a tokens_file"):
+        load(["models", flag])
+    assert getattr(load(["models", flag, "--tokens-file", "tokens.toml"]), name)
+
+
 def test_metrics_by_tls_take_a_certificate() -> None:
     with pytest.raises(SettingsError, match="'metrics_tls' takes a certificate and its key"):
         load(["models", "--metrics-tls"])

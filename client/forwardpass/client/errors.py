@@ -181,6 +181,7 @@ BY_REASON: Mapping[Reason, type[ForwardpassError]] = {
     Reason.DEADLINE_EXCEEDED: TimedOut,
     Reason.CANCELLED: Cancelled,
     Reason.UNAUTHENTICATED: AccessDenied,
+    Reason.PERMISSION_DENIED: AccessDenied,
     Reason.UNIMPLEMENTED: Unsupported,
     Reason.INTERNAL: ServerError,
 }

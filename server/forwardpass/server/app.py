@@ -99,7 +99,8 @@ class Server:
                 self._loaded_models,
                 self._ready_models,
                 self._in_flight,
-                self._certificates,
+                certificates=self._certificates,
+                access=transports.access,
             ),
         )
         ProcessCollector(registry=self.registry)

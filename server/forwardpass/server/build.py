@@ -1,12 +1,14 @@
 """From settings to the parts of a server, not yet started: the repository and the transports."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 from forwardpass.server.loading.cache import open_cache
 from forwardpass.server.loading.options import LoadOptions
 from forwardpass.server.loading.sandbox import Limits, Sandbox
+from forwardpass.server.metrics.collector import Access
 from forwardpass.server.metrics.counters import MethodCounters
 from forwardpass.server.onnx.providers import CudaOptions, choose
 from forwardpass.server.onnx.run_memory import limit_run_memory
@@ -18,9 +20,17 @@ from forwardpass.server.repository.readiness import Readiness
 from forwardpass.server.repository.repository import Repository
 from forwardpass.server.routes import Services, methods
 from forwardpass.server.rpc.authorization import Authorization
-from forwardpass.server.rpc.dispatch import Method, routes
+from forwardpass.server.rpc.dispatch import Method, routes, unknown_route
 from forwardpass.server.rpc.inputs import InputReader
-from forwardpass.server.rpc.token_file import TokenFile, TokenFileError
+from forwardpass.server.rpc.token_file import (
+    LINES,
+    TokenFile,
+    TokenFileError,
+    TokenFormat,
+    management_token,
+)
+from forwardpass.server.rpc.token_table import TABLE
+from forwardpass.server.rpc.tokens import Permission
 from forwardpass.server.scheduling.admission import Admission, AdmissionLimits
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.transport.address import SOCKET, address_of
@@ -49,12 +59,14 @@ class Transports:
         management: Where management calls are answered; None where `main` answers them, or nobody.
         transit: What is on its way to and from `main`.
         counters: What is counted of each method, by path.
+        access: Tells what becomes of calls that have to carry tokens; None where none has to.
     """
 
     main: Transport
     management: Transport | None
     transit: Transit
     counters: dict[str, MethodCounters]
+    access: Callable[[], Access] | None
 
 
 def build_admission(settings: Settings) -> Admission:
@@ -96,11 +108,12 @@ def build_transports(
     """
     is_shared = settings.management_port == settings.port != 0
     manages = settings.management_port is not None
-    tokens = _tokens(settings) if manages else None
-    if is_shared and not _is_local(settings) and tokens is None:
+    guard = _guard(settings, has_tls=certificates is not None)
+    authorization = None if guard is None else guard.authorization
+    if is_shared and not _is_local(settings) and authorization is None:
         raise SettingsError(
-            "management calls on a port that others can reach take a management_token, or a "
-            "management_token_file"
+            "management calls on a port that others can reach take a management_token, a "
+            "management_token_file, or a tokens_file"
         )
     reader = InputReader(admission, settings.reject_nonfinite, settings.max_image_pixels)
     services = Services(
@@ -111,13 +124,16 @@ def build_transports(
         settings.max_message_bytes,
         settings.reflection,
         manages,
+        Permission.READ if settings.health_needs_token else None,
     )
     table = methods(services)
-    managing = {path: method for path, method in table.items() if method.is_management}
+    managing = {
+        path: method for path, method in table.items() if method.permission is Permission.MANAGE
+    }
     served = table if is_shared else {path: table[path] for path in table.keys() - managing.keys()}
     counted = served | managing if manages else served
     counters = {path: MethodCounters(method.call_type) for path, method in counted.items()}
-    authorization = None if tokens is None else Authorization(tokens)
+    unknown = unknown_route(authorization)
 
     def gated(some: dict[str, Method]) -> dict[str, Route]:
         return routes(some, counters, admission, authorization)
@@ -130,6 +146,7 @@ def build_transports(
         transit,
         cores(settings),
         look=look,
+        unknown=unknown,
     )
     management = None
     if manages and not is_shared:
@@ -144,8 +161,10 @@ def build_transports(
             listener,
             gated(managing),
             Transit(_MANAGEMENT_BYTES, partial(_room, settings.workers), _give_back),
+            unknown,
         )
-    return Transports(main, management, transit, counters)
+    access = None if guard is None else guard.access
+    return Transports(main, management, transit, counters, access)
 
 
 def _give_back() -> None:
@@ -221,17 +240,46 @@ def _memory(settings: Settings) -> int:
     return _room(settings.workers).limit
 
 
-def _tokens(settings: Settings) -> Callable[[], Sequence[bytes]] | None:
-    """Returns what returns the tokens that hold; None where management calls carry none.
+@dataclass(frozen=True, slots=True)
+class _Guard:
+    """What stands before calls that have to carry tokens.
+
+    Attributes:
+        authorization: Tells which of them pass.
+        file: Where their tokens are; None for the one of `management_token`.
+    """
+
+    authorization: Authorization
+    file: TokenFile | None
+
+    def access(self) -> Access:
+        """Returns what has become of them; the file is looked at, as without calls nobody does."""
+        if self.file is not None:
+            self.file.tokens()
+        denied = {why: count.value for why, count in self.authorization.denied.items()}
+        return Access(None if self.file is None else self.file.failing, denied)
+
+
+def _guard(settings: Settings, *, has_tls: bool) -> _Guard | None:
+    """Returns what stands before calls that have to carry tokens; None where none has to.
 
     Raises:
-        SettingsError: There is none where one was promised.
+        SettingsError: There is no token where one was promised, or others could read it.
     """
+    if settings.tokens_file is not None:
+        if not (has_tls or settings.tokens_without_tls or _is_local(settings)):
+            raise SettingsError(
+                f"setting 'tokens_file': on {settings.host} others could read the tokens, as there "
+                "is no TLS: give --tls-certificate and --tls-key, or --tokens-without-tls where a "
+                "service mesh encrypts"
+            )
+        file = _token_file("tokens_file", settings.tokens_file, TABLE)
+        return _Guard(Authorization(file.tokens, everywhere=True), file)
+    if settings.management_port is None:
+        return None
     if settings.management_token_file is not None:
-        try:
-            return TokenFile(settings.management_token_file).tokens
-        except TokenFileError as error:
-            raise SettingsError(f"setting 'management_token_file': {error}") from None
+        file = _token_file("management_token_file", settings.management_token_file, LINES)
+        return _Guard(Authorization(file.tokens, everywhere=False), file)
     if settings.management_token is None:
         return None
     token = settings.management_token.get_secret_value()
@@ -240,7 +288,20 @@ def _tokens(settings: Settings) -> Callable[[], Sequence[bytes]] | None:
             "setting 'management_token' is empty, which would let anybody manage: give a token, or "
             "take the setting away, as by unsetting FORWARDPASS_MANAGEMENT_TOKEN"
         )
-    return lambda: (token.encode(),)
+    held = (management_token(token.encode()),)
+    return _Guard(Authorization(lambda: held, everywhere=False), None)
+
+
+def _token_file(setting: str, path: Path, written: TokenFormat) -> TokenFile:
+    """Returns the tokens of the file that a setting names.
+
+    Raises:
+        SettingsError: The file has none.
+    """
+    try:
+        return TokenFile(path, written)
+    except TokenFileError as error:
+        raise SettingsError(f"setting {setting!r}: {error}") from None
 
 
 def _is_local(settings: Settings) -> bool:

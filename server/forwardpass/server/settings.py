@@ -49,6 +49,7 @@ class Group(Enum):
     GPU = "GPU"
     MODELS = "Loading models"
     MANAGEMENT = "Management"
+    TOKENS = "Tokens"
     STOPPING = "Stopping"
     TLS = "TLS"
     LOG = "Log"
@@ -236,6 +237,20 @@ class Settings(BaseModel):
         None,
         description="A file of tokens, any of which is enough: one a line, at most two. It is read "
         "again when it changes.",
+    )
+    tokens_file: Annotated[Path | None, Group.TOKENS] = Field(
+        None,
+        description="A TOML file of tokens, of which every call then has to carry one that permits "
+        "it, except of health. It is read again when it changes.",
+    )
+    tokens_without_tls: Annotated[bool, Group.TOKENS] = Field(
+        default=False,
+        description="Take tokens without TLS also where others can reach the port, as something "
+        "else encrypts: a service mesh, or a proxy.",
+    )
+    health_needs_token: Annotated[bool, Group.TOKENS] = Field(
+        default=False,
+        description="Have calls of health, too, carry a token, which permits to read.",
     )
     drain_delay_seconds: Annotated[float, Group.STOPPING] = Field(
         0.0,

@@ -106,6 +106,20 @@ def _check_tokens(settings: Settings) -> None:
             "settings 'management_token' and 'management_token_file' do not go together: take one "
             "of them; a file may have two tokens"
         )
+    if settings.tokens_file is None:
+        for name in ("tokens_without_tls", "health_needs_token"):
+            if getattr(settings, name):
+                raise SettingsError(
+                    f"setting {name!r} is for tokens of a tokens_file, which is not given: add "
+                    "--tokens-file, or leave it out"
+                )
+        return
+    for name in ("management_token", "management_token_file"):
+        if getattr(settings, name) is not None:
+            raise SettingsError(
+                f"settings 'tokens_file' and {name!r} do not go together: leave the second one "
+                "out, and give a token of the file the permission manage"
+            )
 
 
 def _check_workers(settings: Settings) -> None:

@@ -9,9 +9,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from forwardpass.server.rpc import token_file
-from forwardpass.server.rpc.token_file import TokenFile, TokenFileError
+from forwardpass.server.rpc.token_file import LINES, TokenFile, TokenFileError, management_token
+from forwardpass.server.rpc.tokens import Token
 
 FIRST, SECOND, THIRD = b"first-token", b"second-token", b"third-token"
+FIRST_TOKEN, SECOND_TOKEN = management_token(FIRST), management_token(SECOND)
 
 
 @pytest.fixture
@@ -28,14 +30,14 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("content", "tokens"),
     [
-        (FIRST, [FIRST]),
-        (FIRST + b"\n", [FIRST]),
-        (b"\n  " + FIRST + b"\t\r\n\r\n \n" + SECOND + b"\n\n", [FIRST, SECOND]),
+        (FIRST, [FIRST_TOKEN]),
+        (FIRST + b"\n", [FIRST_TOKEN]),
+        (b"\n  " + FIRST + b"\t\r\n\r\n \n" + SECOND + b"\n\n", [FIRST_TOKEN, SECOND_TOKEN]),
     ],
 )
-def test_a_line_is_a_token(path: Path, content: bytes, tokens: list[bytes]) -> None:
+def test_a_line_is_a_token(path: Path, content: bytes, tokens: list[Token]) -> None:
     path.write_bytes(content)
-    assert TokenFile(path).tokens() == tokens
+    assert TokenFile(path, LINES).tokens() == tokens
 
 
 def missing(path: Path) -> None:
@@ -85,7 +87,7 @@ def test_a_file_without_tokens_is_refused_with_its_path_and_not_what_is_in_it(
 ) -> None:
     spoil(path)
     with pytest.raises(TokenFileError, match=reason) as caught:
-        TokenFile(path)
+        TokenFile(path, LINES)
     assert str(path) in str(caught.value)
     assert "secr" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -96,11 +98,11 @@ def test_a_file_that_becomes_unusable_leaves_the_tokens_and_is_told_once(
     path: Path, always_looks: None, spoil: Callable[[Path], object], reason: str
 ) -> None:
     path.write_bytes(FIRST)
-    file = TokenFile(path)
+    file = TokenFile(path, LINES)
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     spoil(path)
     with capture_logs() as lines:
-        assert [file.tokens() for _ in range(3)] == [[FIRST]] * 3
+        assert [file.tokens() for _ in range(3)] == [[FIRST_TOKEN]] * 3
     (line,) = lines
     assert (line["event"], line["log_level"]) == ("management_tokens_kept", "warning")
     assert str(path) in line["reason"]
@@ -109,10 +111,10 @@ def test_a_file_that_becomes_unusable_leaves_the_tokens_and_is_told_once(
     # And once it is mended, a fault is news again.
     path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
     path.write_bytes(SECOND)
-    assert file.tokens() == [SECOND]
+    assert file.tokens() == [SECOND_TOKEN]
     path.unlink()
     with capture_logs() as lines:
-        assert [file.tokens() for _ in range(3)] == [[SECOND]] * 3
+        assert [file.tokens() for _ in range(3)] == [[SECOND_TOKEN]] * 3
     assert len(lines) == 1
 
 
@@ -125,21 +127,21 @@ def test_a_file_that_cannot_be_read_is_refused(path: Path, monkeypatch: pytest.M
     # The tests may run as root, who may read everything.
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(TokenFileError, match=f"cannot read {path}: Permission denied"):
-        TokenFile(path)
+        TokenFile(path, LINES)
 
 
 @pytest.mark.usefixtures("always_looks")
 def test_a_change_is_seen_whatever_way_it_is_made(path: Path) -> None:
     path.write_bytes(FIRST)
-    file = TokenFile(path)
+    file = TokenFile(path, LINES)
     with capture_logs() as lines:
         path.write_bytes(FIRST + b"\n" + SECOND)
-        assert file.tokens() == [FIRST, SECOND]
+        assert file.tokens() == [FIRST_TOKEN, SECOND_TOKEN]
         new = path.with_name("new")
         new.write_bytes(SECOND)
         new.replace(path)
-        assert file.tokens() == [SECOND]
-        assert file.tokens() == [SECOND]
+        assert file.tokens() == [SECOND_TOKEN]
+        assert file.tokens() == [SECOND_TOKEN]
     assert [(line["event"], line["tokens"]) for line in lines] == [
         ("management_tokens", 2),
         ("management_tokens", 1),
@@ -150,13 +152,13 @@ def test_a_change_is_seen_whatever_way_it_is_made(path: Path) -> None:
 @pytest.mark.usefixtures("always_looks")
 def test_another_file_with_the_same_time_and_size_is_seen(path: Path) -> None:
     path.write_bytes(FIRST)
-    file = TokenFile(path)
+    file = TokenFile(path, LINES)
     status = path.stat()
     new = path.with_name("new")
     new.write_bytes(b"other-token"[: len(FIRST)])
     os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
     new.replace(path)
-    assert file.tokens() == [b"other-token"]
+    assert file.tokens() == [management_token(b"other-token")]
 
 
 @pytest.mark.usefixtures("always_looks")
@@ -172,11 +174,11 @@ def test_a_mounted_secret_is_followed_from_folder_to_folder(tmp_path: Path) -> N
         (tmp_path / "..data_tmp").rename(tmp_path / "..data")
 
     mount("..1", FIRST)
-    file = TokenFile(path)
+    file = TokenFile(path, LINES)
     mount("..2", FIRST + b"\n" + SECOND)
-    assert file.tokens() == [FIRST, SECOND]
+    assert file.tokens() == [FIRST_TOKEN, SECOND_TOKEN]
     mount("..3", SECOND)
-    assert file.tokens() == [SECOND]
+    assert file.tokens() == [SECOND_TOKEN]
 
 
 def test_the_file_is_not_looked_at_for_each_call(
@@ -184,19 +186,19 @@ def test_the_file_is_not_looked_at_for_each_call(
 ) -> None:
     path.write_bytes(FIRST)
     monkeypatch.setattr(token_file, "_LOOK_SECONDS", 600.0)
-    file = TokenFile(path)
+    file = TokenFile(path, LINES)
     path.write_bytes(SECOND)
-    assert file.tokens() == [FIRST]
+    assert file.tokens() == [FIRST_TOKEN]
     monkeypatch.setattr(token_file, "_LOOK_SECONDS", 0.0)
-    assert file.tokens() == [SECOND]
+    assert file.tokens() == [SECOND_TOKEN]
 
 
 def test_a_change_is_seen_within_a_second_or_so(path: Path) -> None:
     path.write_bytes(FIRST)
-    file = TokenFile(path)
+    file = TokenFile(path, LINES)
     path.write_bytes(SECOND)
     for _ in range(400):
-        if file.tokens() == [SECOND]:
+        if file.tokens() == [SECOND_TOKEN]:
             return
         threading.Event().wait(0.01)
     raise AssertionError("not within four seconds")

@@ -36,6 +36,20 @@ class InFlight:
     evicted: int
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What becomes of calls that have to carry tokens.
+
+    Attributes:
+        failing: Whether the file of tokens cannot be used and those before hold; None where the
+            token is of no file.
+        denied: How many calls were refused, by why.
+    """
+
+    failing: bool | None
+    denied: Mapping[str, int]
+
+
 class ServerCollector(Collector):
     """Renders every counter of the server.
 
@@ -46,6 +60,7 @@ class ServerCollector(Collector):
         ready: Tells of every model by its name whether it is ready.
         in_flight: Gives what is in flight now.
         certificates: What TLS is served with; None for no TLS.
+        access: Tells what becomes of calls that have to carry tokens; None where none has to.
     """
 
     def __init__(
@@ -54,13 +69,16 @@ class ServerCollector(Collector):
         models: Callable[[], Iterable[tuple[str, str, str, bool, ModelCounters]]],
         ready: Callable[[], Mapping[str, bool]],
         in_flight: Callable[[], InFlight],
+        *,
         certificates: CertificateFiles | None,
+        access: Callable[[], Access] | None,
     ) -> None:
         self._methods = methods
         self._models = models
         self._ready = ready
         self._in_flight = in_flight
         self._certificates = certificates
+        self._access = access
 
     def collect(self) -> Iterator[Metric]:
         """Yields every family."""
@@ -92,6 +110,8 @@ class ServerCollector(Collector):
         )
         if self._certificates is not None:
             yield from _collect_certificates(self._certificates)
+        if self._access is not None:
+            yield from _collect_access(self._access())
 
     def _collect_methods(self) -> Iterator[Metric]:
         labels = ["grpc_type", "grpc_service", "grpc_method"]
@@ -161,6 +181,21 @@ def _collect_certificates(files: CertificateFiles) -> Iterator[Metric]:
         "1 while the files of certificates cannot be used and those before are, else 0.",
         value=files.failing,
     )
+
+
+def _collect_access(access: Access) -> Iterator[Metric]:
+    denied = CounterMetricFamily(
+        "forwardpass_access_denied", "Calls refused for their token, by why.", labels=["reason"]
+    )
+    for reason, number in access.denied.items():
+        denied.add_metric([reason], number)
+    yield denied
+    if access.failing is not None:
+        yield GaugeMetricFamily(
+            "forwardpass_tokens_failing",
+            "1 while the file of tokens cannot be used and those before hold, else 0.",
+            value=access.failing,
+        )
 
 
 # Triton's names and units, so that its dashboards and autoscaling rules work unchanged. They are

@@ -1,40 +1,86 @@
-"""Who may make management calls: whoever has a token."""
+"""Whether a call may be made: by the token that it carries."""
 
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from forwardpass.server.errors import CallError
-from forwardpass.server.transport.stream_call import StreamCall
+from forwardpass.server.metrics.numbers import Count
+from forwardpass.server.rpc.tokens import Permission, Token, digest_of
+from forwardpass.server.transport.call import Call
 from forwardpass.wire import Reason
 
 _KEY = "authorization"
+_SCHEME = "Bearer "
 
 
 class Authorization:
-    """Admits the calls that carry `authorization: Bearer TOKEN`.
+    """Admits the calls that carry `authorization: Bearer TOKEN`, each to what its token permits.
+
+    Attributes:
+        everywhere: Whether all methods take a token, unknown ones among them, or only those of
+            management.
+        denied: How many calls were refused, by why.
 
     Args:
-        tokens: Returns the tokens that hold, any of which is enough. Comparing takes as long for a
-            wrong one as for a right one, and for the first as for the last.
+        tokens: Returns the tokens that hold.
+        everywhere: See above.
     """
 
-    def __init__(self, tokens: Callable[[], Sequence[bytes]]) -> None:
+    def __init__(self, tokens: Callable[[], Sequence[Token]], *, everywhere: bool) -> None:
         self._tokens = tokens
+        self.everywhere = everywhere
+        self._missing, self._unknown, self._not_permitted = Count(), Count(), Count()
+        self.denied: Mapping[str, Count] = {
+            "missing": self._missing,
+            "unknown": self._unknown,
+            "permission": self._not_permitted,
+        }
 
-    def required(
-        self, begin: Callable[[StreamCall, bytes], None]
-    ) -> Callable[[StreamCall, bytes], None]:
-        """Returns what begins to answer a call once it is known to carry a token."""
+    def guards(self, permission: Permission | None) -> bool:
+        """Whether calls that need a permission take a token; None is needed by open methods."""
+        return permission is Permission.MANAGE or (self.everywhere and permission is not None)
 
-        def check(call: StreamCall, message: bytes) -> None:
-            given = call.metadata.get(_KEY, "").encode()
-            # A list, as `any` would stop at the first that is equal.
-            equal = [hmac.compare_digest(given, b"Bearer " + one) for one in self._tokens()]
-            if not any(equal):
-                raise CallError(
-                    Reason.UNAUTHENTICATED,
-                    "the call takes the management token, as `authorization: Bearer TOKEN`",
-                )
-            begin(call, message)
+    def authenticate(self, call: Call) -> Token:
+        """Returns the token of a call.
 
-        return check
+        Comparing takes as long for a wrong one as for a right one, and for the first as for the
+        last.
+
+        Raises:
+            CallError: It carries none, or none that holds.
+        """
+        header = call.metadata.get(_KEY, "")
+        given = header.removeprefix(_SCHEME)
+        if not given or given == header:
+            self._missing.add()
+            raise CallError(
+                Reason.UNAUTHENTICATED,
+                "the call carries no token; it takes one, as `authorization: Bearer TOKEN`",
+            )
+        digest = digest_of(given.encode())
+        # A list, as `next` would stop at the first that is equal.
+        equal = [one for one in self._tokens() if hmac.compare_digest(digest, one.digest)]
+        if not equal:
+            self._unknown.add()
+            raise CallError(
+                Reason.UNAUTHENTICATED,
+                "the call carries a token that this server does not take: it is wrong, or has been "
+                "taken back; ask the operator for another one",
+            )
+        return equal[0]
+
+    def check(self, call: Call, permission: Permission) -> None:
+        """Lets a call pass whose token permits it.
+
+        Raises:
+            CallError: It carries no token that holds, or one that does not permit it.
+        """
+        token = self.authenticate(call)
+        if permission not in token.permissions:
+            self._not_permitted.add()
+            permitted = ", ".join(sorted(token.permissions))
+            raise CallError(
+                Reason.PERMISSION_DENIED,
+                f"the call needs the permission {permission}, and its token, {token.name!r}, has "
+                f"only {permitted}; ask the operator for another one",
+            )

@@ -13,9 +13,10 @@ from forwardpass.server.errors import CallError
 from forwardpass.server.metrics.counters import MethodCounters
 from forwardpass.server.rpc.authorization import Authorization
 from forwardpass.server.rpc.request_templates import RequestTemplates
+from forwardpass.server.rpc.tokens import Permission
 from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.transport.call import Call
-from forwardpass.server.transport.route import CallType, Route
+from forwardpass.server.transport.route import UNKNOWN, CallType, Route
 from forwardpass.server.transport.stream_call import StreamCall
 
 Begin: TypeAlias = Callable[[StreamCall, bytes], None]
@@ -40,37 +41,41 @@ class Method:
     Attributes:
         call_type: How many messages go each way.
         begin: Begins to answer a call, as `Route.begin`.
+        permission: What a token has to permit where the server takes tokens; None where it never
+            takes one. Methods that need `MANAGE` change what is served, and so are answered where
+            the operator says.
         takes: What its calls take a place of.
-        is_management: Whether it changes what is served, and so is answered where the operator
-            says, to whom the operator says.
     """
 
     call_type: CallType
     begin: Begin
+    permission: Permission | None
     takes: Takes = Takes.NOTHING
-    is_management: bool = False
 
 
-def fact(answer: Callable[[bytes], bytes]) -> Method:
+def fact(answer: Callable[[bytes], bytes], permission: Permission | None) -> Method:
     """Returns a method that is answered from what is known, whatever else is under way."""
-    return Method(CallType.UNARY, lambda call, message: call.reply(answer(message)))
+    return Method(CallType.UNARY, lambda call, message: call.reply(answer(message)), permission)
 
 
 def work(
     handler: Callable[[Call, bytes], Coroutine[Any, Any, bytes]],
+    permission: Permission,
     templates: RequestTemplates | None = None,
 ) -> Method:
     """Returns a method with one answer that runs a model.
 
     Args:
         handler: Answers a request.
+        permission: What a token has to permit.
         templates: Of its requests, tried first; None where no request is like another.
     """
     if templates is None:
         return Method(
             CallType.UNARY,
             lambda call, message: call.drive(handler(call, message)),
-            takes=Takes.CALL,
+            permission,
+            Takes.CALL,
         )
     take = templates.take
 
@@ -78,26 +83,33 @@ def work(
         if not take(call, message):
             call.drive(handler(call, message))
 
-    return Method(CallType.UNARY, begin, takes=Takes.CALL)
+    return Method(CallType.UNARY, begin, permission, Takes.CALL)
 
 
 def answers(
-    handler: Callable[[StreamCall, bytes], Coroutine[Any, Any, None]], *, takes: Takes
+    handler: Callable[[StreamCall, bytes], Coroutine[Any, Any, None]],
+    permission: Permission | None,
+    *,
+    takes: Takes,
 ) -> Method:
     """Returns a method with many answers to one message."""
     return Method(
         CallType.SERVER_STREAM,
         lambda call, message: call.drive_stream(handler(call, message)),
-        takes=takes,
+        permission,
+        takes,
     )
 
 
-def stream(handler: Callable[[StreamCall], Coroutine[Any, Any, None]]) -> Method:
+def stream(
+    handler: Callable[[StreamCall], Coroutine[Any, Any, None]], permission: Permission
+) -> Method:
     """Returns a method with many messages each way."""
     return Method(
         CallType.BIDI_STREAM,
         lambda call, _: call.drive_stream(handler(call)),
-        takes=Takes.STREAM,
+        permission,
+        Takes.STREAM,
     )
 
 
@@ -106,7 +118,7 @@ def management(handler: Callable[[Call, bytes], Coroutine[Any, Any, bytes]]) -> 
     return Method(
         CallType.UNARY,
         lambda call, message: call.drive(handler(call, message)),
-        is_management=True,
+        Permission.MANAGE,
     )
 
 
@@ -116,18 +128,18 @@ class Gate:
     Args:
         begin: Begins to answer a call.
         counters: What is counted of its method.
-        places: What lets a call in, given the call and its bytes, and what lets it out again; None
-            where all come in.
+        let_in: Lets a call in, given the call and its bytes; None where all come in.
+        let_out: Lets it out again; None where it had no place.
     """
 
     def __init__(
-        self, begin: Begin, counters: MethodCounters, places: tuple[Pass, Pass] | None
+        self, begin: Begin, counters: MethodCounters, let_in: Pass | None, let_out: Pass | None
     ) -> None:
         self._begin = begin
         self._count_start = counters.started.add
         self._count_end = counters.ended
-        self._let_in: Pass | None = None if places is None else places[0]
-        self._let_out: Pass | None = None if places is None else places[1]
+        self._let_in = let_in
+        self._let_out = let_out
         # What a line says of a call takes longer to find out than the call takes to be refused.
         self._is_logged = _log.is_enabled_for(logging.DEBUG)
 
@@ -171,23 +183,47 @@ def routes(
         methods: By path.
         counters: By path.
         admission: Admits the calls that run models.
-        authorization: Tells who may manage; None where whoever reaches the port may.
+        authorization: Tells whose calls are answered; None where whoever reaches the port has them
+            answered.
     """
-    places = {
-        Takes.NOTHING: None,
+    places: dict[Takes, tuple[Pass | None, Pass | None]] = {
+        Takes.NOTHING: (None, None),
         Takes.CALL: (admission.enter, admission.leave),
         Takes.STREAM: (admission.enter_stream, admission.leave_stream),
         Takes.WATCH: (admission.enter_watch, admission.leave_watch),
     }
     found = {}
     for path, method in methods.items():
-        begin = method.begin
-        if method.is_management and authorization is not None:
-            begin = authorization.required(begin)
-        found[path] = Route(
-            method.call_type, Gate(begin, counters[path], places[method.takes]).enter
-        )
+        let_in, let_out = places[method.takes]
+        permission = method.permission
+        if permission and authorization is not None and authorization.guards(permission):
+            let_in = _checked(authorization, permission, let_in)
+        gate = Gate(method.begin, counters[path], let_in, let_out)
+        found[path] = Route(method.call_type, gate.enter)
     return found
+
+
+def unknown_route(authorization: Authorization | None) -> Route:
+    """Returns what answers methods that are not served: who has no token is not told so."""
+    if authorization is None or not authorization.everywhere:
+        return UNKNOWN
+
+    def begin(call: StreamCall, message: bytes) -> None:
+        authorization.authenticate(call)
+        UNKNOWN.begin(call, message)
+
+    return Route(UNKNOWN.call_type, begin)
+
+
+def _checked(authorization: Authorization, permission: Permission, let_in: Pass | None) -> Pass:
+    """Returns what lets a call in whose token permits it: others take no place."""
+
+    def check(call: Call, size: int) -> None:
+        authorization.check(call, permission)
+        if let_in is not None:
+            let_in(call, size)
+
+    return check
 
 
 def _log_end(call: Call, code: int) -> None:

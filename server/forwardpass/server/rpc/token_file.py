@@ -1,8 +1,9 @@
-"""The management tokens of a file, which is read again when it changes."""
+"""The tokens of a file, which is read again when it changes."""
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -13,12 +14,10 @@ from forwardpass.server.process.plain_file import (
     read_plain_file,
     stamp_of,
 )
+from forwardpass.server.rpc.tokens import Permission, Token, digest_of, fault_of
 
-_MAX_BYTES = 4_096
 # Two, so that callers can change from one to the other while both hold.
-_MAX_TOKENS = 2
-# What is shorter is a token that was cut off, or can be guessed.
-_MIN_LENGTH = 8
+MAX_OF_ONE = 2
 # How long a token may hold that is no longer in the file, in seconds.
 _LOOK_SECONDS = 1.0
 _log = structlog.get_logger()
@@ -28,8 +27,23 @@ class TokenFileError(ValueError):
     """A file that has no tokens for us; the message says why, and nothing of what is in it."""
 
 
+@dataclass(frozen=True, slots=True)
+class TokenFormat:
+    """How a file of tokens is written.
+
+    Attributes:
+        parse: Returns the tokens of a file, given its path and content; raises TokenFileError.
+        max_bytes: The most bytes that it may have.
+        event: How the log calls its tokens.
+    """
+
+    parse: Callable[[Path, bytes], Sequence[Token]]
+    max_bytes: int
+    event: str
+
+
 class TokenFile:
-    """The tokens of a file, one a line, at most two.
+    """The tokens of a file.
 
     The file is looked at when tokens are asked for, at most once a second, and read where it has
     changed. The path is followed anew each time, as Kubernetes changes a mounted Secret by a link
@@ -37,70 +51,87 @@ class TokenFile:
 
     Args:
         path: The file.
+        written: How it is written.
 
     Raises:
         TokenFileError: There is no such file, or it has no tokens.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, written: TokenFormat) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        self._format = written
+        self._looking = threading.Lock()
         self._looked_at = time.monotonic()
-        self._stamp, self._tokens = _read(path)
+        self._stamp, self._tokens = self._read()
         # Why the file cannot be used now; None where it can.
         self._fault: str | None = None
 
-    def tokens(self) -> Sequence[bytes]:
-        """Returns the tokens that hold now."""
-        with self._lock:
-            now = time.monotonic()
-            if now - self._looked_at >= _LOOK_SECONDS:
+    def tokens(self) -> Sequence[Token]:
+        """Returns the tokens that hold now.
+
+        While a thread looks at the file, which may lie far away, others do not wait for it.
+        """
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_SECONDS and self._looking.acquire(blocking=False):
+            try:
                 self._looked_at = now
                 self._look()
-            return self._tokens
+            finally:
+                self._looking.release()
+        return self._tokens
+
+    @property
+    def failing(self) -> bool:
+        """Whether the file could not be used when it was last looked at."""
+        return self._fault is not None
 
     def _look(self) -> None:
         if self._fault is None and stamp_of(self._path) == self._stamp:
             return
         try:
-            self._stamp, tokens = _read(self._path)
+            self._stamp, tokens = self._read()
         except TokenFileError as error:
             self._complain(str(error))
         else:
             if tokens != self._tokens:
-                _log.info("management_tokens", path=str(self._path), tokens=len(tokens))
+                _log.info(self._format.event, path=str(self._path), tokens=len(tokens))
             self._tokens, self._fault = tokens, None
 
     def _complain(self, fault: str) -> None:
         """Says once why the file cannot be used."""
         if fault != self._fault:
             self._fault = fault
-            _log.warning("management_tokens_kept", reason=fault, tokens=len(self._tokens))
+            _log.warning(f"{self._format.event}_kept", reason=fault, tokens=len(self._tokens))
+
+    def _read(self) -> tuple[Stamp, Sequence[Token]]:
+        """Returns the stamp of the file and its tokens.
+
+        Raises:
+            TokenFileError: There is no such file, or it has no tokens.
+        """
+        try:
+            stamp, content = read_plain_file(self._path, self._format.max_bytes)
+        except PlainFileError as error:
+            raise TokenFileError(str(error)) from None
+        return stamp, self._format.parse(self._path, content)
 
 
-def _read(path: Path) -> tuple[Stamp, Sequence[bytes]]:
-    """Returns the stamp of a file and its tokens.
-
-    Raises:
-        TokenFileError: There is no such file, or it has no tokens.
-    """
-    try:
-        stamp, content = read_plain_file(path, _MAX_BYTES)
-    except PlainFileError as error:
-        raise TokenFileError(str(error)) from None
-    return stamp, _parse(path, content)
+def management_token(token: bytes) -> Token:
+    """Returns a token of `management_token` or its file, which permits management alone."""
+    return Token("management", digest_of(token), frozenset({Permission.MANAGE}))
 
 
-def _parse(path: Path, content: bytes) -> Sequence[bytes]:
+def _parse_lines(path: Path, content: bytes) -> Sequence[Token]:
     tokens = [token for line in content.splitlines() if (token := line.strip())]
     if not tokens:
         raise TokenFileError(f"{path} is empty; a token is needed, or two, one a line")
-    if len(tokens) > _MAX_TOKENS:
-        raise TokenFileError(f"{path} has {len(tokens)} tokens; at most {_MAX_TOKENS} are taken")
+    if len(tokens) > MAX_OF_ONE:
+        raise TokenFileError(f"{path} has {len(tokens)} tokens; at most {MAX_OF_ONE} are taken")
     for token in tokens:
-        # No caller can send another one: it travels in a header.
-        if not all(ord("!") <= byte <= ord("~") for byte in token):
-            raise TokenFileError(f"{path} has a token with characters other than visible ASCII")
-        if len(token) < _MIN_LENGTH:
-            raise TokenFileError(f"{path} has a token of less than {_MIN_LENGTH} characters")
-    return tokens
+        if fault := fault_of(token):
+            raise TokenFileError(f"{path} {fault}")
+    return [management_token(token) for token in tokens]
+
+
+# `management_token_file`: a token a line.
+LINES = TokenFormat(_parse_lines, 4_096, "management_tokens")

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from forwardpass.server.errors import quote
 from forwardpass.server.transport.stream_call import StreamCall
+from forwardpass.wire import Failure, Reason
 
 # How long threads that take calls in may be busy with what they have, in seconds, before they are
 # taken to hang.
@@ -35,6 +37,14 @@ class Route:
 
 
 Routes = Mapping[str, Route]
+
+
+def _refuse(call: StreamCall, _: bytes) -> None:
+    call.fail(Failure(Reason.UNIMPLEMENTED, f"this server has no method {quote(call.method)}"))
+
+
+# Answers a method that has no route. As a stream it is answered before any message is taken in.
+UNKNOWN = Route(CallType.BIDI_STREAM, _refuse)
 
 
 class Transport(ABC):

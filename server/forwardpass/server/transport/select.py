@@ -6,7 +6,7 @@ from typing import Literal
 import structlog
 
 from forwardpass.server.transport.listener import Listener
-from forwardpass.server.transport.route import Routes, Transport
+from forwardpass.server.transport.route import Route, Routes, Transport
 from forwardpass.server.transport.stock import StockTransport
 from forwardpass.server.transport.tick import Tick
 from forwardpass.server.transport.transit import Transit
@@ -51,6 +51,7 @@ def create_transport(
     helpers: int,
     *,
     look: Callable[[int], None],
+    unknown: Route,
 ) -> Transport:
     """Returns the transport that a tick belongs to; the stock one where there is none.
 
@@ -61,9 +62,12 @@ def create_transport(
         transit: What is on its way.
         helpers: Threads for steps that take long, where calls have none of their own.
         look: Is told how many events the completion queue's thread has taken, on that thread.
+        unknown: What answers all other methods.
     """
     if tick is None:
-        return StockTransport(listener, routes, transit)
+        return StockTransport(listener, routes, transit, unknown)
     from forwardpass.server.transport.completion_queue.transport import CompletionQueueTransport
 
-    return CompletionQueueTransport(listener, routes, tick, transit, helpers, look=look)
+    return CompletionQueueTransport(
+        listener, routes, tick, transit, helpers, look=look, unknown=unknown
+    )

@@ -13,7 +13,14 @@ import grpc
 from forwardpass.server.transport.call import NO_MESSAGE, Ts
 from forwardpass.server.transport.credentials import credential_arguments
 from forwardpass.server.transport.listener import Listener
-from forwardpass.server.transport.route import HANG_SECONDS, CallType, Route, Routes, Transport
+from forwardpass.server.transport.route import (
+    HANG_SECONDS,
+    UNKNOWN,
+    CallType,
+    Route,
+    Routes,
+    Transport,
+)
 from forwardpass.server.transport.shared_transit import SharedTransit, StockArrival, StockTransfer
 from forwardpass.server.transport.stream_call import StreamCall
 from forwardpass.server.transport.trailers import trailing_metadata
@@ -34,9 +41,12 @@ class StockTransport(Transport):
         listener: Where to listen, and the limits.
         routes: What answers each method.
         transit: What is on its way.
+        unknown: What answers all other methods.
     """
 
-    def __init__(self, listener: Listener, routes: Routes, transit: Transit) -> None:
+    def __init__(
+        self, listener: Listener, routes: Routes, transit: Transit, unknown: Route = UNKNOWN
+    ) -> None:
         self._listener = listener
         self._transit = SharedTransit(transit)
         # A call takes a thread before it is let in, and holds it if its message never comes.
@@ -46,7 +56,7 @@ class StockTransport(Transport):
         self._asked: tuple[Future[None], float] | None = None
         self._server = grpc.server(
             self._threads,
-            handlers=[_Handlers(routes, self._transit)],
+            handlers=[_Handlers(routes, unknown, self._transit)],
             options=listener.channel_arguments(),
             # Those beyond would wait for a thread, and 20,000 of them take the memory of a pod.
             maximum_concurrent_rpcs=threads,
@@ -94,17 +104,20 @@ def _nothing() -> None:
 
 
 class _Handlers(grpc.GenericRpcHandler):
-    """Finds the route of a method; grpcio answers UNIMPLEMENTED where there is none."""
+    """Finds the route of a method."""
 
-    def __init__(self, routes: Routes, transit: SharedTransit) -> None:
+    def __init__(self, routes: Routes, unknown: Route, transit: SharedTransit) -> None:
+        self._unknown = unknown
+        self._transit = transit
         self._handlers = {
             method: _handler(method, route, transit) for method, route in routes.items()
         }
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
-    ) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
-        return self._handlers.get(handler_call_details.method)
+    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        method = handler_call_details.method
+        return self._handlers.get(method) or _handler(method, self._unknown, self._transit)
 
 
 def _handler(

@@ -20,6 +20,7 @@ _FLAGS = {
     "forwardpass_certificate_failing",
     "forwardpass_model_failing",
     "forwardpass_model_info",
+    "forwardpass_tokens_failing",
 }
 # Likewise, but what is so in every worker is so for the server.
 _COMMON_FLAGS = {"forwardpass_model_ready"}

@@ -9,15 +9,12 @@ from typing import Any, cast
 
 import structlog
 
-from forwardpass.server.errors import quote
 from forwardpass.server.transport.completion_queue.call import CallContext, QueueCall
 from forwardpass.server.transport.completion_queue.core import TIMEOUT, Event, create_server
 from forwardpass.server.transport.listener import Listener
-from forwardpass.server.transport.route import HANG_SECONDS, CallType, Route, Routes, Transport
-from forwardpass.server.transport.stream_call import StreamCall
+from forwardpass.server.transport.route import HANG_SECONDS, UNKNOWN, Route, Routes, Transport
 from forwardpass.server.transport.tick import Tick
 from forwardpass.server.transport.transit import YOUNG_SECONDS, Transit
-from forwardpass.wire import Failure, Reason
 
 # Calls that core may hand us before we ask for more.
 _OUTSTANDING = 64
@@ -45,6 +42,7 @@ class CompletionQueueTransport(Transport):
         transit: What is on its way.
         helpers: How many threads the pool has.
         look: Is told at the end of each tick how many events it took, on the transport's thread.
+        unknown: What answers all other methods.
     """
 
     def __init__(
@@ -56,8 +54,10 @@ class CompletionQueueTransport(Transport):
         helpers: int,
         *,
         look: Callable[[int], None],
+        unknown: Route = UNKNOWN,
     ) -> None:
         self._listener = listener
+        self._unknown = unknown
         self._routes = {method.encode(): (method, route) for method, route in routes.items()}
         self._tick = tick
         self._look_at_load = look
@@ -222,16 +222,9 @@ class CompletionQueueTransport(Transport):
         else:
             self._ask()
         name = event.call_details.method
-        method, route = self._routes.get(name) or (name.decode(errors="replace"), _UNKNOWN)
+        method, route = self._routes.get(name) or (name.decode(errors="replace"), self._unknown)
         QueueCall(self._context, method, route, event).begin()
 
     def _on_shutdown(self, _: Event) -> None:
         self._is_over = True
         self._over.set()
-
-
-def _refuse(call: StreamCall, _: bytes) -> None:
-    call.fail(Failure(Reason.UNIMPLEMENTED, f"this server has no method {quote(call.method)}"))
-
-
-_UNKNOWN = Route(CallType.UNARY, _refuse)
