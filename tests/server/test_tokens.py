@@ -1,9 +1,11 @@
 """Calls that carry tokens: who may make which, on both transports, and while tokens change."""
 
 import hashlib
+import hmac
 import socket
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import mkdtemp
 from typing import Any, Self, TypeAlias
 from urllib.request import urlopen
@@ -358,6 +360,49 @@ def test_t70_tokens_are_rotated_while_calls_go_on(
         wait_for("s3cret-old", UNAUTHENTICATED)
         callers.wait()
     assert callers.failures == []
+
+
+@pytest.mark.usefixtures("always_looks")
+def test_a_stream_goes_on_whose_token_is_taken_back(
+    repository: Publisher, start_server: StartServer, tokens_file: Path
+) -> None:
+    running = start_server(tokens_file=tokens_file, reflection=True)
+    path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+    questions: SimpleQueue[bytes | None] = SimpleQueue()
+    method: Any = running.channel.stream_stream(path)
+    answers = method(iter(questions.get, None), metadata=HEADERS["read"], timeout=PATIENCE)
+    questions.put(b"")
+    next(answers)
+    tokens_file.write_text(entry("other", "s3cret-new", "read"))
+    assert outcome(running.channel, path, HEADERS["read"]) == UNAUTHENTICATED
+    questions.put(b"")
+    next(answers)
+    questions.put(None)
+    assert list(answers) == []
+
+
+@pytest.mark.parametrize("kind", ["infer", "all", "wrong"])
+def test_t70_a_token_is_compared_with_every_one(
+    repository: Publisher,
+    start_server: StartServer,
+    tokens_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """Whichever it is, if any: that takes as long, and lets nobody find it out bit by bit."""
+    running = start_server(tokens_file=tokens_file)
+    compared: list[tuple[bytes, bytes]] = []
+    compare = hmac.compare_digest
+
+    def record(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", record)
+    outcome(running.channel, f"{MODELS}/ListModels", HEADERS[kind])
+    given = hashlib.sha256(HEADERS[kind][0][1].removeprefix("Bearer ").encode()).digest()
+    tokens = [*TOKENS.values(), "s3cret-all"]
+    assert compared == [(given, hashlib.sha256(token.encode()).digest()) for token in tokens]
 
 
 def test_t74_tokens_that_others_could_read_are_refused(

@@ -45,6 +45,8 @@ UNUSABLE = {
     "no TOML": (f"{SECRET}\n", r"is not TOML, at line 1, column \d+$"),
     "half a file": (ENTRY[:-3], r"is not TOML, at"),
     "a key twice": (f"{SECRET} = 1\n{SECRET} = 2", "is not TOML, at"),
+    "nested": ("tokens = " + "[" * 60_000, "is not TOML$"),
+    "a long number": (f"tokens = {'1' * 5_000}", "is not TOML$"),
     "UTF-16": (ENTRY.encode("utf-16"), "has to be UTF-8"),
     "too long": (ENTRY + "#" * 70_000, "more than 65536 bytes"),
     "too many": (ENTRY * 65, "tokens: List should have at most 64 items"),

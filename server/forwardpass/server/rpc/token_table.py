@@ -113,8 +113,9 @@ def _parse_toml(path: Path, content: bytes) -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError:
         raise TokenFileError(f"{path} has to be UTF-8, as all TOML") from None
-    except tomllib.TOMLDecodeError as error:
-        # The rest of what it says may quote the file.
+    except (ValueError, RecursionError) as error:
+        # tomllib's own error is a ValueError, and so is Python's for a number that is too long. All
+        # but the position may quote the file.
         found = _POSITION.search(str(error))
         where = f", {found[0]}" if found else ""
         raise TokenFileError(f"{path} is not TOML{where}") from None
