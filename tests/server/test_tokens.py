@@ -341,8 +341,10 @@ def test_t70_tokens_are_rotated_while_calls_go_on(
 
     def wait_for(token: str, reason: str) -> None:
         """Another call may be looking at the file just now, for which this one does not wait."""
-        while outcome(running.channel, f"{MODELS}/ListModels", carrying(token)) != reason:
-            pass
+        for _ in range(1_000):
+            if outcome(running.channel, f"{MODELS}/ListModels", carrying(token)) == reason:
+                return
+        raise AssertionError(f"{token} is not answered with {reason}")
 
     old = entry("jobs", "s3cret-old", "read")
     new = entry("jobs", "s3cret-new", "read", is_hashed=True)

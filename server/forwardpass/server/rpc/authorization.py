@@ -51,7 +51,7 @@ class Authorization:
         """
         header = call.metadata.get(_KEY, "")
         given = header.removeprefix(_SCHEME)
-        if not given or given == header:
+        if given == header:
             self._missing.add()
             raise CallError(
                 Reason.UNAUTHENTICATED,
