@@ -36,9 +36,9 @@ class Authorization:
             "permission": self._not_permitted,
         }
 
-    def guards(self, permission: Permission | None) -> bool:
-        """Whether calls that need a permission take a token; None is needed by open methods."""
-        return permission is Permission.MANAGE or (self.everywhere and permission is not None)
+    def guards(self, permission: Permission) -> bool:
+        """Whether calls that need this permission have to carry a token."""
+        return self.everywhere or permission is Permission.MANAGE
 
     def authenticate(self, call: Call) -> Token:
         """Returns the token of a call.

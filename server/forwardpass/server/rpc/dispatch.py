@@ -196,7 +196,7 @@ def routes(
     for path, method in methods.items():
         let_in, let_out = places[method.takes]
         permission = method.permission
-        if permission and authorization is not None and authorization.guards(permission):
+        if permission and authorization and authorization.guards(permission):
             let_in = _checked(authorization, permission, let_in)
         gate = Gate(method.begin, counters[path], let_in, let_out)
         found[path] = Route(method.call_type, gate.enter)
