@@ -18,7 +18,10 @@ def find_tool() -> FindTool:
     """Returns where a program is, in this environment or on the path; without it, skips."""
 
     def find(name: str) -> str:
-        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        # The last is where Debian has nginx, which not everyone's path names.
+        places = os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin"]
+        )
         found = shutil.which(name, path=places)
         if found is None:
             pytest.skip(f"{name} is not installed")

@@ -20,6 +20,7 @@ PAGES = (
     "server/README.md",
     "trainer/README.md",
     "deploy/README.md",
+    "deploy/proxies/README.md",
     "docs/course.md",
     "docs/other-languages.md",
     "examples/README.md",
