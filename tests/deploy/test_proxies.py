@@ -1,6 +1,8 @@
 """Real proxies, as deploy/proxies configures them, before two real servers."""
 
 import http.client
+import json
+import queue
 import re
 import signal
 import socket
@@ -10,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import grpc
 import numpy as np
@@ -210,7 +212,7 @@ class Load:
         failed: What the others said.
     """
 
-    CALLERS = 4
+    CALLERS = 2
 
     def __init__(self, proxy: Proxy) -> None:
         self.answered = threading.Semaphore(0)
@@ -279,31 +281,45 @@ def test_no_call_fails_as_a_server_is_taken_from_nginx_list(
         assert load.failed == []
 
 
-# How many connections Predict comes over until each has been replaced some times: Envoy has one to
-# a server, nginx one for each call at a time.
-CONNECTIONS = {"envoy": 4, "nginx": 4 * Load.CALLERS}
+# How many connections calls come over until each has been replaced some times: one thread of Envoy
+# has one to each server, nginx one for each call at a time, and closes those on which a server
+# speaks unasked, as about its windows.
+CONNECTIONS = {"envoy": 8, "nginx": 30}
+
+
+@pytest.fixture(scope="module")
+def aging(models: Path) -> Iterator[tuple[Sequence[ServerProcess], "queue.SimpleQueue[str]"]]:
+    """Servers whose connections last half a second, and who is at their other ends, by call."""
+    peers: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read(log: IO[str]) -> None:
+        for line in map(json.loads, log):
+            if line["event"] == "call" and line["method"].endswith("/Predict"):
+                peers.put(line["peer"])
+
+    soon = ("--connection-seconds", "0.5", "--log-level", "debug")
+    with serving_twice(models, *soon) as both, ExitStack() as stack:
+        for server in both:
+            assert server.process.stderr is not None
+            reader = threading.Thread(target=read, args=[server.process.stderr])
+            reader.start()
+            stack.callback(reader.join)
+            stack.callback(server.process.kill)
+        yield both, peers
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_call_fails_as_connections_come_of_age(
-    kind: str, put_before: PutBefore, models: Path
+    kind: str,
+    put_before: PutBefore,
+    aging: tuple[Sequence[ServerProcess], "queue.SimpleQueue[str]"],
 ) -> None:
-    soon = ("--no-sandbox", "--connection-seconds", "1")
-    with (
-        serving(models, *soon, "--log-level", "debug") as watched,
-        serving(models, *soon) as other,
-    ):
-        watched.wait_for("ready")
-        other.wait_for("ready")
-        peers: set[str] = set()
-        with Load(put_before(kind, (watched, other))) as load:
-            while len(peers) < CONNECTIONS[kind]:
-                call = watched.wait_for("call")
-                if call["method"].endswith("/Predict"):
-                    peers.add(call["peer"])
-            # Its log is read no more, and has to go on.
-            threading.Thread(target=watched.finish, daemon=True).start()
-        assert load.failed == []
+    servers, peers = aging
+    seen: set[str] = set()
+    with Load(put_before(kind, servers)) as load:
+        while len(seen) < CONNECTIONS[kind]:
+            seen.add(peers.get(timeout=PATIENCE))
+    assert load.failed == []
 
 
 def frame(message: bytes, flags: int = 0) -> bytes:
