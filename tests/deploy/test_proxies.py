@@ -64,15 +64,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving_twice(models: Path, *flags: str) -> Iterator[tuple[ServerProcess, ServerProcess]]:
-    """Two servers that start side by side, and are ready."""
-    with (
-        serving(models, "--no-sandbox", *flags) as first,
-        serving(models, "--no-sandbox", *flags) as second,
-    ):
-        for server in (first, second):
-            server.wait_for("ready")
-        yield first, second
+def ready(models: Path, *flags: str) -> Iterator[ServerProcess]:
+    """A server that has loaded its models."""
+    with serving(models, "--no-sandbox", *flags) as server:
+        server.wait_for("ready")
+        yield server
 
 
 PutBefore = Callable[[str, Sequence[ServerProcess]], Any]
@@ -96,8 +92,8 @@ def put_before(
 
 @pytest.fixture(scope="module")
 def servers(models: Path) -> Iterator[Sequence[ServerProcess]]:
-    with serving_twice(models) as both:
-        yield both
+    with ready(models) as first, ready(models) as second:
+        yield first, second
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -178,23 +174,22 @@ def test_the_client_reads_an_error_as_it_does_from_a_server(client: Client) -> N
 
 
 @pytest.fixture(scope="module")
-def full(models: Path) -> Iterator[Sequence[ServerProcess]]:
-    """Servers that have room for one call, and have it."""
-    with serving_twice(models, "--max-in-flight", "1") as both, ExitStack() as stack:
-        for server in both:
-            stub: Any = InferenceServiceStub(
-                stack.enter_context(grpc.insecure_channel(server.address))
-            )
-            stack.callback(stub.Predict.future(steps(100_000_000), timeout=10 * PATIENCE).cancel)
-            wait_until_in_flight(server.lines[0]["metrics"], 1)
-        yield both
+def full(models: Path) -> Iterator[ServerProcess]:
+    """A server that has room for one call, and has it."""
+    with (
+        ready(models, "--max-in-flight", "1") as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub: Any = InferenceServiceStub(channel)
+        call = stub.Predict.future(steps(100_000_000), timeout=10 * PATIENCE)
+        wait_until_in_flight(server.lines[0]["metrics"], 1)
+        yield server
+        call.cancel()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_pushback_comes_through(
-    kind: str, put_before: PutBefore, full: Sequence[ServerProcess]
-) -> None:
-    proxy = put_before(kind, full)
+def test_a_pushback_comes_through(kind: str, put_before: PutBefore, full: ServerProcess) -> None:
+    proxy = put_before(kind, [full])
     with proxy.connect() as channel:
         code, _, trailers = failure(channel, predict(FEATURES))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -205,18 +200,19 @@ def test_a_pushback_comes_through(
 
 
 class Load:
-    """Callers without retries of their own, each with a call after the other.
+    """Callers that heed no pushback, each with a call after the other.
 
     Attributes:
-        answered: Released for each call that was answered rightly.
+        answered: How many calls were answered rightly.
         failed: What the others said.
     """
 
     CALLERS = 2
 
     def __init__(self, proxy: Proxy) -> None:
-        self.answered = threading.Semaphore(0)
+        self.answered = 0
         self.failed: list[str] = []
+        self._moved = threading.Condition()
         self._proxy = proxy
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._call) for _ in range(self.CALLERS)]
@@ -233,8 +229,9 @@ class Load:
 
     def wait_answered(self, count: int = 200) -> None:
         """Returns after so many more answers."""
-        for _ in range(count):
-            assert self.answered.acquire(timeout=PATIENCE), self.failed
+        with self._moved:
+            wanted = self.answered + count
+            assert self._moved.wait_for(lambda: self.answered >= wanted, PATIENCE), self.failed
 
     def _call(self) -> None:
         expected = FEATURES @ EMBEDDER_WEIGHTS
@@ -247,15 +244,18 @@ class Load:
                     self.failed.append(str(error))
                 else:
                     assert np.allclose(from_tensor(answer.outputs["embedding"]), expected)
-                    self.answered.release()
+                    with self._moved:
+                        self.answered += 1
+                        self._moved.notify_all()
 
 
 def test_no_call_fails_while_envoy_takes_out_a_server_that_drains(
-    put_before: PutBefore, models: Path
+    put_before: PutBefore, models: Path, servers: Sequence[ServerProcess]
 ) -> None:
-    with serving_twice(models, "--drain-delay-seconds", "4") as (leaving, staying):
+    staying = servers[0]
+    with ready(models, "--drain-delay-seconds", "4") as leaving:
         envoy: Envoy = put_before("envoy", (leaving, staying))
-        assert envoy.healthy() == {leaving.address, staying.address}
+        wait_for(lambda: len(envoy.healthy()) == 2, envoy.process)
         with Load(envoy) as load:
             load.wait_answered()
             leaving.signal(signal.SIGTERM)
@@ -268,9 +268,10 @@ def test_no_call_fails_while_envoy_takes_out_a_server_that_drains(
 
 
 def test_no_call_fails_as_a_server_is_taken_from_nginx_list(
-    put_before: PutBefore, models: Path
+    put_before: PutBefore, models: Path, servers: Sequence[ServerProcess]
 ) -> None:
-    with serving_twice(models) as (leaving, staying):
+    staying = servers[0]
+    with ready(models) as leaving:
         nginx: Nginx = put_before("nginx", (leaving, staying))
         with Load(nginx) as load:
             load.wait_answered()
@@ -282,14 +283,14 @@ def test_no_call_fails_as_a_server_is_taken_from_nginx_list(
 
 
 # How many connections calls come over until each has been replaced some times: one thread of Envoy
-# has one to each server, nginx one for each call at a time, and closes those on which a server
-# speaks unasked, as about its windows.
-CONNECTIONS = {"envoy": 8, "nginx": 30}
+# has one, nginx one for each call at a time, and closes those on which a server speaks unasked, as
+# about its windows.
+CONNECTIONS = {"envoy": 5, "nginx": 30}
 
 
 @pytest.fixture(scope="module")
-def aging(models: Path) -> Iterator[tuple[Sequence[ServerProcess], "queue.SimpleQueue[str]"]]:
-    """Servers whose connections last half a second, and who is at their other ends, by call."""
+def aging(models: Path) -> Iterator[tuple[ServerProcess, "queue.SimpleQueue[str]"]]:
+    """A server whose connections last half a second, and who is at their other ends, by call."""
     peers: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read(log: IO[str]) -> None:
@@ -297,26 +298,24 @@ def aging(models: Path) -> Iterator[tuple[Sequence[ServerProcess], "queue.Simple
             if line["event"] == "call" and line["method"].endswith("/Predict"):
                 peers.put(line["peer"])
 
-    soon = ("--connection-seconds", "0.5", "--log-level", "debug")
-    with serving_twice(models, *soon) as both, ExitStack() as stack:
-        for server in both:
-            assert server.process.stderr is not None
-            reader = threading.Thread(target=read, args=[server.process.stderr])
-            reader.start()
-            stack.callback(reader.join)
-            stack.callback(server.process.kill)
-        yield both, peers
+    with ready(models, "--connection-seconds", "0.5", "--log-level", "debug") as server:
+        assert server.process.stderr is not None
+        reader = threading.Thread(target=read, args=[server.process.stderr])
+        reader.start()
+        yield server, peers
+        server.process.kill()
+        reader.join()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_call_fails_as_connections_come_of_age(
     kind: str,
     put_before: PutBefore,
-    aging: tuple[Sequence[ServerProcess], "queue.SimpleQueue[str]"],
+    aging: tuple[ServerProcess, "queue.SimpleQueue[str]"],
 ) -> None:
-    servers, peers = aging
+    server, peers = aging
     seen: set[str] = set()
-    with Load(put_before(kind, servers)) as load:
+    with Load(put_before(kind, [server])) as load:
         while len(seen) < CONNECTIONS[kind]:
             seen.add(peers.get(timeout=PATIENCE))
     assert load.failed == []
@@ -390,7 +389,8 @@ def started(server: ServerProcess, method: str) -> int:
 def test_a_call_that_ends_its_server_does_not_reach_another(
     kind: str, put_before: PutBefore, models: Path
 ) -> None:
-    with serving_twice(models) as both:
+    with ready(models) as first, ready(models) as second:
+        both = (first, second)
         proxy = put_before(kind, both)
         with proxy.connect() as channel:
             stub: Any = InferenceServiceStub(channel)
