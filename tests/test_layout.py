@@ -130,7 +130,7 @@ TRAINER = {
     "quantize": "display errors export recipes seeds settings workspace",
     "recipes": (
         "adversarial data errors evaluation export fit forecasting models plots "
-        "pretrained progress run schedules seeds settings workspace"
+        "pretrained progress run schedules seeds settings traces workspace"
     ),
     "forecasting": "data evaluation export fit models plots workspace",
     "adversarial": "averaging errors fit progress run seeds settings",
@@ -144,6 +144,7 @@ TRAINER = {
     "workspace": "progress",
     "progress": "fit interrupt",
     "interrupt": "",
+    "traces": "errors",
     "settings": "errors schedules",
     "run": "errors",
     "averaging": "",

@@ -44,9 +44,10 @@ app = typer.Typer(
 
 
 def _complete_recipe(incomplete: str) -> list[tuple[str, str]]:
-    return [
-        (each.name, each.makes) for each in RECIPES.values() if each.name.startswith(incomplete)
-    ]
+    from forwardpass.trainer.recipes.outside import installed
+
+    known = RECIPES | installed().recipes
+    return [(each.name, each.makes) for each in known.values() if each.name.startswith(incomplete)]
 
 
 def _complete_source(incomplete: str) -> list[tuple[str, str]]:
@@ -62,7 +63,7 @@ RecipeName = Annotated[
     typer.Argument(
         metavar="RECIPE",
         show_default=False,
-        help="A name that `forwardpass-train list` has.",
+        help="A name that `forwardpass-train list` has, or your own: ./FILE.py or PACKAGE.MODULE.",
         autocompletion=_complete_recipe,
     ),
 ]
@@ -118,12 +119,22 @@ def set_options(
 
 @app.command("list", epilog="Example: forwardpass-train list --json")
 def list_recipes(*, as_json: Json = False) -> None:
-    """Lists the recipes: what they make, from what, in what time on two CPU cores, how well."""
-    columns = ("name", "makes", "data", "time", "result")
+    """Lists the recipes: what they make, from what, in what time on two CPU cores, how well.
+
+    Those of installed packages too, after forwardpass's own. A file or module of yours needs no
+    list: forwardpass-train run ./my_recipe.py
+    """
+    from forwardpass.trainer.recipes.outside import installed
+
+    more = installed()
+    columns = ("name", "makes", "data", "time", "result", "origin")
+    recipes = (RECIPES | more.recipes).values()
     _print_rows(
-        [{column: getattr(recipe, column) for column in columns} for recipe in RECIPES.values()],
+        [{column: getattr(recipe, column) for column in columns} for recipe in recipes],
         as_json=as_json,
     )
+    for sentence in more.refused:
+        _err.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("settings", epilog="Example: forwardpass-train settings mnist-gan")
@@ -135,10 +146,27 @@ def list_settings(recipe: RecipeName, *, as_json: Json = False) -> None:
     _print_rows([asdict(setting) for setting in describe(found.settings)], as_json=as_json)
 
 
+@app.command("new", epilog="Example: forwardpass-train new my_recipe")
+def write_recipe(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", show_default=False, help="The file's, without .py.")
+    ],
+) -> None:
+    """Writes NAME.py here: a recipe that runs as it is, on data that needs no network, to change.
+
+    What it publishes is called as the file is, with dashes for underscores.
+    """
+    from forwardpass.trainer.recipes.outside import write_new
+
+    path = write_new(name, Path())
+    _out.print(f"wrote {path}; now: forwardpass-train run ./{path}", highlight=False)
+
+
 # So that what looks like an option is told to be a setting, if it is one.
 @app.command(
     context_settings={"ignore_unknown_options": True},
     epilog="Example: forwardpass-train run mnist-cnn seed=1 epochs=3 --models models\n\n"
+    "Example: forwardpass-train run ./my_recipe.py epochs=3\n\n"
     "Example: forwardpass-train run digits-mlp --sweep learning_rate=1e-4,1e-3,1e-2",
 )
 def run(
@@ -227,6 +255,14 @@ def quantize(
         float,
         typer.Option(min=0, max=1, help="How much any metric, such as accuracy, may fall."),
     ] = 0.005,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE",
+            show_default=False,
+            help="The model's recipe, where no list has it: ./FILE.py or PACKAGE.MODULE.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Publishes an int8 version of MODELS/MODEL/, as its next one, unless it loses too much.
@@ -238,7 +274,8 @@ def quantize(
     from forwardpass.trainer.workspace import Workspace
 
     workspace = Workspace(models=models, runs=Path("runs"), cache=cache, reporter=Reporter(_err))
-    published = quantize_model(model, version, max_loss, workspace)
+    own = None if recipe is None else find_recipe(recipe)
+    published = quantize_model(model, version, max_loss, workspace, own)
     card, folder = published.card, published.folder
     differences = card.quantization.differences
     facts = {

@@ -2,6 +2,8 @@
 
 TrainerError
 ├── UnknownNameError    a recipe, key or data set that does not exist
+├── RecipeError         a file or module that is not a recipe, or not one that may be run
+├── RecipeFailedError   a recipe from outside that raised an error of another kind
 ├── SettingError        a setting's value that cannot be used
 ├── DataError           data that cannot be had, or is not what it should be
 ├── RunError            a run folder that is in use, or that other code wrote
@@ -41,6 +43,16 @@ class UnknownNameError(TrainerError):
 def _either(names: Sequence[str]) -> str:
     *others, last = map(repr, names)
     return f"{', '.join(others)} or {last}" if others else last
+
+
+class RecipeError(TrainerError):
+    """A file or module that is not there, not a recipe, or has the name of another one."""
+
+    exit_code = 2
+
+
+class RecipeFailedError(TrainerError):
+    """An error that a recipe from outside raised; the message has its traceback."""
 
 
 class SettingError(TrainerError):

@@ -14,7 +14,7 @@ from forwardpass.trainer.errors import DataError, QuantizeError
 from forwardpass.trainer.export.int8 import make_int8
 from forwardpass.trainer.export.parity import open_session
 from forwardpass.trainer.export.release import Published, find_published, release_int8
-from forwardpass.trainer.recipes import RECIPES, Recipe
+from forwardpass.trainer.recipes import RECIPES, Recipe, find_listed
 from forwardpass.trainer.seeds import generator
 from forwardpass.trainer.settings import parse_settings
 from forwardpass.trainer.workspace import Workspace
@@ -30,7 +30,13 @@ _BATCH_ROWS = 64
 _SCORES = (model_card_pb2.TENSOR_ROLE_PROBABILITIES, model_card_pb2.TENSOR_ROLE_LOGITS)
 
 
-def quantize(name: str, version: int | None, max_loss: float, workspace: Workspace) -> Published:
+def quantize(
+    name: str,
+    version: int | None,
+    max_loss: float,
+    workspace: Workspace,
+    own: Recipe | None = None,
+) -> Published:
     """Publishes an int8 version of a model, as its next one.
 
     Integers get their ranges from training rows, drawn by the model's seed. Both versions are then
@@ -41,6 +47,7 @@ def quantize(name: str, version: int | None, max_loss: float, workspace: Workspa
         version: Its parent's; None for the newest.
         max_loss: How much any metric may fall.
         workspace: Whose models the parent is among.
+        own: The recipe that the parent is of, where it is a file or module that nothing lists.
 
     Raises:
         UnknownNameError: There is no such model, or version of it.
@@ -50,7 +57,7 @@ def quantize(name: str, version: int | None, max_loss: float, workspace: Workspa
     """
     parent = find_published(workspace.models, name, version)
     card = parent.card
-    recipe = _recipe_of(parent)
+    recipe = _recipe_of(parent, own)
     settings = parse_settings(recipe.settings, [f"{k}={v}" for k, v in card.settings.items()])
     data = recipe.load(settings, workspace)
     if data.digest() != card.data.sha256:
@@ -93,14 +100,23 @@ def quantize(name: str, version: int | None, max_loss: float, workspace: Workspa
     )
 
 
-def _recipe_of(parent: Published) -> Recipe:
+def _recipe_of(parent: Published, own: Recipe | None) -> Recipe:
     card = parent.card
     if card.HasField("quantization"):
         raise QuantizeError(
             f"{parent.folder} is int8 already, made of version {card.quantization.parent_version}; "
             "say which float version to quantise, with --version"
         )
-    recipe = RECIPES.get(card.recipe)
+    if own is not None and own.name != card.recipe:
+        raise QuantizeError(
+            f"{parent.folder} is of the recipe {card.recipe!r}, and {own.origin} is {own.name!r}"
+        )
+    recipe = own or find_listed(card.recipe)
+    if recipe is None and card.recipe:
+        raise QuantizeError(
+            f"{parent.folder} is of the recipe {card.recipe!r}, which is not in `forwardpass-train "
+            "list`; say where it is, such as: --recipe ./my_recipe.py"
+        )
     if recipe is None or not recipe.quantizable:
         able = ", ".join(name for name in RECIPES if RECIPES[name].quantizable)
         raise QuantizeError(

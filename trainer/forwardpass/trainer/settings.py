@@ -18,6 +18,13 @@ _OFF_AT_ZERO = ("patience", "shift")
 _MAX_SEED = (1 << 64) - 1
 # Units of each hidden layer, typed as 4-2; without any there is no hidden layer.
 Widths = tuple[int, ...]
+# What a setting of each type takes.
+_KINDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Widths: "widths, such as 4-2",
+}
 # What several recipes have, each with its meaning: the text that a setting's type carries.
 Epochs = Annotated[int, "passes over the training rows"]
 BatchSize = Annotated[int, "rows of a step"]
@@ -136,6 +143,30 @@ def _meaning(kind: type[Settings], name: str) -> str:
     return ""
 
 
+def check_knobs(kind: type[Settings]) -> None:
+    """Refuses a class of settings of which some cannot be given as key=value.
+
+    Raises:
+        SettingError: One is no field, has no default, or is of another type than `Widths`, a whole
+            number, a number, a text, or one of some texts.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name, hint in get_type_hints(kind).items():
+        if name not in fields:
+            raise SettingError(
+                f"the setting {name} is no field of {kind.__name__}; put "
+                "@dataclass(frozen=True, kw_only=True) before the class"
+            )
+        if fields[name].default is dataclasses.MISSING:
+            raise SettingError(f"the setting {name} has no default; give it one")
+        texts = get_origin(hint) is Literal and all(isinstance(x, str) for x in get_args(hint))
+        if not texts and hint not in _KINDS:
+            raise SettingError(
+                f"the setting {name} is of the type {getattr(hint, '__name__', hint)}; settings "
+                "are int, float, str, Widths, or a Literal of texts, such as Literal['on', 'off']"
+            )
+
+
 def parse_settings(kind: type[S], pairs: Iterable[str]) -> S:
     """Returns settings with the defaults replaced by `key=value` texts, the last one winning.
 
@@ -182,8 +213,7 @@ def _wanted(hint: Any) -> str:
     """Returns what a setting of a type takes, such as "a whole number"."""
     if get_origin(hint) is Literal:
         return f"one of {', '.join(get_args(hint))}"
-    kinds = {int: "a whole number", float: "a number", str: "a text", Widths: "widths, such as 4-2"}
-    return kinds[hint]
+    return _KINDS[hint]
 
 
 def _text(value: Any) -> str:

@@ -111,10 +111,7 @@ def sweep(recipe: Recipe, points: Sequence[Point], workspace: Workspace) -> Swee
         TrainerError: A point failed otherwise, or the best could not be published.
     """
     if not recipe.tunable:
-        raise SettingError(
-            f"{recipe.name} measures nothing on validation rows, so no setting of it is best; run "
-            "it with one setting after another, and look"
-        )
+        raise _unmeasured(recipe)
     outcomes = []
     for number, point in enumerate(points, start=1):
         chosen = "  ".join(f"{key}={value}" for key, value in point.varied.items())
@@ -137,11 +134,21 @@ def _train(recipe: Recipe, point: Point, workspace: Workspace) -> Fitted | None:
     try:
         recipe.run(point.settings, replace(workspace, publishes=False))
     except WithheldError:
-        return workspace.reporter.fits[before:][-1]
+        fits = workspace.reporter.fits[before:]
+        if not fits:
+            raise _unmeasured(recipe) from None
+        return fits[-1]
     except DivergedError as error:
         workspace.reporter.note(str(error))
         return None
     raise TrainerError(f"{recipe.name} published a point of the sweep, which it must not")
+
+
+def _unmeasured(recipe: Recipe) -> SettingError:
+    return SettingError(
+        f"{recipe.name} measures nothing on validation rows, so no setting of it is best; run it "
+        "with one setting after another, and look"
+    )
 
 
 def _rank(outcome: Outcome) -> tuple[float, float]:

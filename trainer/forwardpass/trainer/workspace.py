@@ -19,6 +19,8 @@ class Workspace:
             processes that share a run but for the first.
         keeps_limited_apart: Whether a model that was trained with a limit is published as
             <name>-limited, and not as the next version of the model that learned from all rows.
+        recipe: The name of the recipe that works here, which alone it may publish by; empty for
+            any.
     """
 
     models: Path
@@ -27,3 +29,4 @@ class Workspace:
     reporter: Reporter
     publishes: bool = True
     keeps_limited_apart: bool = False
+    recipe: str = ""

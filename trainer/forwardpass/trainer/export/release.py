@@ -21,6 +21,7 @@ from forwardpass.artefact import (
     verify_manifest,
 )
 from forwardpass.trainer.errors import (
+    PublishError,
     QuantizeError,
     UnknownNameError,
     WithheldError,
@@ -114,9 +115,15 @@ def release(trained: Trained, workspace: Workspace) -> Published:
     Raises:
         WithheldError: The workspace is one that nothing is published from.
         ParityError: It does not.
-        PublishError: The version could not be written, or no server would load it.
+        PublishError: It has another recipe's name, the version could not be written, or no server
+            would load it.
         TrainerError: The module cannot be expressed in ONNX.
     """
+    if workspace.recipe and trained.recipe != workspace.recipe:
+        raise PublishError(
+            f"the recipe {workspace.recipe} would publish as one of {trained.recipe}; write "
+            "recipe=workspace.recipe in its Trained(...), and the same name for its run's folder"
+        )
     if not workspace.publishes:
         raise WithheldError(f"{trained.recipe} was trained, and nothing was published")
     workspace.reporter.note("exporting to ONNX, and comparing ONNX Runtime with torch")

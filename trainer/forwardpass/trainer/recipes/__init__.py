@@ -3,14 +3,21 @@
 To add one: a file here with `Settings` and `run(settings, workspace)`, and an entry below. What it
 publishes can be quantised where the entry says so, and the file has `load(settings, workspace)`,
 which gives a Dataset, and `measure(answer, data)`, which gives metrics of which greater is better.
+A recipe from outside is the same thing in another place: see `outside`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from forwardpass.trainer.errors import UnknownNameError
+from forwardpass.trainer.errors import RecipeError
+from forwardpass.trainer.traces import told
+
+if TYPE_CHECKING:
+    from forwardpass.trainer.settings import Settings
+    from forwardpass.trainer.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,8 @@ class Recipe:
         tunable: Whether a run measures what it has learned on validation rows, by which settings
             can be compared.
         quantizable: Whether it has `load` and `measure`.
+        origin: Where it comes from: a package with its version, or a file or module.
+        module: What is imported where it comes from outside; empty for a file of this folder.
     """
 
     name: str
@@ -35,6 +44,8 @@ class Recipe:
     result: str
     tunable: bool = True
     quantizable: bool = False
+    origin: str = "forwardpass"
+    module: str = ""
 
     @property
     def settings(self) -> type[Any]:
@@ -42,26 +53,37 @@ class Recipe:
         kind: type[Any] = self._module().Settings
         return kind
 
-    @property
-    def run(self) -> Callable[..., Any]:
-        """Trains and publishes: from settings and a workspace to what was published."""
-        function: Callable[..., Any] = self._module().run
-        return function
+    def run(self, settings: "Settings", workspace: "Workspace") -> Any:
+        """Trains and publishes: from settings and a workspace to what was published.
 
-    @property
-    def load(self) -> Callable[..., Any]:
-        """From settings and a workspace to the Dataset of a run; where it is quantizable."""
-        function: Callable[..., Any] = self._module().load
-        return function
+        Raises:
+            RecipeError: It ended without publishing anything.
+            RecipeFailedError: It is from outside, and raised something else than a TrainerError.
+        """
+        with self._told():
+            published = self._module().run(settings, replace(workspace, recipe=self.name))
+        if published is None:
+            raise RecipeError(
+                f"run of {self.origin} returned nothing; let it end in: return "
+                "release(Trained(...), workspace)"
+            )
+        return published
 
-    @property
-    def measure(self) -> Callable[..., Any]:
+    def load(self, settings: "Settings", workspace: "Workspace") -> Any:
+        """Returns the Dataset of a run; where it is quantizable."""
+        with self._told():
+            return self._module().load(settings, replace(workspace, recipe=self.name))
+
+    def measure(self, answer: Callable[..., Any], data: Any) -> Any:
         """From an `Answer` and a Dataset to metrics on its test rows; where it is quantizable."""
-        function: Callable[..., Any] = self._module().measure
-        return function
+        with self._told():
+            return self._module().measure(answer, data)
 
     def _module(self) -> Any:
-        return import_module(f"{__name__}.{self.name.replace('-', '_')}")
+        return import_module(self.module or f"{__name__}.{self.name.replace('-', '_')}")
+
+    def _told(self) -> AbstractContextManager[None]:
+        return told(self.origin) if self.module else nullcontext()
 
 
 # In the order of the course: docs/course.md.
@@ -213,9 +235,28 @@ RECIPES = {
 def find_recipe(name: str) -> Recipe:
     """Returns the recipe.
 
+    Args:
+        name: One of those above, or of one from outside: see `outside`.
+
     Raises:
         UnknownNameError: There is none of that name.
+        TrainerError: One from outside cannot be run.
     """
-    if name not in RECIPES:
-        raise UnknownNameError("recipe", name, RECIPES)
-    return RECIPES[name]
+    if name in RECIPES:
+        return RECIPES[name]
+    # Those above need not wait until all that is installed was looked through.
+    from forwardpass.trainer.recipes import outside
+
+    return outside.find(name)
+
+
+def find_listed(name: str) -> Recipe | None:
+    """Returns the recipe if `forwardpass-train list` has it: no file or module is looked for.
+
+    Raises:
+        TrainerError: One from an installed package cannot be run.
+    """
+    from forwardpass.trainer.recipes import outside
+
+    listed = name in RECIPES or name in outside.installed().recipes
+    return find_recipe(name) if listed else None

@@ -21,7 +21,7 @@ from forwardpass.trainer.export.release import Published, Trained, release, soft
 from forwardpass.trainer.models.dcgan import Sampler, between, discriminator, generator
 from forwardpass.trainer.plots.curves import adversarial_curves
 from forwardpass.trainer.plots.pictures import rows_of_images, sample_grid
-from forwardpass.trainer.recipes import mnist_cnn
+from forwardpass.trainer.recipes import find_recipe
 from forwardpass.trainer.run import open_run
 from forwardpass.trainer.seeds import seed_everything
 from forwardpass.trainer.settings import Adversarial, fingerprint
@@ -144,7 +144,8 @@ def find_judge(limit: int, workspace: Workspace) -> Judge:
     folder = newest_version(workspace.models, "mnist-cnn")
     if folder is None:
         workspace.reporter.note("no mnist-cnn is published to judge the digits: training it first")
-        folder = mnist_cnn.run(mnist_cnn.Settings(limit=limit), workspace).folder
+        judge = find_recipe("mnist-cnn")
+        folder = judge.run(judge.settings(limit=limit), workspace).folder
     workspace.reporter.note(f"the judge is {folder}")
     session = open_session((folder / MODEL_FILE).read_bytes())
 
