@@ -344,7 +344,7 @@ def test_zoo_publishes_one_with_random_weights(tmp_path: Path) -> None:
     assert facts == {"version": 1, "parameters": 17, "seed": 3}
 
 
-@pytest.mark.parametrize("command", ["list", "settings", "run", "quantize", "zoo", "fetch"])
+@pytest.mark.parametrize("command", ["list", "settings", "new", "run", "quantize", "zoo", "fetch"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: forwardpass-train {command}" in train(command, "--help").stdout
 

@@ -121,7 +121,7 @@ def release(trained: Trained, workspace: Workspace) -> Published:
     """
     if workspace.recipe and trained.recipe != workspace.recipe:
         raise PublishError(
-            f"the recipe {workspace.recipe} would publish as one of {trained.recipe}; write "
+            f"the recipe {workspace.recipe} would publish in the name of {trained.recipe}; write "
             "recipe=workspace.recipe in its Trained(...), and the same name for its run's folder"
         )
     if not workspace.publishes:

@@ -83,6 +83,7 @@ def find(text: str) -> Recipe:
     parts = text.split(".")
     if len(parts) > 1 and all(part.isidentifier() for part in parts):
         recipe = _unknown_to_lists(parts[-1], text, text)
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
         return _looked_at(recipe, _imported(text, text))
     if Path(f"{text}.py").is_file():
         raise RecipeError(f"there is no recipe {text!r}; if you mean the file, write ./{text}.py")
@@ -93,16 +94,16 @@ def _from_file(said: str) -> Recipe:
     path = Path(said)
     if not path.is_file():
         raise RecipeError(_no_file(said, path))
-    # Not the file's own name, which may be that of a module that others import.
-    module_name = f"_recipe_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path.resolve())
+    path = path.resolve()
+    # Its path names the module, as no other module is called so.
+    spec = importlib.util.spec_from_file_location(str(path), path)
     if spec is None or spec.loader is None:
         raise RecipeError(f"{said} is no recipe: give a Python file, whose name ends in .py")
-    recipe = _unknown_to_lists(path.stem, said, module_name)
+    recipe = _unknown_to_lists(path.stem, said, spec.name)
     module = importlib.util.module_from_spec(spec)
     # As `python FILE` does: what lies beside it can be imported.
-    sys.path.insert(0, str(path.resolve().parent))
-    sys.modules[module_name] = module
+    sys.path.insert(0, str(path.parent))
+    sys.modules[spec.name] = module
     with told(said):
         try:
             spec.loader.exec_module(module)
@@ -122,7 +123,7 @@ def _no_file(said: str, path: Path) -> str:
 
 
 def _imported(said: str, name: str) -> ModuleType:
-    """Imports a recipe's module, of an installed package or of the folder that one is in.
+    """Imports a recipe's module.
 
     Args:
         said: What the person typed.
@@ -132,8 +133,6 @@ def _imported(said: str, name: str) -> ModuleType:
         RecipeError: There is no such module, or it ended the program.
         RecipeFailedError: It raised an error.
     """
-    # As `python -m` does.
-    sys.path.insert(0, str(Path.cwd()))
     with told(said):
         try:
             return import_module(name)
