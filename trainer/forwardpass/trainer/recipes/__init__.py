@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from forwardpass.trainer.errors import RecipeError
-from forwardpass.trainer.traces import told
 
 if TYPE_CHECKING:
     from forwardpass.trainer.settings import Settings
@@ -83,7 +82,11 @@ class Recipe:
         return import_module(self.module or f"{__name__}.{self.name.replace('-', '_')}")
 
     def _told(self) -> AbstractContextManager[None]:
-        return told(self.origin) if self.module else nullcontext()
+        if not self.module:
+            return nullcontext()  # ours are sentences, and `--debug` shows all
+        from forwardpass.trainer.traces import told
+
+        return told(self.origin)
 
 
 # In the order of the course: docs/course.md.
