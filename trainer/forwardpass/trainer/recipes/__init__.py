@@ -83,7 +83,7 @@ class Recipe:
 
     def _told(self) -> AbstractContextManager[None]:
         if not self.module:
-            return nullcontext()  # ours are sentences, and `--debug` shows all
+            return nullcontext()  # told in a line, as any error of ours
         from forwardpass.trainer.traces import told
 
         return told(self.origin)
