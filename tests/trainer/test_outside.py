@@ -163,6 +163,9 @@ def test_it_is_quantised_where_its_file_is_told(
     other = find_recipe(str(write_new("other", tmp_path)))
     with pytest.raises(QuantizeError, match=r"of the recipe 'my-recipe', and .*other.py is 'other"):
         quantize("my-recipe", None, 0.05, workspace, other)
+    unmeasured = own.changed(tmp_path, ("def measure(", "def measure_otherwise("))
+    with pytest.raises(QuantizeError, match="can be once its recipe has load and measure"):
+        quantize("my-recipe", None, 0.05, workspace, unmeasured)
     published = quantize("my-recipe", None, 0.05, workspace, own.recipe)
 
     assert published.folder.name == "2"

@@ -121,7 +121,8 @@ def _recipe_of(parent: Published, own: Recipe | None) -> Recipe:
         able = ", ".join(name for name in RECIPES if RECIPES[name].quantizable)
         raise QuantizeError(
             f"{parent.folder.parent.name} cannot be quantised: it is not measured on test rows of "
-            f"its own, so an int8 version could not be held to it. Models that can be: {able}"
+            f"its own, so an int8 version could not be held to it. Models that can be: {able}; "
+            "your own can be once its recipe has load and measure"
         )
     return recipe
 
