@@ -339,12 +339,14 @@ def test_zoo_publishes_one_with_random_weights(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
-    assert (tmp_path / facts.pop("model")).is_file()
+    assert all((tmp_path / facts.pop(name)).is_file() for name in ("model", "report"))
     assert facts.pop("parity_error") < 1e-6
     assert facts == {"version": 1, "parameters": 17, "seed": 3}
 
 
-@pytest.mark.parametrize("command", ["list", "settings", "new", "run", "quantize", "zoo", "fetch"])
+@pytest.mark.parametrize(
+    "command", ["list", "settings", "new", "run", "quantize", "zoo", "fetch", "publish", "show"]
+)
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: forwardpass-train {command}" in train(command, "--help").stdout
 
