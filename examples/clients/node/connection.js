@@ -82,16 +82,20 @@ export class Connection {
 
   /**
    * Makes a call that has one answer. A server that starts or stops refuses it with UNAVAILABLE and
-   * says when to come again: then it is made again until the deadline, without that never.
+   * says when to come again: then it is made again until the deadline, without that never. Where
+   * time runs out in the middle of a try, the refusal before it tells more than the deadline.
    */
   async call(method, request) {
     const deadline = Date.now() + this.#milliseconds;
+    let refusal;
     for (;;) {
       try {
         return await this.#callOnce(method, request, deadline);
       } catch (error) {
+        if (refusal && error.code === grpc.status.DEADLINE_EXCEEDED) throw refusal;
         const wait = error.code === grpc.status.UNAVAILABLE ? pushback(error) : undefined;
         if (wait === undefined || Date.now() + wait >= deadline) throw error;
+        refusal = error;
         await sleep(wait);
       }
     }
