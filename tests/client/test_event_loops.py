@@ -12,9 +12,12 @@ from tiny_models import Publisher, embedder
 from forwardpass.client import AsyncClient, Cancelled, Client, TimedOut
 from forwardpass.client.polarity import PolarityWarning
 from forwardpass.v1 import inference_service_pb2 as pb
+from forwardpass.wire import Failure, Reason
 
-from .scripted import StartScripted
+from .scripted import Refusal, StartScripted
 
+# Come again in a minute.
+LATER = Refusal.of(Failure(Reason.QUEUE_FULL, "not now"), "60000")
 ROWS = np.ones((3, 4), np.float32)
 
 
@@ -87,6 +90,20 @@ def test_a_task_that_is_cancelled_is_cancelled_and_a_closed_client_says_so(
         with pytest.raises(Cancelled, match="the client was closed"):
             await client.predict("m")
         release.set()
+
+    asyncio.run(ask())
+
+
+def test_a_client_that_is_closed_waits_for_no_other_try(scripted: StartScripted) -> None:
+    async def ask() -> None:
+        client = AsyncClient(scripted(LATER).target, timeout=100)
+        call = asyncio.ensure_future(client.predict("m"))
+        while not client._pauses:  # noqa: ASYNC110  # nothing else tells
+            await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(Cancelled, match="the client was closed"):
+            await asyncio.wait_for(call, 30)
+        assert not client._pauses
 
     asyncio.run(ask())
 

@@ -152,9 +152,11 @@ def test_health_is_asked_once(
     assert not caplog.records
 
 
-def test_a_client_that_is_closed_does_not_wait_for_another_try(scripted: StartScripted) -> None:
+def test_a_client_that_is_closed_does_not_wait_for_another_try(
+    scripted: StartScripted, form: type[Client]
+) -> None:
     server = scripted(LATER)
-    client = Client(server.target, timeout=100)
+    client = form(server.target, timeout=100)
     raised: list[Exception] = []
 
     def ask() -> None:

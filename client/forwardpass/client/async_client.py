@@ -119,6 +119,8 @@ class AsyncClient(Caller):
         """
         self._is_closed = True
         loop = asyncio.get_running_loop()
+        for pause in [one for one in self._pauses if one.get_loop() is loop and not one.done()]:
+            pause.set_result(None)
         for of_loop, connections in list(self._connections.items()):
             for channel in connections.take():
                 # A loop that has ended took its connections with it.
@@ -128,6 +130,8 @@ class AsyncClient(Caller):
     def _begin(self, settings: Settings) -> None:
         super()._begin(settings)
         self._is_closed = False
+        # Of the calls that wait for another try.
+        self._pauses: set[asyncio.Future[None]] = set()
         self._connections: WeakKeyDictionary[
             asyncio.AbstractEventLoop, Connections[grpc.aio.Channel]
         ] = WeakKeyDictionary()
@@ -176,12 +180,22 @@ class AsyncClient(Caller):
             case Offload():
                 return await asyncio.to_thread(step.work)
             case Pause():
-                await asyncio.sleep(step.seconds)
+                await self._pause(step.seconds)
                 return None
             case Warn():
                 warnings.warn(step.text, step.kind, stacklevel=_TO_CALLER)
                 return None
         raise AssertionError(step)
+
+    async def _pause(self, seconds: float) -> None:
+        pause = asyncio.get_running_loop().create_future()
+        self._pauses.add(pause)
+        try:
+            await asyncio.wait([pause], timeout=seconds)
+        finally:
+            self._pauses.discard(pause)
+        if self._is_closed:
+            raise Cancelled(_CLOSED)
 
     async def _call(self, step: Call) -> Any:
         connections = self._of_loop()
