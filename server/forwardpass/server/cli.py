@@ -95,7 +95,7 @@ class _Serving(Protocol):
 def _serve(
     make: Callable[[], _Serving], start_errors: tuple[type[Exception], ...], seconds: float
 ) -> int:
-    from forwardpass.server.process.deadline import STOPPING_SECONDS, exit_within
+    from forwardpass.server.process.deadline import STOPPING_SECONDS, StopError, exit_within
 
     signals = Signals((signal.SIGTERM, signal.SIGINT))
     # There is no file to open anew. Workers inherit it.
@@ -112,7 +112,7 @@ def _serve(
     exit_within(seconds + STOPPING_SECONDS)
     try:
         server.stop()
-    except RuntimeError as error:
+    except StopError as error:
         return _complain(str(error), 1)
     return 0
 

@@ -13,6 +13,10 @@ _LATE = 1
 _log = structlog.get_logger()
 
 
+class StopError(RuntimeError):
+    """Something did not end in time and was cut off; the message says what."""
+
+
 def exit_within(seconds: float) -> None:
     """Ends the process after this time, if it has not ended by then: a run may hang."""
     timer = threading.Timer(seconds, _exit, (seconds,))

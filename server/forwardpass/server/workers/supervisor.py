@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from forwardpass.server.metrics.http import MetricsServer
-from forwardpass.server.process.deadline import STOPPING_SECONDS
+from forwardpass.server.process.deadline import STOPPING_SECONDS, StopError
 from forwardpass.server.settings import Settings, naming
 from forwardpass.server.transport.address import address_of
 from forwardpass.server.transport.certificate_files import open_certificates
@@ -30,10 +30,6 @@ _log = structlog.get_logger()
 
 class StartError(RuntimeError):
     """A worker cannot start; the message is its own."""
-
-
-class StopError(RuntimeError):
-    """Workers did not end in time; the message says which."""
 
 
 # What keeps it from starting; the message says why.
