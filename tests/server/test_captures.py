@@ -20,6 +20,7 @@ from forwardpass.server.loading.padding import padded
 from forwardpass.server.onnx.providers import CPU, Provider
 from forwardpass.server.onnx.session import Session, SessionError
 from forwardpass.server.repository.repository import Repository
+from forwardpass.server.scheduling.executor import ThreadExecutor
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Array
 
@@ -155,6 +156,7 @@ def test_a_model_is_captured_at_the_sizes_that_were_measured(repository: Publish
         assert sizes[:2] == [1, 2]
         assert captured_rows(loaded) == sizes
         inputs = features(3)
+        assert isinstance(loaded.executor, ThreadExecutor)
         answer = loaded.executor._run(["embedding"], inputs, lambda _: None)[0]
         np.testing.assert_allclose(answer, inputs["features"] @ EMBEDDER_WEIGHTS, rtol=1e-6)
     assert not hasattr(loaded.session, "_session")
@@ -170,6 +172,7 @@ def test_a_model_without_rows_is_captured_at_the_shapes_of_its_warm_up(
     )
     with loaded_from(repository, "echo") as loaded:
         assert captured_rows(loaded) == [2]
+        assert isinstance(loaded.executor, ThreadExecutor)
         for width in (7, 5):
             given = {"x": np.arange(2 * width, dtype=np.float32).reshape(2, width)}
             answer = loaded.executor._run(["y"], given, lambda _: None)[0]

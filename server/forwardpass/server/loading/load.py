@@ -168,6 +168,7 @@ def load(
             options.tick,
             options.watchdog,
             session.run_inline,
+            session.stop_inline,
             seconds,
             policy,
             counters,

@@ -146,6 +146,9 @@ class Session:
         except Exception as error:
             kind = TypesError if _TYPES.search(str(error)) else SessionError
             raise kind(str(error)) from error
+        # The package's `run` first checks the names, which takes 2 µs and was done here. A package
+        # that keeps no session inside is called itself.
+        self._run_graph = getattr(self._session, "_sess", self._session).run
         self.providers: Sequence[str] = self._session.get_providers()
         # ONNX Runtime's Python interface has no numpy type for these; they take a way of their own.
         self._bfloat16_in = any(node.type == BFLOAT16_TENSOR for node in self.inputs)
@@ -227,23 +230,16 @@ class Session:
             on_begin(lambda: setattr(options, "terminate", True))
         return self._run(outputs, inputs, options)
 
-    def run_inline(
-        self,
-        outputs: Sequence[str],
-        inputs: Mapping[str, Array],
-        on_begin: Callable[[Callable[[], None]], None] | None = None,
-    ) -> list[Array]:
+    def run_inline(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
         """Returns the outputs named, in order, all as `run`; for one thread at a time.
 
-        The options that stop a run are made once: making them takes as long as a small run.
+        `stop_inline` ends it, and all that follow. The options by which it does are made once:
+        making them takes as long as a small run.
         """
-        # The one before may have been stopped.
-        self._inline.terminate = False
-        if on_begin is not None:
-            on_begin(self._stop_inline)
         return self._run(outputs, inputs, self._inline)
 
-    def _stop_inline(self) -> None:
+    def stop_inline(self) -> None:
+        """Ends the run of `run_inline` between two operators; from another thread."""
         self._inline.terminate = True
 
     def _run(
@@ -283,7 +279,7 @@ class Session:
         if not self._by_value.isdisjoint(outputs):
             return self._run_by_values(outputs, inputs, options)
         feeds = with_bfloat16(inputs) if self._bfloat16_in else inputs
-        values: list[Array] = self._session.run(list(outputs), feeds, options)
+        values: list[Array] = self._run_graph(list(outputs), feeds, options)
         return values
 
     def _run_by_values(
@@ -357,7 +353,7 @@ class Session:
     def _let_go(self) -> None:
         assert self._bound is not None
         self._bound.clear()
-        del self._session
+        del self._session, self._run_graph
 
     def _check_capturable(self) -> None:
         for node in (*self.inputs, *self.outputs):

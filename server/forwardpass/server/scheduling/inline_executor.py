@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from forwardpass.server.metrics.counters import ModelCounters
-from forwardpass.server.scheduling.batch import Run, run_batch
+from forwardpass.server.scheduling.batch import run_batch
 from forwardpass.server.scheduling.executor import ThreadExecutor
 from forwardpass.server.scheduling.job import Job
 from forwardpass.server.scheduling.queue import BatchPolicy, WaitList
@@ -33,7 +33,8 @@ class InlineExecutor:
         name: What the model is called in the log.
         tick: The transport's.
         watchdog: Ends runs that take too long.
-        run: Runs the model; stopping it acts between two operators only.
+        run: Runs the model: the outputs named, of the inputs.
+        stop: Ends that run from another thread, between two operators, and any that follows.
         seconds: How long a run of the most rows took when it was measured.
         policy: How jobs are gathered into one run; its rows are the most that run here.
         counters: What is counted.
@@ -46,7 +47,8 @@ class InlineExecutor:
         name: str,
         tick: Tick,
         watchdog: Watchdog,
-        run: Run,
+        run: Callable[[Sequence[str], Mapping[str, Array]], list[Array]],
+        stop: Callable[[], None],
         seconds: float,
         policy: BatchPolicy,
         counters: ModelCounters,
@@ -57,6 +59,7 @@ class InlineExecutor:
         self._tick = tick
         self._watchdog = watchdog
         self._run = run
+        self._stop = stop
         self._seconds = max(_LEAST_SECONDS, _TIMES * seconds)
         self._most_rows = policy.max_rows
         self._waiting = WaitList(policy, counters)
@@ -121,7 +124,7 @@ class InlineExecutor:
             self._waiting.drop(job, reason)
         if self._waiting.count:
             self._defer()
-        if jobs and not (self.is_inline and self._run_here(jobs)):
+        if jobs and not (self._most_rows and self._run_here(jobs)):
             self._move(jobs)
 
     def _run_here(self, jobs: Sequence[Job]) -> bool:
@@ -139,14 +142,12 @@ class InlineExecutor:
         inputs: Mapping[str, Array],
         on_begin: Callable[[Callable[[], None]], None] | None,  # noqa: ARG002  # nobody can leave here
     ) -> list[Array]:
+        self._watchdog.begin(self._stop, self._seconds)
         try:
-            return self._run(outputs, inputs, self._begin)
+            return self._run(outputs, inputs)
         finally:
             if self._watchdog.end():
                 raise Overrun
-
-    def _begin(self, stop: Callable[[], None]) -> None:
-        self._watchdog.begin(stop, self._seconds)
 
     def _move(self, jobs: Sequence[Job]) -> None:
         """Has everything run elsewhere from now on."""

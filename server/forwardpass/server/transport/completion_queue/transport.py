@@ -165,8 +165,9 @@ class CompletionQueueTransport(Transport):
             self._look()
         if tick.steps:
             tick.end()
-        if context.unwatched or self._older:
+        if self._older:
             self._watch(self._older)
+        if context.unwatched:
             if tick.steps:
                 # Most are answered in the next tick, which follows at once.
                 self._older.extend(context.unwatched)
