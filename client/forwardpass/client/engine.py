@@ -22,7 +22,13 @@ from forwardpass.client.errors import (
 from forwardpass.client.many import ManyRows
 from forwardpass.client.models import Signature, Version, check_loaded, to_model
 from forwardpass.client.polarity import PolarityCheck, PolarityWarning
-from forwardpass.client.requests import to_message, to_reference
+from forwardpass.client.requests import (
+    checked_size,
+    plain_predict_message,
+    plain_predict_request,
+    to_message,
+    to_reference,
+)
 from forwardpass.client.retries import Retries
 from forwardpass.client.settings import Metadata, Pairs, Settings, checked_timeout, to_pairs
 from forwardpass.client.steps import Begin, Call, Flow, Items, Many, Offload, Stream, Warn
@@ -147,8 +153,14 @@ class Engine:
                 pass
             else:
                 # Most calls, without the steps that others take.
-                request = build(to_reference(model, version), arrays, (), ())
-                return self.call(kind.method, request, timeout, metadata, kind.convert)
+                message = None
+                if build is plain_predict_request:
+                    message = plain_predict_message(model, version, arrays)
+                if message is None:
+                    message = build(
+                        to_reference(model, version), arrays, (), ()
+                    ).SerializeToString()
+                return self.send(kind.method, message, timeout, metadata, kind.convert)
         return self._run(
             kind,
             build,
@@ -206,8 +218,19 @@ class Engine:
         convert: Callable[[Any], Converted],
     ) -> Flow[Converted]:
         """Makes a unary call, and returns what `convert` makes of the response."""
+        return self.send(method, request.SerializeToString(), timeout, metadata, convert)
+
+    def send(
+        self,
+        method: str,
+        message: bytes,
+        timeout: float | None,
+        metadata: Metadata | None,
+        convert: Callable[[Any], Converted],
+    ) -> Flow[Converted]:
+        """Makes a unary call as `call`, with the bytes of a request."""
         seconds = self.settings.timeout if timeout is None else checked_timeout(timeout)
-        message = to_message(request, self.settings.max_message_bytes)
+        message = checked_size(message, self.settings.max_message_bytes)
         headers = self._pairs(metadata) if metadata else self._headers
         call = Call(method, message, seconds, headers, time.monotonic())
         try:
