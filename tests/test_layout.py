@@ -118,40 +118,27 @@ SERVER = {
     "aligned": "",
     "errors": "",
 }
-# As it has grown, with three circles: fit and progress, export and zoo, data and pretrained.
+# As it has grown, with two circles: export and zoo, data and pretrained.
 TRAINER = {
-    "cli": (
-        "data display errors export interrupt progress publishing quantize recipes run settings "
-        "sweep workspace zoo"
-    ),
+    "cli": "data display errors export publishing quantize recipes sweep training zoo",
     "__init__": "errors export publishing",
     "publishing": "errors export",
-    "sweep": "errors export fit plots recipes settings workspace",
-    "quantize": "display errors export recipes seeds settings workspace",
+    "sweep": "errors export plots recipes training",
+    "quantize": "display errors export recipes training",
     "recipes": (
-        "adversarial data errors evaluation export fit forecasting models plots "
-        "pretrained progress run schedules seeds settings traces workspace"
+        "data errors evaluation export forecasting models plots pretrained traces training"
     ),
-    "forecasting": "data evaluation export fit models plots workspace",
-    "adversarial": "averaging errors fit progress run seeds settings",
-    "export": "display errors models progress seeds settings workspace zoo",
+    "forecasting": "data evaluation export models plots training",
+    "export": "display errors models training zoo",
     "zoo": "data errors export models",
     "evaluation": "data",
-    "plots": "data fit",
-    "data": "errors fit pretrained progress",
-    "pretrained": "data errors models progress",
-    "fit": "averaging errors progress run schedules seeds settings",
-    "workspace": "progress",
-    "progress": "fit interrupt",
-    "interrupt": "",
+    "plots": "data training",
+    "data": "errors pretrained training",
+    "pretrained": "data errors models training",
+    "training": "errors",
     "traces": "errors",
-    "settings": "errors schedules",
-    "run": "errors",
-    "averaging": "",
     "display": "",
     "models": "",
-    "schedules": "",
-    "seeds": "",
     "errors": "",
 }
 CLIENT = {

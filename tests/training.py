@@ -15,7 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from forwardpass.trainer.export.release import Published
-    from forwardpass.trainer.workspace import Workspace
+    from forwardpass.trainer.training.workspace import Workspace
 
 # Enough to go through every line of a recipe, not to learn much.
 QUICK: dict[str, list[str]] = {
@@ -57,8 +57,8 @@ def cache() -> Path:
 def make_workspace(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeWorkspace:
     from rich.console import Console
 
-    from forwardpass.trainer.progress import Reporter
-    from forwardpass.trainer.workspace import Workspace
+    from forwardpass.trainer.training.progress import Reporter
+    from forwardpass.trainer.training.workspace import Workspace
 
     def make(**changes: Any) -> Workspace:
         root = tmp_path_factory.mktemp("workspace")
@@ -94,7 +94,7 @@ def publish_once(shared: "Workspace") -> Publish:
     from forwardpass.trainer.export.publish import newest_version
     from forwardpass.trainer.export.release import find_published
     from forwardpass.trainer.recipes import find_recipe
-    from forwardpass.trainer.settings import parse_settings
+    from forwardpass.trainer.training.settings import parse_settings
 
     done: dict[str, Published] = {}
 

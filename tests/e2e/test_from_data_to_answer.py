@@ -21,8 +21,8 @@ from forwardpass.server.settings import Settings
 from forwardpass.trainer.data import imagenet_photos
 from forwardpass.trainer.evaluation import accuracy, predict
 from forwardpass.trainer.recipes import transfer
-from forwardpass.trainer.settings import parse_settings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.settings import parse_settings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 

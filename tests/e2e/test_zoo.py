@@ -15,7 +15,7 @@ from forwardpass.client import Client
 from forwardpass.server.app import Server
 from forwardpass.server.settings import Settings
 from forwardpass.trainer.export.untrained import publish_untrained
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.trainer.zoo import ARCHITECTURES
 from forwardpass.v1.model_card_pb2 import Tolerance
 

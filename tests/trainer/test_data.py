@@ -35,7 +35,7 @@ from forwardpass.trainer.data.pictures import write_pictures
 from forwardpass.trainer.data.series import Series
 from forwardpass.trainer.data.table import write_table
 from forwardpass.trainer.errors import DataError
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 

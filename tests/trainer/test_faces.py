@@ -14,8 +14,8 @@ from forwardpass.trainer.models.pca import Pca, fit_pca
 from forwardpass.trainer.models.reconstruction import EmbeddingAndReconstruction
 from forwardpass.trainer.recipes import find_recipe
 from forwardpass.trainer.recipes.faces_autoencoder import Differences, Explained
-from forwardpass.trainer.settings import parse_settings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.settings import parse_settings
+from forwardpass.trainer.training.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,9 @@ from forwardpass.trainer.export.release import Published
 from forwardpass.trainer.quantize import quantize
 from forwardpass.trainer.recipes import RECIPES, Recipe, find_recipe
 from forwardpass.trainer.recipes.outside import write_new
-from forwardpass.trainer.settings import describe, parse_settings
 from forwardpass.trainer.sweep import Sweep, grid, row, sweep
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.settings import describe, parse_settings
+from forwardpass.trainer.training.workspace import Workspace
 
 from .commands import train
 from .test_resume import KILLED_AFTER
@@ -37,7 +37,7 @@ from .test_resume import KILLED_AFTER
 QUICK = ["epochs=6"]
 # Alone in its file, it is enough of a recipe to be found.
 SMALLEST = """
-from forwardpass.trainer.settings import Settings
+from forwardpass.trainer.training.settings import Settings
 
 def run(settings, workspace):
     ...

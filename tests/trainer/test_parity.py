@@ -9,8 +9,8 @@ from forwardpass.trainer.errors import ParityError, TrainerError
 from forwardpass.trainer.export.graph import export_graph
 from forwardpass.trainer.export.parity import answer, measure_parity, measure_row_independence
 from forwardpass.trainer.export.release import Trained, release
-from forwardpass.trainer.settings import Settings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.settings import Settings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2 as pb
 
 X = np.linspace(0, 1, 12, dtype=np.float32).reshape(6, 2)

@@ -18,7 +18,7 @@ from forwardpass.trainer.data.pictures import write_pictures
 from forwardpass.trainer.errors import DataError
 from forwardpass.trainer.models.keras_resnet import keras_layers, keras_resnet50
 from forwardpass.trainer.models.resnet import Block
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.wire import Array
 
 

@@ -27,7 +27,7 @@ from forwardpass.server.app import Server
 from forwardpass.server.settings import Settings
 from forwardpass.trainer import ParityError, Pixels, PublishError, TrainerError, publish
 from forwardpass.trainer.data.packages import Package, fetch, members
-from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.training.progress import Reporter
 from forwardpass.wire import Array
 
 from . import commands

@@ -33,7 +33,7 @@ from forwardpass.trainer.export.untrained import publish_untrained, quantize_unt
 from forwardpass.trainer.models.pixels import Classifier, Normalize
 from forwardpass.trainer.quantize import draw_rows, quantize
 from forwardpass.trainer.recipes.digits_mlp import Settings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.trainer.zoo import find_architecture
 from forwardpass.v1 import model_card_pb2 as pb
 

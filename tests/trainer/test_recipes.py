@@ -28,8 +28,8 @@ from forwardpass.trainer.errors import SettingError, TrainerError
 from forwardpass.trainer.export.parity import open_session
 from forwardpass.trainer.export.release import Published
 from forwardpass.trainer.recipes import RECIPES, cifar10_resnet, find_recipe
-from forwardpass.trainer.settings import parse_settings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.settings import parse_settings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2 as pb
 from forwardpass.v1 import tensor_pb2
 from forwardpass.wire import Array

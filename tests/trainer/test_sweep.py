@@ -16,7 +16,7 @@ from forwardpass.trainer.errors import DivergedError, SettingError, UnknownNameE
 from forwardpass.trainer.recipes import find_recipe
 from forwardpass.trainer.recipes.digits_mlp import Settings
 from forwardpass.trainer.sweep import Sweep, grid, row, sweep
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.workspace import Workspace
 
 from .commands import train
 

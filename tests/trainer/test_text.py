@@ -22,7 +22,7 @@ from forwardpass.trainer.export.parity import open_session
 from forwardpass.trainer.models.text import MeanVector, SkipGram, TextNetwork, TfIdf
 from forwardpass.trainer.plots.words import nearest_words
 from forwardpass.trainer.recipes.spam import RULES, rule_hits
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.workspace import Workspace
 
 TEXTS = [
     "The cat sat on the mat, and the CAT's hat is $$$ 100",

@@ -14,9 +14,9 @@ from forwardpass.trainer.errors import SettingError
 from forwardpass.trainer.models.embedding import EmbeddingNetwork
 from forwardpass.trainer.models.enlarged import Enlarged
 from forwardpass.trainer.recipes.transfer import Embedder, Settings, fit_head, load
-from forwardpass.trainer.run import Run
-from forwardpass.trainer.settings import parse_settings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import Run
+from forwardpass.trainer.training.settings import parse_settings
+from forwardpass.trainer.training.workspace import Workspace
 
 
 def test_features_of_imagenet_tell_cats_from_dogs_and_pixels_do_not(publish_once: Publish) -> None:

@@ -18,12 +18,12 @@ from forwardpass.extras import needing
 from forwardpass.trainer.data import SOURCES, find_source
 from forwardpass.trainer.display import number_text
 from forwardpass.trainer.errors import TrainerError
-from forwardpass.trainer.interrupt import remembered
 from forwardpass.trainer.recipes import RECIPES, Recipe, find_recipe
+from forwardpass.trainer.training.interrupt import remembered
 
 if TYPE_CHECKING:
     from forwardpass.trainer.export.release import Published
-    from forwardpass.trainer.workspace import Workspace
+    from forwardpass.trainer.training.workspace import Workspace
 
 # Results go to standard output; progress and errors to standard error. In a file or a pipe there is
 # no width to keep to.
@@ -141,7 +141,7 @@ def list_recipes(*, as_json: Json = False) -> None:
 def list_settings(recipe: RecipeName, *, as_json: Json = False) -> None:
     """Lists what a recipe lets one set with KEY=VALUE: what each takes, its default and meaning."""
     found = find_recipe(recipe)
-    from forwardpass.trainer.settings import describe
+    from forwardpass.trainer.training.settings import describe
 
     _print_rows([asdict(setting) for setting in describe(found.settings)], as_json=as_json)
 
@@ -210,10 +210,10 @@ def run(
     # Before anything that imports torch, which takes seconds.
     found = find_recipe(recipe)
     from forwardpass.trainer.errors import WithheldError
-    from forwardpass.trainer.progress import Reporter
-    from forwardpass.trainer.run import is_first_process
-    from forwardpass.trainer.settings import parse_settings
-    from forwardpass.trainer.workspace import Workspace
+    from forwardpass.trainer.training.checkpoints import is_first_process
+    from forwardpass.trainer.training.progress import Reporter
+    from forwardpass.trainer.training.settings import parse_settings
+    from forwardpass.trainer.training.workspace import Workspace
 
     first = is_first_process()
     console = _err if first else Console(stderr=True, quiet=True)
@@ -269,9 +269,9 @@ def quantize(
 
     Calibrated on rows that the model learned from; measured, with its parent, on its test rows.
     """
-    from forwardpass.trainer.progress import Reporter
     from forwardpass.trainer.quantize import quantize as quantize_model
-    from forwardpass.trainer.workspace import Workspace
+    from forwardpass.trainer.training.progress import Reporter
+    from forwardpass.trainer.training.workspace import Workspace
 
     workspace = Workspace(models=models, runs=Path("runs"), cache=cache, reporter=Reporter(_err))
     own = None if recipe is None else find_recipe(recipe)
@@ -473,7 +473,7 @@ def fetch(
     source = find_source(name)
     from forwardpass.trainer.data.pictures import write_pictures
     from forwardpass.trainer.data.table import write_table
-    from forwardpass.trainer.progress import Reporter
+    from forwardpass.trainer.training.progress import Reporter
 
     dataset = source.load(cache, Reporter(_err))
     _out.print(f"{name}: {source.about}", highlight=False)
@@ -551,8 +551,8 @@ def _print_rows(rows: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
 
 def _publish_untrained(name: str, models: Path, seed: int) -> "Published":
     from forwardpass.trainer.export.untrained import publish_untrained
-    from forwardpass.trainer.progress import Reporter
-    from forwardpass.trainer.workspace import Workspace
+    from forwardpass.trainer.training.progress import Reporter
+    from forwardpass.trainer.training.workspace import Workspace
     from forwardpass.trainer.zoo import find_architecture
 
     architecture = find_architecture(name)

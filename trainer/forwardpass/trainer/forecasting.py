@@ -16,11 +16,12 @@ from torchmetrics.regression import R2Score
 from forwardpass.trainer.data.series import Floats, Series
 from forwardpass.trainer.evaluation import predict
 from forwardpass.trainer.export.release import Published, Trained, release
-from forwardpass.trainer.fit import Epoch, Rows
 from forwardpass.trainer.models.recurrent import Forecaster, LstmStep, RnnStep, states_along
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.sequences import forecast_picture, state_along
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.fit import Rows
+from forwardpass.trainer.training.fitted import Epoch
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
 _GOLDEN = 8

@@ -16,7 +16,7 @@ from forwardpass.trainer.data.packages import Package, fetch, members
 from forwardpass.trainer.errors import DataError
 from forwardpass.trainer.models.keras_resnet import keras_layers, keras_resnet50
 from forwardpass.trainer.models.resnet import ResNet
-from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.training.progress import Reporter
 from forwardpass.wire import Array
 
 PACKAGE = Package(

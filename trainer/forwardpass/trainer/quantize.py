@@ -15,9 +15,9 @@ from forwardpass.trainer.export.int8 import make_int8
 from forwardpass.trainer.export.parity import open_session
 from forwardpass.trainer.export.release import Published, find_published, release_int8
 from forwardpass.trainer.recipes import RECIPES, Recipe, find_listed
-from forwardpass.trainer.seeds import generator
-from forwardpass.trainer.settings import parse_settings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.seeds import generator
+from forwardpass.trainer.training.settings import parse_settings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 

@@ -15,11 +15,11 @@ from typing import TypeVar
 
 from forwardpass.trainer.errors import DivergedError, SettingError, TrainerError, WithheldError
 from forwardpass.trainer.export.release import Published
-from forwardpass.trainer.fit import Fitted
 from forwardpass.trainer.plots.sweep import sweep_curves
 from forwardpass.trainer.recipes import Recipe
-from forwardpass.trainer.settings import Settings, parse_settings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.fitted import Fitted
+from forwardpass.trainer.training.settings import Settings, parse_settings
+from forwardpass.trainer.training.workspace import Workspace
 
 S = TypeVar("S", bound=Settings)
 

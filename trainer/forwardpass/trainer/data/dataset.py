@@ -12,7 +12,7 @@ from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 
 if TYPE_CHECKING:
-    from forwardpass.trainer.fit import Rows
+    from forwardpass.trainer.training.fit import Rows
 
 # Whose pixels are summed up at a time.
 _PICTURES = 256
@@ -30,7 +30,7 @@ class Split:
         # torch takes seconds to import, and whoever fetches data does without.
         import torch
 
-        from forwardpass.trainer.fit import Rows
+        from forwardpass.trainer.training.fit import Rows
 
         return Rows(torch.from_numpy(self.inputs), torch.from_numpy(self.targets))
 

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from forwardpass.trainer.data.dataset import Dataset, Split
-from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.training.progress import Reporter
 
 # Which rows are test rows must not change with a run's seed, or results could not be compared.
 _SPLIT_SEED = 0

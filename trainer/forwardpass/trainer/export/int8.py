@@ -14,7 +14,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from forwardpass.artefact import Golden, max_absolute_error
 from forwardpass.trainer.export.graph import forget_origins
 from forwardpass.trainer.export.parity import open_session
-from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.training.progress import Reporter
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 

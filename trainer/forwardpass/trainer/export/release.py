@@ -33,8 +33,8 @@ from forwardpass.trainer.export.int8 import Int8
 from forwardpass.trainer.export.parity import answer, measure_row_independence
 from forwardpass.trainer.export.publish import newest_version, publish
 from forwardpass.trainer.export.report import make_report
-from forwardpass.trainer.settings import Settings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.settings import Settings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 

@@ -12,9 +12,9 @@ from forwardpass.artefact import GOLDEN_FILE, MODEL_FILE, load_golden
 from forwardpass.trainer.export.int8 import make_int8
 from forwardpass.trainer.export.release import Published, Trained, release, release_int8
 from forwardpass.trainer.models.initial import initialize, settle
-from forwardpass.trainer.seeds import derive, seed_everything
-from forwardpass.trainer.settings import Settings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.seeds import derive, seed_everything
+from forwardpass.trainer.training.settings import Settings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.trainer.zoo import Architecture
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import matplotlib as mpl
 from matplotlib.ticker import MaxNLocator
 
-from forwardpass.trainer.fit import Fitted
 from forwardpass.trainer.plots.canvas import VALIDATION, drawing, to_png
+from forwardpass.trainer.training.fitted import Fitted
 
 
 def sweep_curves(labels: Sequence[str], fits: Sequence[Fitted | None], best: int) -> bytes:

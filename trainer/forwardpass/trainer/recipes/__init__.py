@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from forwardpass.trainer.errors import RecipeError
 
 if TYPE_CHECKING:
-    from forwardpass.trainer.settings import Settings
-    from forwardpass.trainer.workspace import Workspace
+    from forwardpass.trainer.training.settings import Settings
+    from forwardpass.trainer.training.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

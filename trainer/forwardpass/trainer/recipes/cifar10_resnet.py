@@ -14,19 +14,19 @@ from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.errors import SettingError
 from forwardpass.trainer.evaluation import Answer, accuracy, predict
 from forwardpass.trainer.export.release import Published, Trained, release, software
-from forwardpass.trainer.fit import Task, fit
 from forwardpass.trainer.models.embedding import ProbabilitiesAndEmbedding
 from forwardpass.trainer.models.initial import initialize
 from forwardpass.trainer.models.resnet import cifar_resnet
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.pictures import first_layer_filters, worst_mistakes
-from forwardpass.trainer.run import open_run
-from forwardpass.trainer.schedules import Schedule, one_cycle, step
-from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import BatchSize, Patience, fingerprint
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.fit import Task, fit
+from forwardpass.trainer.training.schedules import Schedule, one_cycle, step
+from forwardpass.trainer.training.seeds import seed_everything
+from forwardpass.trainer.training.settings import BatchSize, Patience, fingerprint
+from forwardpass.trainer.training.settings import Settings as BaseSettings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
 

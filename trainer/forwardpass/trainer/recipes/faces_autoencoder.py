@@ -14,18 +14,18 @@ from forwardpass.trainer.data.augment import crop_and_flip
 from forwardpass.trainer.data.dataset import Split
 from forwardpass.trainer.evaluation import predict, recognition_accuracy, rmse
 from forwardpass.trainer.export.release import Published, Trained, release, software
-from forwardpass.trainer.fit import Rows, Task, fit
 from forwardpass.trainer.models.autoencoder import Autoencoder
 from forwardpass.trainer.models.pca import fit_pca
 from forwardpass.trainer.models.reconstruction import EmbeddingAndReconstruction, Reconstructor
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.faces import people_map, reconstructions
-from forwardpass.trainer.run import open_run
-from forwardpass.trainer.schedules import one_cycle
-from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import BatchSize, Epochs, PeakRate, fingerprint
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.fit import Rows, Task, fit
+from forwardpass.trainer.training.schedules import one_cycle
+from forwardpass.trainer.training.seeds import seed_everything
+from forwardpass.trainer.training.settings import BatchSize, Epochs, PeakRate, fingerprint
+from forwardpass.trainer.training.settings import Settings as BaseSettings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 

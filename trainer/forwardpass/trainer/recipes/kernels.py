@@ -12,8 +12,8 @@ from forwardpass.trainer.export.publish import newest_version
 from forwardpass.trainer.export.release import Published, Trained, release
 from forwardpass.trainer.models.kernels import KERNELS, Kernels
 from forwardpass.trainer.plots.kernels import FirstLayer, filtered_pictures
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.settings import Settings as BaseSettings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
 # What images are resized to, in pixels; the photographs' own extents are 427 and 640.

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from forwardpass.artefact import draw_latents
-from forwardpass.trainer.adversarial import Game, one_thread, play
 from forwardpass.trainer.data import mnist
 from forwardpass.trainer.evaluation import predict
 from forwardpass.trainer.export.release import Published, Trained, release, software
@@ -26,10 +25,11 @@ from forwardpass.trainer.models.dcgan import (
 from forwardpass.trainer.plots.curves import adversarial_curves
 from forwardpass.trainer.plots.pictures import rows_of_images, sample_grid
 from forwardpass.trainer.recipes.mnist_gan import find_judge
-from forwardpass.trainer.run import open_run
-from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import Adversarial, fingerprint
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.adversarial import Game, one_thread, play
+from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.seeds import seed_everything
+from forwardpass.trainer.training.settings import Adversarial, fingerprint
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
 _CLASSES = 10

@@ -13,17 +13,17 @@ from forwardpass.trainer.data.augment import jitter
 from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.evaluation import Answer, accuracy, predict
 from forwardpass.trainer.export.release import Published, Trained, release, software
-from forwardpass.trainer.fit import Task, fit
 from forwardpass.trainer.models.lenet import LeNet
 from forwardpass.trainer.models.pixels import Classifier
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.pictures import first_layer_filters, worst_mistakes
-from forwardpass.trainer.run import open_run
-from forwardpass.trainer.schedules import SCHEDULES
-from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import Supervised, fingerprint
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.fit import Task, fit
+from forwardpass.trainer.training.schedules import SCHEDULES
+from forwardpass.trainer.training.seeds import seed_everything
+from forwardpass.trainer.training.settings import Supervised, fingerprint
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
 

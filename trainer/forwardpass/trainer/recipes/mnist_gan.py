@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from forwardpass.artefact import MODEL_FILE, draw_latents, file_digest
-from forwardpass.trainer.adversarial import Game, one_thread, play
 from forwardpass.trainer.data import mnist
 from forwardpass.trainer.evaluation import predict
 from forwardpass.trainer.export.parity import open_session
@@ -22,10 +21,11 @@ from forwardpass.trainer.models.dcgan import Sampler, between, discriminator, ge
 from forwardpass.trainer.plots.curves import adversarial_curves
 from forwardpass.trainer.plots.pictures import rows_of_images, sample_grid
 from forwardpass.trainer.recipes import find_recipe
-from forwardpass.trainer.run import open_run
-from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import Adversarial, fingerprint
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.adversarial import Game, one_thread, play
+from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.seeds import seed_everything
+from forwardpass.trainer.training.settings import Adversarial, fingerprint
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
 # Of up to 750 steps each.

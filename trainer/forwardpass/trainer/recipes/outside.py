@@ -180,7 +180,7 @@ def _looked_at(recipe: Recipe, module: ModuleType) -> Recipe:
         SettingError: Its settings are of types that cannot be typed.
     """
     # With torch, as does every recipe.
-    from forwardpass.trainer.settings import Settings, check_knobs
+    from forwardpass.trainer.training.settings import Settings, check_knobs
 
     if not callable(getattr(module, "run", None)) or not hasattr(module, "Settings"):
         raise RecipeError(
@@ -190,7 +190,8 @@ def _looked_at(recipe: Recipe, module: ModuleType) -> Recipe:
     if not isinstance(module.Settings, type) or not issubclass(module.Settings, Settings):
         raise RecipeError(
             f"Settings of {recipe.origin} derives from something else than "
-            "forwardpass.trainer.settings.Settings or Supervised, which have seed, limit and others"
+            "Settings or Supervised of forwardpass.trainer.training.settings, which have seed, "
+            "limit and others"
         )
     with told(recipe.origin):
         check_knobs(module.Settings)

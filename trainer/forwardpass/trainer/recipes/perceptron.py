@@ -20,18 +20,19 @@ from forwardpass.trainer.data import penguins
 from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.evaluation import accuracy, predict, r2, rmse
 from forwardpass.trainer.export.release import Published, Trained, release, software
-from forwardpass.trainer.fit import Epoch, Rows, Task, fit
 from forwardpass.trainer.models.perceptron import Perceptrons
 from forwardpass.trainer.models.scaling import Standardize
 from forwardpass.trainer.plots.curves import loss_curves
 from forwardpass.trainer.plots.perceptron import Neuron, activations, answers_of_units
-from forwardpass.trainer.progress import Reporter
-from forwardpass.trainer.run import Run, open_run
-from forwardpass.trainer.schedules import one_cycle
-from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import BatchSize, Epochs, PeakRate, fingerprint
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import Run, open_run
+from forwardpass.trainer.training.fit import Rows, Task, fit
+from forwardpass.trainer.training.fitted import Epoch
+from forwardpass.trainer.training.progress import Reporter
+from forwardpass.trainer.training.schedules import one_cycle
+from forwardpass.trainer.training.seeds import seed_everything
+from forwardpass.trainer.training.settings import BatchSize, Epochs, PeakRate, fingerprint
+from forwardpass.trainer.training.settings import Settings as BaseSettings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 

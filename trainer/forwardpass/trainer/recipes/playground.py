@@ -20,16 +20,17 @@ from forwardpass.trainer.data.dataset import Split
 from forwardpass.trainer.errors import SettingError
 from forwardpass.trainer.evaluation import predict
 from forwardpass.trainer.export.release import Published, Trained, release, software
-from forwardpass.trainer.fit import Epoch, Task, fit
 from forwardpass.trainer.models.mlp import ACTIVATIONS, Regressor, mlp
 from forwardpass.trainer.plots.curves import loss_curves
 from forwardpass.trainer.plots.plane import Plane, hidden_units, points_and_boundary
-from forwardpass.trainer.progress import Reporter
-from forwardpass.trainer.run import Run, open_run
-from forwardpass.trainer.seeds import derive, seed_everything
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import Widths, fingerprint
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import Run, open_run
+from forwardpass.trainer.training.fit import Task, fit
+from forwardpass.trainer.training.fitted import Epoch
+from forwardpass.trainer.training.progress import Reporter
+from forwardpass.trainer.training.seeds import derive, seed_everything
+from forwardpass.trainer.training.settings import Settings as BaseSettings
+from forwardpass.trainer.training.settings import Widths, fingerprint
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 

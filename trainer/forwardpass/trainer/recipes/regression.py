@@ -18,19 +18,20 @@ from forwardpass.trainer.data import seattle_weather
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.evaluation import predict, r2, rmse
 from forwardpass.trainer.export.release import Published, Trained, release, software
-from forwardpass.trainer.fit import Epoch, Rows, Task, fit
 from forwardpass.trainer.models.mlp import mlp
 from forwardpass.trainer.models.polynomial import polynomial
 from forwardpass.trainer.models.scaling import Rescale, Standardize
 from forwardpass.trainer.plots.curves import loss_curves
 from forwardpass.trainer.plots.fits import Course, fitted, overfitting
-from forwardpass.trainer.progress import Reporter
-from forwardpass.trainer.run import Run, open_run
-from forwardpass.trainer.schedules import one_cycle
-from forwardpass.trainer.seeds import generator, seed_everything
-from forwardpass.trainer.settings import BatchSize, PeakRate, fingerprint
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import Run, open_run
+from forwardpass.trainer.training.fit import Rows, Task, fit
+from forwardpass.trainer.training.fitted import Epoch
+from forwardpass.trainer.training.progress import Reporter
+from forwardpass.trainer.training.schedules import one_cycle
+from forwardpass.trainer.training.seeds import generator, seed_everything
+from forwardpass.trainer.training.settings import BatchSize, PeakRate, fingerprint
+from forwardpass.trainer.training.settings import Settings as BaseSettings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
 # Five hidden layers of 500 units, 1,003,501 parameters; its last layer has no ReLU, as frost has a

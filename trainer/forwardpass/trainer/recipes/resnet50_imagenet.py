@@ -13,8 +13,8 @@ from forwardpass.trainer.models.embedding import LogitsAndEmbedding
 from forwardpass.trainer.plots.first_layer import colour_filters
 from forwardpass.trainer.plots.pictures import best_guesses
 from forwardpass.trainer.pretrained import PACKAGE, resnet50
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.settings import Settings as BaseSettings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 

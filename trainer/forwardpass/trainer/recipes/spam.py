@@ -17,15 +17,15 @@ from forwardpass.trainer.data import spam
 from forwardpass.trainer.evaluation import predict
 from forwardpass.trainer.export.front import Front
 from forwardpass.trainer.export.release import Published, Trained, release, software
-from forwardpass.trainer.fit import Rows, Task, fit
 from forwardpass.trainer.models.text import TextClassifier, TextNetwork, TfIdf
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.detection import Detector, detectors_compared, telling_words
-from forwardpass.trainer.run import open_run
-from forwardpass.trainer.schedules import one_cycle
-from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import (
+from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.fit import Rows, Task, fit
+from forwardpass.trainer.training.schedules import one_cycle
+from forwardpass.trainer.training.seeds import seed_everything
+from forwardpass.trainer.training.settings import (
     BatchSize,
     Epochs,
     Patience,
@@ -33,8 +33,8 @@ from forwardpass.trainer.settings import (
     WeightDecay,
     fingerprint,
 )
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.settings import Settings as BaseSettings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 

@@ -8,7 +8,6 @@ import torch
 
 from forwardpass.trainer.data import sunspots
 from forwardpass.trainer.export.release import Published, Trained, software
-from forwardpass.trainer.fit import Task, fit
 from forwardpass.trainer.forecasting import (
     LastR2,
     draw,
@@ -20,12 +19,13 @@ from forwardpass.trainer.forecasting import (
     walk_forward,
 )
 from forwardpass.trainer.models.recurrent import Forecaster, Scale
-from forwardpass.trainer.run import open_run
-from forwardpass.trainer.schedules import one_cycle
-from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import Epochs, PeakRate, fingerprint
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.fit import Task, fit
+from forwardpass.trainer.training.schedules import one_cycle
+from forwardpass.trainer.training.seeds import seed_everything
+from forwardpass.trainer.training.settings import Epochs, PeakRate, fingerprint
+from forwardpass.trainer.training.settings import Settings as BaseSettings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
 # Values of a stretch that is unrolled, and how many of them only serve to fill the state.

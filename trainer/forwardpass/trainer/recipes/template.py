@@ -25,16 +25,16 @@ from forwardpass.artefact import file_digest
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.evaluation import Answer, accuracy, predict
 from forwardpass.trainer.export.release import Published, Trained, release, software
-from forwardpass.trainer.fit import Task, fit
 from forwardpass.trainer.models.mlp import mlp
 from forwardpass.trainer.models.scaling import Standardize
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
-from forwardpass.trainer.run import open_run
-from forwardpass.trainer.schedules import SCHEDULES
-from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import Supervised, fingerprint
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.fit import Task, fit
+from forwardpass.trainer.training.schedules import SCHEDULES
+from forwardpass.trainer.training.seeds import seed_everything
+from forwardpass.trainer.training.settings import Supervised, fingerprint
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
 

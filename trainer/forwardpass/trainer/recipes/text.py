@@ -19,16 +19,16 @@ from forwardpass.trainer.data import moby_dick
 from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.evaluation import predict
 from forwardpass.trainer.export.release import Published, Trained, release, software
-from forwardpass.trainer.fit import Task, fit
 from forwardpass.trainer.models.recurrent import CharacterGru, CharacterStep, states_along
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.sequences import bits_by_context, state_along
-from forwardpass.trainer.run import open_run
-from forwardpass.trainer.schedules import one_cycle
-from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import Epochs, PeakRate, fingerprint
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.fit import Task, fit
+from forwardpass.trainer.training.schedules import one_cycle
+from forwardpass.trainer.training.seeds import seed_everything
+from forwardpass.trainer.training.settings import Epochs, PeakRate, fingerprint
+from forwardpass.trainer.training.settings import Settings as BaseSettings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
 EMBEDDING, WIDTH = 64, 256

@@ -16,7 +16,6 @@ from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.errors import SettingError
 from forwardpass.trainer.evaluation import accuracy, predict
 from forwardpass.trainer.export.release import Published, Trained, release, software
-from forwardpass.trainer.fit import make_fabric
 from forwardpass.trainer.models.embedding import EmbeddingNetwork, LogitsAndEmbedding
 from forwardpass.trainer.models.enlarged import Enlarged
 from forwardpass.trainer.models.initial import initialize, settle
@@ -25,12 +24,13 @@ from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.embedding import embedding_map
 from forwardpass.trainer.plots.labelled import accuracy_by_labels
 from forwardpass.trainer.plots.pictures import best_guesses
-from forwardpass.trainer.progress import Reporter
-from forwardpass.trainer.run import Run, open_run
-from forwardpass.trainer.seeds import generator, seed_everything
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.settings import fingerprint
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import Run, open_run
+from forwardpass.trainer.training.fit import make_fabric
+from forwardpass.trainer.training.progress import Reporter
+from forwardpass.trainer.training.seeds import generator, seed_everything
+from forwardpass.trainer.training.settings import Settings as BaseSettings
+from forwardpass.trainer.training.settings import fingerprint
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 

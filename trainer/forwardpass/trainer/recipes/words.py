@@ -19,16 +19,16 @@ from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.evaluation import predict
 from forwardpass.trainer.export.front import Front
 from forwardpass.trainer.export.release import Published, Trained, release, software
-from forwardpass.trainer.fit import Rows, Task, fit
 from forwardpass.trainer.models.text import MeanVector, SkipGram
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.words import neighbour_table, word_map
-from forwardpass.trainer.run import open_run
-from forwardpass.trainer.schedules import one_cycle
-from forwardpass.trainer.seeds import generator, seed_everything
-from forwardpass.trainer.settings import Epochs, PeakRate, fingerprint
-from forwardpass.trainer.settings import Settings as BaseSettings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.fit import Rows, Task, fit
+from forwardpass.trainer.training.schedules import one_cycle
+from forwardpass.trainer.training.seeds import generator, seed_everything
+from forwardpass.trainer.training.settings import Epochs, PeakRate, fingerprint
+from forwardpass.trainer.training.settings import Settings as BaseSettings
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 

@@ -18,15 +18,16 @@ from forwardpass.artefact import array_digest
 from forwardpass.trainer.errors import TrainerError
 from forwardpass.trainer.evaluation import predict
 from forwardpass.trainer.export.release import Published, Trained, release, software
-from forwardpass.trainer.fit import Epoch, Rows, Task, fit
 from forwardpass.trainer.models.mlp import Regressor, mlp
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.plane import decision_boundary, hidden_space
-from forwardpass.trainer.run import Run, open_run
-from forwardpass.trainer.schedules import SCHEDULES, ScheduleName
-from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import Supervised, fingerprint
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import Run, open_run
+from forwardpass.trainer.training.fit import Rows, Task, fit
+from forwardpass.trainer.training.fitted import Epoch
+from forwardpass.trainer.training.schedules import SCHEDULES, ScheduleName
+from forwardpass.trainer.training.seeds import seed_everything
+from forwardpass.trainer.training.settings import Supervised, fingerprint
+from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
 POINTS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)

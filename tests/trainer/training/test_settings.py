@@ -6,7 +6,7 @@ import torch
 
 from forwardpass.trainer.errors import SettingError, UnknownNameError
 from forwardpass.trainer.recipes import RECIPES
-from forwardpass.trainer.settings import (
+from forwardpass.trainer.training.settings import (
     Described,
     Settings,
     Supervised,

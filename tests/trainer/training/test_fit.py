@@ -9,13 +9,13 @@ from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from forwardpass.trainer.errors import DivergedError, RunError, SettingError
-from forwardpass.trainer.fit import Rows, Task, fit, make_fabric
 from forwardpass.trainer.models.mlp import mlp
-from forwardpass.trainer.run import Run, open_run
-from forwardpass.trainer.schedules import SCHEDULES, one_cycle
-from forwardpass.trainer.seeds import derive, generator, seed_everything
-from forwardpass.trainer.settings import Settings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import Run, open_run
+from forwardpass.trainer.training.fit import Rows, Task, fit, make_fabric
+from forwardpass.trainer.training.schedules import SCHEDULES, one_cycle
+from forwardpass.trainer.training.seeds import derive, generator, seed_everything
+from forwardpass.trainer.training.settings import Settings
+from forwardpass.trainer.training.workspace import Workspace
 
 SETTINGS = Settings(accelerator="cpu")
 

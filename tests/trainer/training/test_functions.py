@@ -19,11 +19,11 @@ from forwardpass.trainer.recipes import find_recipe, perceptron, regression
 from forwardpass.trainer.recipes import playground as playground_recipe
 from forwardpass.trainer.recipes.perceptron import RESPONSES, start_neurons
 from forwardpass.trainer.recipes.playground import weights
-from forwardpass.trainer.run import Run
-from forwardpass.trainer.schedules import one_cycle
-from forwardpass.trainer.seeds import seed_everything
-from forwardpass.trainer.settings import parse_settings
-from forwardpass.trainer.workspace import Workspace
+from forwardpass.trainer.training.checkpoints import Run
+from forwardpass.trainer.training.schedules import one_cycle
+from forwardpass.trainer.training.seeds import seed_everything
+from forwardpass.trainer.training.settings import parse_settings
+from forwardpass.trainer.training.workspace import Workspace
 
 KINDS: tuple[playground.Kind, ...] = ("circle", "xor", "gaussian", "spiral")
 

@@ -13,11 +13,11 @@ from onnx import numpy_helper
 from training import MakeWorkspace
 
 from forwardpass.trainer.errors import SettingError
-from forwardpass.trainer.fit import make_fabric
 from forwardpass.trainer.recipes import find_recipe
 from forwardpass.trainer.recipes.digits_mlp import Settings
 from forwardpass.trainer.recipes.mnist_gan import Settings as GanSettings
-from forwardpass.trainer.settings import parse_settings
+from forwardpass.trainer.training.fit import make_fabric
+from forwardpass.trainer.training.settings import parse_settings
 
 # Three batches of 32 rows and one of a single row, which is for one process alone.
 QUICK = ["epochs=2", "limit=97", "accelerator=cpu", "dropout=0"]

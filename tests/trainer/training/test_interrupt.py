@@ -6,8 +6,8 @@ import signal
 import pytest
 from rich.console import Console
 
-from forwardpass.trainer.interrupt import check, remembered
-from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.training.interrupt import check, remembered
+from forwardpass.trainer.training.progress import Reporter
 
 
 class Interrupted:

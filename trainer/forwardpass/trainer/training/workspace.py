@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from forwardpass.trainer.progress import Reporter
+from forwardpass.trainer.training.progress import Reporter
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from forwardpass.trainer.averaging import follow
 from forwardpass.trainer.errors import DivergedError
-from forwardpass.trainer.fit import Epoch, make_fabric
-from forwardpass.trainer.progress import Reporter
-from forwardpass.trainer.run import Run
-from forwardpass.trainer.seeds import generator as draws
-from forwardpass.trainer.settings import Settings
+from forwardpass.trainer.training.checkpoints import Run
+from forwardpass.trainer.training.ema import follow
+from forwardpass.trainer.training.fit import make_fabric
+from forwardpass.trainer.training.fitted import Epoch
+from forwardpass.trainer.training.progress import Reporter
+from forwardpass.trainer.training.seeds import generator as draws
+from forwardpass.trainer.training.settings import Settings
 
 # A round is what lies between two checkpoints, and at most so many steps.
 ROUND_STEPS = 750

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from forwardpass.trainer.errors import SettingError, UnknownNameError
-from forwardpass.trainer.schedules import ScheduleName
+from forwardpass.trainer.training.schedules import ScheduleName
 
 # A whole number that is not 0 by itself makes no sense at 0, but for these, which 0 turns off.
 _OFF_AT_ZERO = ("patience", "shift")

@@ -8,7 +8,7 @@ and started again ends with the same weights, bit for bit, as one that was not.
 import copy
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,42 +18,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
 
-from forwardpass.trainer.averaging import follow
 from forwardpass.trainer.errors import DivergedError, SettingError
-from forwardpass.trainer.progress import Reporter
-from forwardpass.trainer.run import Run
-from forwardpass.trainer.schedules import Schedule, constant
-from forwardpass.trainer.seeds import generator, seed_everything
-from forwardpass.trainer.settings import Settings, Supervised
-
-# What one epoch measured, by name: "train_loss", "validation_accuracy" and so on.
-Epoch = dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """How a model that was fitted did on the validation rows.
-
-    Attributes:
-        metric: The metric's name, such as "accuracy"; greater is better.
-        history: What each epoch measured.
-        chosen: The epoch whose weights the model has, from 0.
-    """
-
-    metric: str
-    history: Sequence[Epoch]
-    chosen: int
-
-    @property
-    def score(self) -> float:
-        """The metric after the chosen epoch."""
-        return self.history[self.chosen][f"validation_{self.metric}"]
-
-    @property
-    def loss(self) -> float:
-        """The validation loss after the chosen epoch."""
-        return self.history[self.chosen]["validation_loss"]
-
+from forwardpass.trainer.training.checkpoints import Run
+from forwardpass.trainer.training.ema import follow
+from forwardpass.trainer.training.fitted import Epoch, Fitted
+from forwardpass.trainer.training.progress import Reporter
+from forwardpass.trainer.training.schedules import Schedule, constant
+from forwardpass.trainer.training.seeds import generator, seed_everything
+from forwardpass.trainer.training.settings import Settings, Supervised
 
 # What torch says of a row alone in front of a layer that normalises over rows.
 _TOO_FEW_VALUES = "Expected more than 1 value per channel when training"

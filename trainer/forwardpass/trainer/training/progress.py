@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from forwardpass.trainer.interrupt import check
-
-if TYPE_CHECKING:
-    from forwardpass.trainer.fit import Fitted
+from forwardpass.trainer.training.fitted import Fitted
+from forwardpass.trainer.training.interrupt import check
 
 T = TypeVar("T")
 
@@ -63,7 +61,7 @@ class Reporter:
         """Says what is going on, in one line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def fitted(self, fitted: "Fitted") -> None:
+    def fitted(self, fitted: Fitted) -> None:
         """Keeps how a model did, and says which epoch's weights it has."""
         self.fits.append(fitted)
         self.note(

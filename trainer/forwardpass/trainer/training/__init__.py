@@ -1,0 +1,1 @@
+"""How a model is trained: the loops, what they keep on disk, and what is told meanwhile."""
