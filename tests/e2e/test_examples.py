@@ -82,3 +82,16 @@ def test_the_notebook_runs_from_top_to_bottom(clone: Path, start_server: StartSe
     assert all(not cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
     run(clone, "-c", "\n".join(cells))
     assert served_accuracy(clone, start_server().address) > 0.8
+
+
+def test_a_module_of_ones_own(
+    tmp_path: Path, repository: Publisher, start_server: StartServer
+) -> None:
+    told = run(tmp_path, str(ROOT / "examples" / "own_module.py"))
+    match = re.fullmatch(r"models/wines/1, accuracy ([0-9.]+)\n", told)
+    assert match is not None, told
+    assert float(match[1]) > 0.9
+    with Client(start_server().address) as client:
+        wine = np.load(tmp_path / "wine.npy")
+        answer = client.predict("wines", {"measurements": wine}, top_k=1)
+    assert answer.classes[0][0].label in {"class_0", "class_1", "class_2"}
