@@ -29,9 +29,9 @@ def publish_resnet(depth: int, folder: Path) -> Path:
     Raises:
         SystemExit: A folder of that name is there, but not whole.
     """
-    from forwardpass.trainer.export.untrained import publish_untrained, quantize_untrained
     from forwardpass.trainer.training.progress import Reporter
     from forwardpass.trainer.training.workspace import Workspace
+    from forwardpass.trainer.untrained import publish_untrained, quantize_untrained
     from forwardpass.trainer.zoo import find_architecture
 
     home = folder / f"resnet-{depth}"

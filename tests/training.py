@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from forwardpass.trainer.export.release import Published
+    from forwardpass.trainer.export.published import Published
+    from forwardpass.trainer.recipes import Recipe
     from forwardpass.trainer.training.workspace import Workspace
 
 # Enough to go through every line of a recipe, not to learn much.
@@ -44,6 +45,19 @@ QUICK: dict[str, list[str]] = {
 
 MakeWorkspace = Callable[..., "Workspace"]
 Publish = Callable[[str], "Published"]
+
+
+def run_recipe(recipe: "Recipe | str", workspace: "Workspace", *pairs: str) -> "Published":
+    """Runs a recipe with settings as they are typed, and returns what it publishes."""
+    from forwardpass.trainer.recipes import find_recipe
+    from forwardpass.trainer.running import run
+    from forwardpass.trainer.training.settings import parse_settings
+
+    if isinstance(recipe, str):
+        recipe = find_recipe(recipe)
+    published = run(recipe, parse_settings(recipe.settings, pairs), workspace)
+    assert published is not None  # as in the first process, which this is
+    return published
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +105,7 @@ def shared(make_workspace: MakeWorkspace, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def publish_once(shared: "Workspace") -> Publish:
     """Runs a recipe quickly, once for all processes: one trains, and others wait for it."""
-    from forwardpass.trainer.export.publish import newest_version
-    from forwardpass.trainer.export.release import find_published
-    from forwardpass.trainer.recipes import find_recipe
-    from forwardpass.trainer.training.settings import parse_settings
+    from forwardpass.trainer.export.published import find_published, newest_version
 
     done: dict[str, Published] = {}
 
@@ -105,9 +116,7 @@ def publish_once(shared: "Workspace") -> Publish:
             with (shared.models.parent / f"{name}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if newest_version(shared.models, name) is None:
-                    recipe = find_recipe(name)
-                    settings = parse_settings(recipe.settings, QUICK[name])
-                    done[name] = recipe.run(settings, shared)
+                    done[name] = run_recipe(name, shared, *QUICK[name])
                 else:
                     done[name] = find_published(shared.models, name, None)
                     done[name].card.schema_version = 0  # which only the JSON is stamped with

@@ -208,7 +208,7 @@ def test_a_head_on_the_servers_vectors_is_as_good_as_the_recipes(
     publish_once: Publish, address: str, tmp_path: Path, shared: Workspace
 ) -> None:
     settings = parse_settings(transfer.Settings, QUICK["transfer"])
-    data = transfer.load(settings, shared)
+    data = transfer.load_photos(settings, shared)
     for name, split in (("train", data.train), ("test", data.test)):
         for number, (image, index) in enumerate(zip(split.inputs, split.targets, strict=True)):
             folder = tmp_path / name / data.labels[index]

@@ -14,8 +14,8 @@ from forwardpass.artefact import CARD_KEY, Golden, card_from_json, load_golden, 
 from forwardpass.client import Client
 from forwardpass.server.app import Server
 from forwardpass.server.settings import Settings
-from forwardpass.trainer.export.untrained import publish_untrained
 from forwardpass.trainer.training.workspace import Workspace
+from forwardpass.trainer.untrained import publish_untrained
 from forwardpass.trainer.zoo import ARCHITECTURES
 from forwardpass.v1.model_card_pb2 import Tolerance
 

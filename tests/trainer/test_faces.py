@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from training import run_recipe
 
 from forwardpass.trainer.data import faces
 from forwardpass.trainer.data.dataset import Dataset
@@ -12,9 +13,7 @@ from forwardpass.trainer.evaluation import predict, recognition_accuracy, rmse
 from forwardpass.trainer.models.autoencoder import Autoencoder
 from forwardpass.trainer.models.pca import Pca, fit_pca
 from forwardpass.trainer.models.reconstruction import EmbeddingAndReconstruction
-from forwardpass.trainer.recipes import find_recipe
 from forwardpass.trainer.recipes.faces_autoencoder import Differences, Explained
-from forwardpass.trainer.training.settings import parse_settings
 from forwardpass.trainer.training.workspace import Workspace
 
 
@@ -81,11 +80,8 @@ def test_forty_numbers_tell_who_it_is(data: Dataset, fitted: tuple[Pca, torch.Te
 def test_more_components_than_photos_have_are_refused(
     components: int, workspace: Workspace
 ) -> None:
-    recipe = find_recipe("faces-pca")
-    settings = parse_settings(recipe.settings, [f"components={components}", "limit=24"])
-
     with pytest.raises(SettingError, match=f"components={components}: 24 photographs have .* 23"):
-        recipe.run(settings, workspace)
+        run_recipe("faces-pca", workspace, f"components={components}", "limit=24")
     assert not workspace.models.exists()
 
 

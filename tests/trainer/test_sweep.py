@@ -29,6 +29,12 @@ def run_sweep(workspace: Workspace, rates: list[str] = RATES) -> Sweep:
     return sweep(find_recipe("digits-mlp"), grid(Settings, QUICK, rates), workspace)
 
 
+def accuracy(swept: Sweep) -> float:
+    """Of the model that it has published."""
+    assert swept.published is not None
+    return swept.published.card.metrics["accuracy"]
+
+
 @pytest.fixture(scope="module")
 def swept(make_workspace: MakeWorkspace) -> tuple[Sweep, Workspace]:
     workspace = make_workspace()
@@ -77,6 +83,7 @@ def test_the_best_on_validation_rows_is_published_and_no_other(
     assert diverged.fitted is None
     assert made.best is good
     assert good.fitted.score > poor.fitted.score
+    assert made.published is not None
     assert made.published.card.settings["learning_rate"] == "0.01"
     versions = [path for path in workspace.models.glob("*/*") if path.is_dir()]
     assert versions == [made.published.folder]
@@ -109,6 +116,7 @@ def test_points_that_were_trained_are_not_trained_again(swept: tuple[Sweep, Work
     assert again.best.point.varied == {"learning_rate": "3e-3"}
     # It was read, and published from the other point.
     assert kept.stat().st_mtime_ns == before.st_mtime_ns
+    assert again.published is not None
     assert again.published.folder.name == "2"
 
 
@@ -130,7 +138,7 @@ def test_test_rows_have_no_part_in_the_choice(
     assert [row(outcome) for outcome in misled.outcomes] == [row(one) for one in made.outcomes]
     assert misled.best.point == made.best.point
     # The test rows did change: they speak against the point that was chosen.
-    told, usual = (one.published.card.metrics["accuracy"] for one in (misled, made))
+    told, usual = (accuracy(one) for one in (misled, made))
     assert told < usual / 2
 
 

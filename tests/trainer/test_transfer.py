@@ -13,7 +13,7 @@ from forwardpass.trainer.data import cifar10
 from forwardpass.trainer.errors import SettingError
 from forwardpass.trainer.models.embedding import EmbeddingNetwork
 from forwardpass.trainer.models.enlarged import Enlarged
-from forwardpass.trainer.recipes.transfer import Embedder, Settings, fit_head, load
+from forwardpass.trainer.recipes.transfer import Embedder, Settings, fit_head, load_photos
 from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.settings import parse_settings
 from forwardpass.trainer.training.workspace import Workspace
@@ -37,8 +37,8 @@ def test_it_is_one_network_with_a_head_of_two_classes(publish_once: Publish) -> 
 
 
 def test_rows_are_a_cat_and_a_dog_in_turn_and_the_test_rows_are_all(workspace: Workspace) -> None:
-    data = load(Settings(labels=30), workspace)
-    other = load(Settings(labels=30, seed=1), workspace)
+    data = load_photos(Settings(labels=30), workspace)
+    other = load_photos(Settings(labels=30, seed=1), workspace)
     full = cifar10.load(workspace.cache, workspace.reporter)
 
     assert data.train.targets.tolist() == [0, 1] * 30
@@ -99,9 +99,11 @@ def test_enlarging_leaves_the_mean_colour_and_the_head(workspace: Workspace) -> 
 
 
 def test_features_that_were_kept_are_not_computed_again(workspace: Workspace) -> None:
-    data = load(Settings(labels=60, limit=120), workspace)  # 240 images, five batches of 50 or less
+    data = load_photos(
+        Settings(labels=60, limit=120), workspace
+    )  # 240 images, five batches of 50 or less
     workspace.runs.mkdir(parents=True)
-    embedder = Embedder(data, Settings(accelerator="cpu"), Run(workspace.runs), workspace.reporter)
+    embedder = Embedder(data, Settings(accelerator="cpu"), Run(workspace.runs, workspace.reporter))
 
     with pytest.raises(StoppedError):
         embedder.embed(Brightness(3), "some")

@@ -8,13 +8,13 @@ from training import MakeWorkspace
 
 from forwardpass.artefact import load_golden
 from forwardpass.trainer.errors import UnknownNameError
-from forwardpass.trainer.export.untrained import publish_untrained
 from forwardpass.trainer.models.alexnet import AlexNet
 from forwardpass.trainer.models.embedding import EmbeddingNetwork, LogitsAndEmbedding
 from forwardpass.trainer.models.inception import InceptionV3
 from forwardpass.trainer.models.initial import initialize
 from forwardpass.trainer.models.lenet import LeNet
 from forwardpass.trainer.models.vgg import Vgg16
+from forwardpass.trainer.untrained import publish_untrained
 from forwardpass.trainer.zoo import ARCHITECTURES, count_parameters, find_architecture, measure
 
 # Parameters, multiply-adds, and numbers in the embedding (0 for none) and in the other output.

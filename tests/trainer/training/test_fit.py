@@ -46,7 +46,7 @@ def test_it_learns_and_keeps_the_best_epochs_weights(
 ) -> None:
     task = make_task(average=average)
 
-    history = fit(task, SETTINGS, Run(tmp_path), workspace.reporter)
+    history = fit(task, SETTINGS, Run(tmp_path, workspace.reporter)).history
 
     best = max(epoch["validation_accuracy"] for epoch in history)
     assert best > 0.9
@@ -61,7 +61,7 @@ def test_it_keeps_the_last_epochs_weights_where_none_are_to_be_chosen(
     # Every step but the first epoch's makes it worse.
     task = make_task(keep_last=True, schedule=lambda done: 1.0 if done < 0.2 else -5.0)
 
-    history = fit(task, SETTINGS, Run(tmp_path), workspace.reporter)
+    history = fit(task, SETTINGS, Run(tmp_path, workspace.reporter)).history
 
     predicted = task.model(task.validation.inputs).argmax(dim=1)
     last = (predicted == task.validation.targets).float().mean().item()
@@ -72,7 +72,7 @@ def test_it_keeps_the_last_epochs_weights_where_none_are_to_be_chosen(
 def test_it_stops_when_nothing_gets_better(tmp_path: Path, workspace: Workspace) -> None:
     task = make_task(epochs=50, patience=2, schedule=lambda done: 1.0 if done < 0.06 else 0.0)
 
-    history = fit(task, SETTINGS, Run(tmp_path), workspace.reporter)
+    history = fit(task, SETTINGS, Run(tmp_path, workspace.reporter)).history
 
     # Three epochs at a rate above 0, then two of the same weights.
     assert len(history) == 5
@@ -86,7 +86,7 @@ def test_a_loss_that_is_no_number_names_where(
     task.train.inputs[7] = bad
 
     with pytest.raises(DivergedError, match=r"step \d+ of epoch 1, with a learning rate of 0.02"):
-        fit(task, SETTINGS, Run(tmp_path), workspace.reporter)
+        fit(task, SETTINGS, Run(tmp_path, workspace.reporter))
     assert not list(tmp_path.iterdir())
 
 
@@ -98,7 +98,7 @@ def test_a_row_alone_in_front_of_batch_normalisation_is_told(
     # 500 rows in steps of 499: the last has one.
     task = make_task(model=model, optimizer=optimizer, batch_size=499)
     with pytest.raises(SettingError, match=r"a step has 1 row, .* choose another batch_size"):
-        fit(task, SETTINGS, Run(tmp_path), workspace.reporter)
+        fit(task, SETTINGS, Run(tmp_path, workspace.reporter))
 
 
 def test_weights_that_the_last_step_ruined_are_noticed(
@@ -109,50 +109,43 @@ def test_weights_that_the_last_step_ruined_are_noticed(
     task = make_task(model=model, optimizer=ruinous, epochs=1, batch_size=500)
 
     with pytest.raises(DivergedError, match="on validation after epoch 1"):
-        fit(task, SETTINGS, Run(tmp_path), workspace.reporter)
+        fit(task, SETTINGS, Run(tmp_path, workspace.reporter))
 
 
 def test_a_checkpoint_of_another_model_is_refused_with_its_folder(
     tmp_path: Path, workspace: Workspace
 ) -> None:
-    fit(make_task(epochs=1), SETTINGS, Run(tmp_path), workspace.reporter)
+    fit(make_task(epochs=1), SETTINGS, Run(tmp_path, workspace.reporter))
     model = mlp([2, 8, 2])
     other = make_task(model=model, optimizer=torch.optim.Adam(model.parameters()))
 
     with pytest.raises(RunError, match=f"Delete {tmp_path}"):
-        fit(other, SETTINGS, Run(tmp_path), workspace.reporter)
+        fit(other, SETTINGS, Run(tmp_path, workspace.reporter))
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, workspace: Workspace) -> None:
     (tmp_path / "fit.checkpoint").write_bytes(b"half a file")
 
     with pytest.raises(RunError, match="damaged"):
-        fit(make_task(), SETTINGS, Run(tmp_path), workspace.reporter)
+        fit(make_task(), SETTINGS, Run(tmp_path, workspace.reporter))
 
 
-def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path, workspace: Workspace) -> None:
     with (
-        open_run(tmp_path),
+        open_run(tmp_path, workspace.reporter),
         pytest.raises(RunError, match="another process"),
-        open_run(tmp_path),
+        open_run(tmp_path, workspace.reporter),
     ):
         pass
 
 
-def test_checkpoints_stay_after_an_error_and_go_after_success(
-    tmp_path: Path, workspace: Workspace
-) -> None:
-    def trained_then(error: Exception | None) -> None:
-        with open_run(tmp_path) as run:
-            fit(make_task(epochs=1), SETTINGS, run, workspace.reporter)
-            if error:
-                raise error
-
-    with pytest.raises(OSError, match="disk"):
-        trained_then(OSError("disk"))
+def test_checkpoints_stay_until_they_are_removed(tmp_path: Path, workspace: Workspace) -> None:
+    with open_run(tmp_path, workspace.reporter) as run:
+        fit(make_task(epochs=1), SETTINGS, run)
     assert (tmp_path / "fit.checkpoint").exists()
-    trained_then(None)
-    assert not (tmp_path / "fit.checkpoint").exists()
+    with open_run(tmp_path, workspace.reporter) as run:
+        run.remove_checkpoints()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 def test_the_cycle_rises_and_falls() -> None:
@@ -189,5 +182,5 @@ def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path: Path, workspace: 
     fabric = make_fabric(SETTINGS)
 
     with pytest.raises(RunError, match="could not be written: Is a directory"):
-        Run(tmp_path).save(fabric, "fit", {"history": []})
+        Run(tmp_path, workspace.reporter).save(fabric, "fit", {"history": []})
     assert [path.name for path in tmp_path.iterdir()] == ["fit.checkpoint"]

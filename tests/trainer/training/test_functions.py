@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from training import Publish
+from training import Publish, run_recipe
 
 from forwardpass.artefact import load_golden
 from forwardpass.trainer.data import penguins, playground, seattle_weather
@@ -35,7 +35,7 @@ def weather(workspace: Workspace) -> Dataset:
 
 def fitter(data: Dataset, folder: Path, workspace: Workspace, *pairs: str) -> regression.Fitter:
     settings = parse_settings(regression.Settings, ["accelerator=cpu", *pairs])
-    return regression.Fitter(data, settings, Run(folder), workspace.reporter)
+    return regression.Fitter(data, settings, Run(folder, workspace.reporter))
 
 
 def test_the_weather_is_of_whole_years(weather: Dataset) -> None:
@@ -137,7 +137,7 @@ def test_neurons_come_to_what_is_known_to_be_best(tmp_path: Path, workspace: Wor
     }
 
     for name, sums in known.items():
-        neurons, _ = perceptron.train(name, data, settings, Run(tmp_path), workspace.reporter)
+        neurons, _ = perceptron.learn(name, data, settings, Run(tmp_path, workspace.reporter))
         answers = predict(neurons, asked.astype(np.float32))[0][:, 0]
 
         assert rmse(answers, sums) < 0.1 * sums.std()
@@ -221,9 +221,11 @@ def play(folder: Path, workspace: Workspace, *pairs: str) -> tuple[torch.nn.Sequ
     """Returns the network and the share of test points that it tells right."""
     settings = parse_settings(playground_recipe.Settings, ["accelerator=cpu", *pairs])
     folder.mkdir(exist_ok=True)
-    train, test = playground_recipe.draw(settings)
-    network, _ = playground_recipe.learn(settings, train, test, Run(folder), workspace.reporter)
-    return network, float(np.mean(np.sign(predict(network, test.inputs)[0]) == test.targets))
+    data = playground_recipe.load(settings, workspace)
+    seed_everything(settings.seed, "weights")  # as before every recipe's train
+    network, _ = playground_recipe.learn(settings, data, Run(folder, workspace.reporter))
+    (answers,) = predict(network, data.test.inputs)
+    return network, float(np.mean(np.sign(answers) == data.test.targets))
 
 
 @pytest.mark.parametrize(
@@ -277,9 +279,7 @@ def test_the_playground_needs_points_to_learn_from_and_to_test_on(share: str) ->
 
 
 def test_a_playground_without_hidden_units_has_no_picture_of_them(workspace: Workspace) -> None:
-    recipe = find_recipe("playground")
-
-    folder = recipe.run(parse_settings(recipe.settings, ["hidden=", "epochs=1"]), workspace).folder
+    folder = run_recipe("playground", workspace, "hidden=", "epochs=1").folder
 
     plots = {path.name for path in (folder / "plots").iterdir()}
     assert plots == {"decision-boundary.png", "losses.png"}

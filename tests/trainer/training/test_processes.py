@@ -10,14 +10,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from training import MakeWorkspace
+from training import MakeWorkspace, run_recipe
 
 from forwardpass.trainer.errors import SettingError
-from forwardpass.trainer.recipes import find_recipe
 from forwardpass.trainer.recipes.digits_mlp import Settings
 from forwardpass.trainer.recipes.mnist_gan import Settings as GanSettings
 from forwardpass.trainer.training.fit import make_fabric
-from forwardpass.trainer.training.settings import parse_settings
 
 # Three batches of 32 rows and one of a single row, which is for one process alone.
 QUICK = ["epochs=2", "limit=97", "accelerator=cpu", "dropout=0"]
@@ -62,9 +60,7 @@ def train(
 @pytest.fixture(scope="module")
 def alone(make_workspace: MakeWorkspace) -> Path:
     """What one process publishes."""
-    settings = parse_settings(Settings, QUICK)
-    folder: Path = find_recipe("digits-mlp").run(settings, make_workspace()).folder
-    return folder
+    return run_recipe("digits-mlp", make_workspace(), *QUICK).folder
 
 
 def weights(folder: Path) -> list[np.ndarray]:

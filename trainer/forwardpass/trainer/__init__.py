@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         UnknownNameError,
     )
     from forwardpass.trainer.export.preprocess import Columns, Pixels, Texts
-    from forwardpass.trainer.export.release import Published
+    from forwardpass.trainer.export.published import Published
     from forwardpass.trainer.publishing import publish
 
 # Where each public name lives. It is loaded when it is first asked for, so that the command line,
@@ -33,7 +33,7 @@ _HOME_OF = {
     "ParityError": "errors",
     "Pixels": "export.preprocess",
     "PublishError": "errors",
-    "Published": "export.release",
+    "Published": "export.published",
     "Texts": "export.preprocess",
     "TrainerError": "errors",
     "UnknownNameError": "errors",

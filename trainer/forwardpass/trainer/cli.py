@@ -22,7 +22,7 @@ from forwardpass.trainer.recipes import RECIPES, Recipe, find_recipe
 from forwardpass.trainer.training.interrupt import remembered
 
 if TYPE_CHECKING:
-    from forwardpass.trainer.export.release import Published
+    from forwardpass.trainer.export.published import Published
     from forwardpass.trainer.training.workspace import Workspace
 
 # Results go to standard output; progress and errors to standard error. In a file or a pipe there is
@@ -209,20 +209,18 @@ def run(
     """
     # Before anything that imports torch, which takes seconds.
     found = find_recipe(recipe)
-    from forwardpass.trainer.errors import WithheldError
+    from forwardpass.trainer import running
     from forwardpass.trainer.training.checkpoints import is_first_process
     from forwardpass.trainer.training.progress import Reporter
     from forwardpass.trainer.training.settings import parse_settings
     from forwardpass.trainer.training.workspace import Workspace
 
-    first = is_first_process()
-    console = _err if first else Console(stderr=True, quiet=True)
+    console = _err if is_first_process() else Console(stderr=True, quiet=True)
     workspace = Workspace(
         models=models,
         runs=runs,
         cache=cache,
         reporter=Reporter(console),
-        publishes=first,
         keeps_limited_apart=not publish,
     )
     try:
@@ -231,13 +229,12 @@ def run(
                 _sweep(found, settings or [], sweep, workspace, as_json=as_json)
                 return
             chosen = parse_settings(found.settings, settings or [])
-            published: Published = found.run(chosen, workspace)
-    except WithheldError:
-        return  # this process helped the first one, which publishes
+            published = running.run(found, chosen, workspace)
     except KeyboardInterrupt:
         _err.print("stopped; the same command goes on from the last checkpoint", highlight=False)
         sys.exit(_INTERRUPTED)
-    _show(_facts(published), published.card.recipe, as_json=as_json)
+    if published is not None:  # else this process helped the first one, which publishes
+        _show(_facts(published), published.card.recipe, as_json=as_json)
 
 
 @app.command(epilog="Example: forwardpass-train quantize mnist-cnn --max-loss 0.002")
@@ -427,7 +424,7 @@ def show(
 
     Without a display, or a browser, it prints where the report lies.
     """
-    from forwardpass.trainer.export.publish import find_report
+    from forwardpass.trainer.export.published import find_report
 
     report = find_report(models, model).resolve()
     if not (_has_display() and webbrowser.open(report.as_uri())):
@@ -516,6 +513,8 @@ def _sweep(
     from forwardpass.trainer.sweep import grid, row, sweep
 
     made = sweep(recipe, grid(recipe.settings, settings, swept), workspace)
+    if made.published is None:
+        return
     rows = [row(outcome) for outcome in made.outcomes]
     facts = _facts(made.published)
     if as_json:
@@ -550,9 +549,9 @@ def _print_rows(rows: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
 
 
 def _publish_untrained(name: str, models: Path, seed: int) -> "Published":
-    from forwardpass.trainer.export.untrained import publish_untrained
     from forwardpass.trainer.training.progress import Reporter
     from forwardpass.trainer.training.workspace import Workspace
+    from forwardpass.trainer.untrained import publish_untrained
     from forwardpass.trainer.zoo import find_architecture
 
     architecture = find_architecture(name)

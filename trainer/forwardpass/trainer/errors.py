@@ -10,7 +10,6 @@ TrainerError
 ├── DivergedError       a loss that is no longer a number
 ├── ParityError         ONNX Runtime answers otherwise than torch
 ├── QuantizeError       a version that cannot be made int8, or loses too much by it
-├── WithheldError       a version that was trained and, as was wanted, not published
 ├── ReportError         a version without a page to show
 └── PublishError        the artefact could not be written
 """
@@ -79,10 +78,6 @@ class ParityError(TrainerError):
 
 class QuantizeError(TrainerError):
     """A version that has no int8 form, or one that loses more than was allowed."""
-
-
-class WithheldError(TrainerError):
-    """Ends a run that is trained, and whose checkpoint is to be kept rather than published."""
 
 
 class ReportError(TrainerError):

@@ -1,4 +1,4 @@
-"""What the recipes that forecast a series share: how forecasts are judged, drawn and published.
+"""What the recipes that forecast a series share: how forecasts are judged, drawn and described.
 
 A forecaster is published twice, from the same weights: unrolled, which takes a series of any length
 and gives the forecast after each of its values; and as its step, which takes one value and the
@@ -6,7 +6,8 @@ state before it, and gives the state after it. A stream of steps forecasts what 
 does, and need not send again what came before.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,16 +16,33 @@ from torchmetrics.regression import R2Score
 
 from forwardpass.trainer.data.series import Floats, Series
 from forwardpass.trainer.evaluation import predict
-from forwardpass.trainer.export.release import Published, Trained, release
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.recurrent import Forecaster, LstmStep, RnnStep, states_along
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.sequences import forecast_picture, state_along
 from forwardpass.trainer.training.fit import Rows
-from forwardpass.trainer.training.fitted import Epoch
-from forwardpass.trainer.training.workspace import Workspace
+from forwardpass.trainer.training.fitted import Epoch, Fitted
 from forwardpass.v1 import model_card_pb2
 
 _GOLDEN = 8
+_TOLERANCE = model_card_pb2.Tolerance(relative=1e-4, absolute=1e-3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a recipe says of its forecaster.
+
+    Attributes:
+        description: One sentence on what it forecasts.
+        reference: The paper that its cell is from.
+        title: Of the series, in a picture.
+        unit: What its values are.
+    """
+
+    description: str
+    reference: str
+    title: str
+    unit: str
 
 
 class LastR2(R2Score):
@@ -81,7 +99,7 @@ def measure(forecasts: Floats, series: Series) -> dict[str, float]:
 
 
 def draw(
-    forecaster: Forecaster, series: Series, history: list[Epoch], title: str, ylabel: str
+    forecaster: Forecaster, series: Series, history: Sequence[Epoch], title: str, ylabel: str
 ) -> dict[str, bytes]:
     """Returns the pictures by name: learning curves, forecasts, and h_t along the series.
 
@@ -116,25 +134,17 @@ def draw(
     }
 
 
-def stretches(series: Series, length: int) -> Floats:
-    """Returns eight stretches of the series, as far from each other as can be, (8, length)."""
-    starts = np.linspace(0, len(series.values) - length, _GOLDEN).astype(int)
-    return np.stack([series.values[start : start + length] for start in starts])
-
-
-def publish_both(
-    trained: Trained, forecaster: Forecaster, series: Series, workspace: Workspace
-) -> Published:
-    """Publishes the forecaster, then its step, and returns the former.
+def describe(
+    said: Said, forecaster: Forecaster, fitted: Fitted, series: Series, length: int
+) -> Trained:
+    """Returns the forecaster, unrolled, and its step, which is published beside it.
 
     Args:
-        trained: What the unrolled forecaster is published with.
-        forecaster: It.
+        said: Of both.
+        forecaster: Trained.
+        fitted: How it was.
         series: What it has learned from.
-        workspace: Whose models both join; the step's is called as the recipe, with "-step".
-
-    Raises:
-        TrainerError: As `release`.
+        length: Values in each golden stretch.
     """
     names = ("h", "c") if isinstance(forecaster.cell, nn.LSTM) else ("h",)
     # The states of eight series, each read up to another place.
@@ -145,22 +155,43 @@ def publish_both(
         for name, after in zip(names, forecaster.read(read), strict=True):
             states[name].append(after[0])
     state = model_card_pb2.TENSOR_ROLE_STATE
-    published = release(trained, workspace)
-    release(
-        replace(
-            trained,
-            name=f"{trained.recipe}-step",
-            description=f"{trained.description} One value a step: the state goes along.",
-            module=LstmStep(forecaster) if len(names) == 2 else RnnStep(forecaster),
-            inputs={"value": model_card_pb2.TENSOR_ROLE_FEATURES} | dict.fromkeys(names, state),
-            outputs={"forecast": model_card_pb2.TENSOR_ROLE_VALUES}
-            | {f"next_{name}": state for name in names},
-            states={name: f"next_{name}" for name in names},
-            golden_inputs={"value": series.values[places, None]}
-            | {name: torch.stack(rows).numpy() for name, rows in states.items()},
-            sequences=(),
-            plots={},
-        ),
-        workspace,
+
+    def evaluate_step() -> Evaluation:
+        return Evaluation(metrics=measure(walk_forward(forecaster, series), series))
+
+    def evaluate() -> Evaluation:
+        plots = draw(forecaster, series, fitted.history, said.title, said.unit)
+        return replace(evaluate_step(), plots=plots)
+
+    step = Trained(
+        description=f"{said.description} One value a step: the state goes along.",
+        reference=said.reference,
+        module=LstmStep(forecaster) if len(names) == 2 else RnnStep(forecaster),
+        inputs={"value": model_card_pb2.TENSOR_ROLE_FEATURES} | dict.fromkeys(names, state),
+        outputs={"forecast": model_card_pb2.TENSOR_ROLE_VALUES}
+        | {f"next_{name}": state for name in names},
+        states={name: f"next_{name}" for name in names},
+        golden_inputs={"value": series.values[places, None]}
+        | {name: torch.stack(rows).numpy() for name, rows in states.items()},
+        tolerance=_TOLERANCE,
+        evaluate=evaluate_step,
     )
-    return published
+    return Trained(
+        description=said.description,
+        reference=said.reference,
+        module=forecaster,
+        inputs={"series": model_card_pb2.TENSOR_ROLE_FEATURES},
+        outputs={"forecast": model_card_pb2.TENSOR_ROLE_VALUES},
+        sequences=("series",),
+        golden_inputs={"series": _stretches(series, length)},
+        tolerance=_TOLERANCE,
+        fitted=fitted,
+        evaluate=evaluate,
+        also={"step": step},
+    )
+
+
+def _stretches(series: Series, length: int) -> Floats:
+    """Returns eight stretches of the series, as far from each other as can be, (8, length)."""
+    starts = np.linspace(0, len(series.values) - length, _GOLDEN).astype(int)
+    return np.stack([series.values[start : start + length] for start in starts])

@@ -22,6 +22,7 @@ from torch import nn
 
 from forwardpass.artefact import Golden
 from forwardpass.trainer.errors import PublishError
+from forwardpass.trainer.export.card import software
 from forwardpass.trainer.export.draft import Draft, publish_draft
 from forwardpass.trainer.export.estimator import export_estimator
 from forwardpass.trainer.export.module import export_module
@@ -34,7 +35,7 @@ from forwardpass.trainer.export.preprocess import (
     as_preprocess,
     is_pictures,
 )
-from forwardpass.trainer.export.release import Published, software
+from forwardpass.trainer.export.published import Published
 from forwardpass.trainer.export.roles import Outputs, input_roles, output_roles
 from forwardpass.trainer.export.sample import Sample, check_answers, golden_rows, read_sample
 from forwardpass.trainer.export.table import to_array, to_columns

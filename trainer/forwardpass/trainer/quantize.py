@@ -9,11 +9,13 @@ import onnx
 import torch
 
 from forwardpass.artefact import GOLDEN_FILE, MODEL_FILE, load_golden, max_absolute_error
+from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.display import number_text
 from forwardpass.trainer.errors import DataError, QuantizeError
 from forwardpass.trainer.export.int8 import make_int8
 from forwardpass.trainer.export.parity import open_session
-from forwardpass.trainer.export.release import Published, find_published, release_int8
+from forwardpass.trainer.export.published import Published, find_published
+from forwardpass.trainer.export.release import release_int8
 from forwardpass.trainer.recipes import RECIPES, Recipe, find_listed
 from forwardpass.trainer.training.seeds import generator
 from forwardpass.trainer.training.settings import parse_settings
@@ -60,6 +62,11 @@ def quantize(
     recipe = _recipe_of(parent, own)
     settings = parse_settings(recipe.settings, [f"{k}={v}" for k, v in card.settings.items()])
     data = recipe.load(settings, workspace)
+    if not isinstance(data, Dataset):
+        raise QuantizeError(
+            f"{card.recipe} loads no Dataset, of whose training rows an int8 version could be "
+            "calibrated; let its load return one"
+        )
     if data.digest() != card.data.sha256:
         raise DataError(
             f"{parent.folder} learned from other rows than {card.recipe} now loads: their digests "
@@ -122,7 +129,7 @@ def _recipe_of(parent: Published, own: Recipe | None) -> Recipe:
         raise QuantizeError(
             f"{parent.folder.parent.name} cannot be quantised: it is not measured on test rows of "
             f"its own, so an int8 version could not be held to it. Models that can be: {able}; "
-            "your own can be once its recipe has load and measure"
+            "your own can be once its recipe has measure"
         )
     return recipe
 

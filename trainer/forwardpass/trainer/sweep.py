@@ -1,22 +1,24 @@
 """A small grid of settings: every point is trained, and the best on validation rows published.
 
-A point is a run like any other, in the folder that the same settings always have. It ends before
-anything is exported, and its checkpoint stays: a sweep that was killed goes on, one with more
-values trains those alone, and `forwardpass-train run` with a point's settings publishes it at once.
+A point is a run like any other, in the folder that the same settings always have. It is trained and
+no more, and its checkpoint stays: a sweep that was killed goes on, one with more values trains
+those alone, and `forwardpass-train run` with a point's settings publishes it at once.
 """
 
 import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from forwardpass.trainer.errors import DivergedError, SettingError, TrainerError, WithheldError
-from forwardpass.trainer.export.release import Published
+from forwardpass.trainer.errors import DivergedError, SettingError
+from forwardpass.trainer.export.published import Published
 from forwardpass.trainer.plots.sweep import sweep_curves
 from forwardpass.trainer.recipes import Recipe
+from forwardpass.trainer.running import run, train
+from forwardpass.trainer.training.checkpoints import is_first_process
 from forwardpass.trainer.training.fitted import Fitted
 from forwardpass.trainer.training.settings import Settings, parse_settings
 from forwardpass.trainer.training.workspace import Workspace
@@ -43,8 +45,7 @@ class Outcome:
 
     Attributes:
         point: The choice.
-        fitted: How it did on the validation rows, where the recipe fits several models the last;
-            None where training diverged.
+        fitted: How it did on the validation rows; None where training diverged.
     """
 
     point: Point
@@ -59,13 +60,13 @@ class Sweep:
         outcomes: In the order of the grid.
         best: The one with the greatest validation metric, and of equals the least validation loss.
         picture: A PNG file.
-        published: The best one's version.
+        published: The best one's version; None in a process that helped the first one to train.
     """
 
     outcomes: Sequence[Outcome]
     best: Outcome
     picture: Path
-    published: Published
+    published: Published | None
 
 
 def grid(kind: type[S], pairs: Sequence[str], swept: Sequence[str]) -> list[Point]:
@@ -125,23 +126,19 @@ def sweep(recipe: Recipe, points: Sequence[Point], workspace: Workspace) -> Swee
         )
     best = max(ended, key=_rank)
     picture = _keep(recipe.name, outcomes, best, workspace)
-    return Sweep(outcomes, best, picture, recipe.run(best.point.settings, workspace))
+    return Sweep(outcomes, best, picture, run(recipe, best.point.settings, workspace))
 
 
 def _train(recipe: Recipe, point: Point, workspace: Workspace) -> Fitted | None:
     """Returns how the point did; None where its training diverged, which is told."""
-    before = len(workspace.reporter.fits)
     try:
-        recipe.run(point.settings, replace(workspace, publishes=False))
-    except WithheldError:
-        fits = workspace.reporter.fits[before:]
-        if not fits:
-            raise _unmeasured(recipe) from None
-        return fits[-1]
+        fitted = train(recipe, point.settings, workspace)
     except DivergedError as error:
         workspace.reporter.note(str(error))
         return None
-    raise TrainerError(f"{recipe.name} published a point of the sweep, which it must not")
+    if fitted is None:
+        raise _unmeasured(recipe)
+    return fitted
 
 
 def _unmeasured(recipe: Recipe) -> SettingError:
@@ -163,7 +160,7 @@ def _keep(recipe: str, outcomes: Sequence[Outcome], best: Outcome, workspace: Wo
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:12]
     folder = workspace.runs / recipe / f"sweep-{digest}"
     picture = folder / "sweep.png"
-    if workspace.publishes:
+    if is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "sweep.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         labels = [_label(outcome) for outcome in outcomes]

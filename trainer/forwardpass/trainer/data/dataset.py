@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 
 # Whose pixels are summed up at a time.
 _PICTURES = 256
+
+
+@runtime_checkable
+class Data(Protocol):
+    """What a recipe loads: a `Dataset`, or whatever else it learns from."""
+
+    def digest(self) -> str:
+        """Returns a digest of all that a run's result depends on."""
+
+    def source(self) -> model_card_pb2.DataSource:
+        """Returns the card's description of it."""
 
 
 @dataclass(frozen=True, slots=True)

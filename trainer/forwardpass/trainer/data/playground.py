@@ -1,12 +1,15 @@
 """Points of two classes in the plane, drawn as playground.tensorflow.org draws them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forwardpass.artefact import array_digest
 from forwardpass.trainer.data.dataset import Split
+from forwardpass.v1 import model_card_pb2
 
 Kind = Literal["circle", "xor", "gaussian", "spiral"]
 Floats = NDArray[np.float64]
@@ -14,6 +17,36 @@ _POINTS = 500
 _CLASSES = np.repeat([1.0, -1.0], _POINTS // 2)
 # How far from the centre points lie at most, on either axis, but for noise and gaps.
 _EXTENT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Points that were drawn, and how they lie.
+
+    Attributes:
+        kind: Which of the four.
+        train: Learned from.
+        test: Measured on.
+    """
+
+    kind: Kind
+    train: Split
+    test: Split
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of the points and their classes."""
+        splits = (self.train, self.test)
+        return array_digest(array for split in splits for array in (split.inputs, split.targets))
+
+    def source(self) -> model_card_pb2.DataSource:
+        """Returns the card's description of them."""
+        return model_card_pb2.DataSource(
+            name=self.kind,
+            origin="drawn by the seed, as playground.tensorflow.org does",
+            sha256=self.digest(),
+            train_rows=len(self.train),
+            test_rows=len(self.test),
+        )
 
 
 def draw(kind: Kind, noise: float, seed: int) -> Split:

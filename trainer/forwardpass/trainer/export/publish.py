@@ -15,8 +15,7 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -24,13 +23,10 @@ from forwardpass.artefact import (
     GOLDEN_FILE,
     MODEL_FILE,
     Golden,
-    ManifestError,
-    read_manifest,
     save_golden,
-    verify_manifest,
     write_manifest,
 )
-from forwardpass.trainer.errors import PublishError, ReportError, UnknownNameError
+from forwardpass.trainer.errors import PublishError
 from forwardpass.trainer.export.report import REPORT_FILE
 
 # Of a version's number.
@@ -83,57 +79,6 @@ def publish(
             "was left there. Once the cause is mended, run the same command: it takes up where "
             "training ended."
         ) from error
-
-
-def newest_version(models: Path, name: str) -> Path | None:
-    """Returns the folder of a model's newest whole version; None where it has none."""
-    numbers = [int(path.name) for path in (models / name).glob("*") if path.name.isdecimal()]
-    for number in sorted(numbers, reverse=True):
-        folder = models / name / str(number)
-        try:
-            verify_manifest(folder)
-        except (ManifestError, FileNotFoundError):
-            continue
-        return folder
-    return None
-
-
-def find_report(models: Path, name: str | None) -> Path:
-    """Returns the page of the version that was published last.
-
-    Args:
-        models: The repository.
-        name: The model's; None for any.
-
-    Raises:
-        UnknownNameError: There is no such model.
-        ReportError: There is no model at all, or the version has no page.
-    """
-    created = dict(_created(models))
-    names = {folder.parent.name for folder in created}
-    if not names:
-        raise ReportError(
-            f"there is no model in {models}; train one, such as by: forwardpass-train run "
-            f"digits-mlp --models {models}"
-        )
-    if name is not None and name not in names:
-        raise UnknownNameError("model", name, names)
-    folders = [folder for folder in created if name in (None, folder.parent.name)]
-    newest = max(folders, key=lambda folder: (created[folder], int(folder.name)))
-    if not (newest / REPORT_FILE).is_file():
-        raise ReportError(
-            f"{newest} has no {REPORT_FILE}: an earlier forwardpass published it. Publish the "
-            "model anew to get one"
-        )
-    return newest / REPORT_FILE
-
-
-def _created(models: Path) -> Iterator[tuple[Path, str]]:
-    """Yields the folder of each version and when it was written; times of UTC sort as text."""
-    for folder in models.glob("*/*"):
-        if folder.name.isdecimal():
-            with suppress(ManifestError, FileNotFoundError):
-                yield folder, read_manifest(folder).created
 
 
 def _write(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from torch.nn import functional
@@ -13,18 +13,17 @@ from forwardpass.trainer.data.augment import crop_and_flip
 from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.errors import SettingError
 from forwardpass.trainer.evaluation import Answer, accuracy, predict
-from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.embedding import ProbabilitiesAndEmbedding
 from forwardpass.trainer.models.initial import initialize
 from forwardpass.trainer.models.resnet import cifar_resnet
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.pictures import first_layer_filters, worst_mistakes
-from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Task, fit
 from forwardpass.trainer.training.schedules import Schedule, one_cycle, step
-from forwardpass.trainer.training.seeds import seed_everything
-from forwardpass.trainer.training.settings import BatchSize, Patience, fingerprint
+from forwardpass.trainer.training.settings import BatchSize, Patience
 from forwardpass.trainer.training.settings import Settings as BaseSettings
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
@@ -79,6 +78,15 @@ class Settings(BaseSettings):
         if self.depth < 8 or self.depth % 6 != 2:
             raise SettingError(f"depth={self.depth}: give 6 n + 2, such as 20, 32, 44, 56 or 110")
 
+    def resolved(self) -> Self:
+        """Returns them with the preset's epochs and learning rate."""
+        preset = PRESETS[self.preset]
+        return replace(
+            self,
+            epochs=self.epochs or preset.epochs,
+            learning_rate=self.learning_rate or preset.learning_rate,
+        )
+
 
 def load(settings: Settings, workspace: Workspace) -> Dataset:
     """Returns what a run of these settings learns from and is measured on."""
@@ -91,83 +99,71 @@ def measure(answer: Answer, data: Dataset) -> dict[str, float]:
     return {"accuracy": accuracy(probabilities, data.test.targets)}
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Trains it and publishes the next version of cifar10-resnet."""
-    data = load(settings, workspace)
+def train(settings: Settings, data: Dataset, run: Run) -> Trained:
+    """Returns the trained network, and what is said of it."""
     preset = PRESETS[settings.preset]
-    # The card, and the run's name, say what was done.
-    settings = replace(
-        settings,
-        epochs=settings.epochs or preset.epochs,
-        learning_rate=settings.learning_rate or preset.learning_rate,
-    )
-
-    seed_everything(settings.seed, "weights")
     network = initialize(cifar_resnet(settings.depth, cifar10.MEAN, cifar10.DEVIATION))
     # Where an image does not reach, the network sees its own zero.
     grey = [round(255 * mean) for mean in cifar10.MEAN]
 
-    key = fingerprint("cifar10-resnet", settings, data.digest(), software())
-    with open_run(workspace.runs / "cifar10-resnet" / key) as folder:
-        history = fit(
-            Task(
-                model=network,
-                train=data.train.rows(),
-                validation=data.validation.rows(),
-                loss=functional.cross_entropy,
-                metric=MulticlassAccuracy(10, average="micro"),
-                metric_name="accuracy",
-                optimizer=torch.optim.SGD(
-                    network.parameters(),
-                    settings.learning_rate,
-                    momentum=0.9,
-                    nesterov=preset.nesterov,
-                    weight_decay=preset.weight_decay,
-                ),
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                schedule=preset.schedule,
-                augment=partial(crop_and_flip, border=4, fill=grey),
-                patience=settings.patience,
+    fitted = fit(
+        Task(
+            model=network,
+            train=data.train.rows(),
+            validation=data.validation.rows(),
+            loss=functional.cross_entropy,
+            metric=MulticlassAccuracy(10, average="micro"),
+            metric_name="accuracy",
+            optimizer=torch.optim.SGD(
+                network.parameters(),
+                settings.learning_rate,
+                momentum=0.9,
+                nesterov=preset.nesterov,
+                weight_decay=preset.weight_decay,
             ),
-            settings,
-            folder,
-            workspace.reporter,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            schedule=preset.schedule,
+            augment=partial(crop_and_flip, border=4, fill=grey),
+            patience=settings.patience,
+        ),
+        settings,
+        run,
+    )
+
+    published = ProbabilitiesAndEmbedding(network)
+
+    def evaluate() -> Evaluation:
+        probabilities, _ = predict(published, data.test.inputs)
+        filters = network.get_parameter("stem.0.weight")
+        return Evaluation(
+            metrics=measure(partial(predict, published), data),
+            plots={
+                "learning-curves.png": learning_curves(fitted.history, "accuracy"),
+                "confusion-matrix.png": confusion_matrix(
+                    probabilities.argmax(axis=1), data.test.targets, data.labels
+                ),
+                "worst-mistakes.png": worst_mistakes(
+                    data.test.inputs, probabilities, data.test.targets, data.labels
+                ),
+                "first-layer-filters.png": first_layer_filters(filters.detach().numpy()),
+            },
         )
 
-        published = ProbabilitiesAndEmbedding(network)
-        probabilities, _ = predict(published, data.test.inputs)
-        predicted = probabilities.argmax(axis=1)
-        filters = network.get_parameter("stem.0.weight")
-        return release(
-            Trained(
-                recipe="cifar10-resnet",
-                description="Tells which of ten animals and vehicles a 32 x 32 colour photo shows, "
-                "and embeds it in 64 numbers.",
-                reference='He, Zhang, Ren and Sun, "Deep residual learning for image '
-                'recognition", 2015, section 4.2',
-                settings=settings,
-                module=published,
-                inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
-                outputs={
-                    "probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES,
-                    "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
-                },
-                golden_inputs={"image": data.test.inputs[:8]},
-                metrics=measure(partial(predict, published), data),
-                source=data.source(),
-                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-4),
-                plots={
-                    "learning-curves.png": learning_curves(history, "accuracy"),
-                    "confusion-matrix.png": confusion_matrix(
-                        predicted, data.test.targets, data.labels
-                    ),
-                    "worst-mistakes.png": worst_mistakes(
-                        data.test.inputs, probabilities, data.test.targets, data.labels
-                    ),
-                    "first-layer-filters.png": first_layer_filters(filters.detach().numpy()),
-                },
-                labels=data.labels,
-            ),
-            workspace,
-        )
+    return Trained(
+        description="Tells which of ten animals and vehicles a 32 x 32 colour photo shows, "
+        "and embeds it in 64 numbers.",
+        reference='He, Zhang, Ren and Sun, "Deep residual learning for image '
+        'recognition", 2015, section 4.2',
+        module=published,
+        inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+        outputs={
+            "probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES,
+            "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
+        },
+        golden_inputs={"image": data.test.inputs[:8]},
+        tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-4),
+        labels=data.labels,
+        fitted=fitted,
+        evaluate=evaluate,
+    )

@@ -11,19 +11,18 @@ from torchmetrics import Metric
 
 from forwardpass.trainer.data import faces
 from forwardpass.trainer.data.augment import crop_and_flip
-from forwardpass.trainer.data.dataset import Split
+from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.evaluation import predict, recognition_accuracy, rmse
-from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.autoencoder import Autoencoder
 from forwardpass.trainer.models.pca import fit_pca
 from forwardpass.trainer.models.reconstruction import EmbeddingAndReconstruction, Reconstructor
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.faces import people_map, reconstructions
-from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Rows, Task, fit
 from forwardpass.trainer.training.schedules import one_cycle
-from forwardpass.trainer.training.seeds import seed_everything
-from forwardpass.trainer.training.settings import BatchSize, Epochs, PeakRate, fingerprint
+from forwardpass.trainer.training.settings import BatchSize, Epochs, PeakRate
 from forwardpass.trainer.training.settings import Settings as BaseSettings
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
@@ -43,79 +42,80 @@ class Settings(BaseSettings):
     shift: Annotated[int, "pixels that a training photograph is moved by at most"] = 3
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Trains it and publishes the next version of faces-autoencoder."""
-    data = faces.load(workspace.cache, workspace.reporter, settings.limit)
+def load(settings: Settings, workspace: Workspace) -> Dataset:
+    """Returns what a run of these settings learns from and is measured on."""
+    return faces.load(workspace.cache, workspace.reporter, settings.limit)
+
+
+def train(settings: Settings, data: Dataset, run: Run) -> Trained:
+    """Returns the trained network, and what is said of it."""
     every, _ = fit_pca(torch.from_numpy(data.train.inputs))
     pca = every.first(settings.embedding)
 
-    seed_everything(settings.seed, "weights")
     network = Autoencoder(pca.mean.detach(), settings.embedding)
 
-    key = fingerprint("faces-autoencoder", settings, data.digest(), software())
-    with open_run(workspace.runs / "faces-autoencoder" / key) as folder:
-        differences = Differences(network)
-        history = fit(
-            Task(
-                model=differences,
-                train=_nothing_left(data.train),
-                validation=_nothing_left(data.validation),
-                loss=functional.mse_loss,
-                metric=Explained(pca.mean, data.validation.inputs),
-                metric_name="explained",
-                optimizer=torch.optim.AdamW(network.parameters(), settings.learning_rate),
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                schedule=one_cycle,
-                augment=partial(crop_and_flip, border=settings.shift, fill=None),
-            ),
-            settings,
-            folder,
-            workspace.reporter,
-        )
+    differences = Differences(network)
+    fitted = fit(
+        Task(
+            model=differences,
+            train=_nothing_left(data.train),
+            validation=_nothing_left(data.validation),
+            loss=functional.mse_loss,
+            metric=Explained(pca.mean, data.validation.inputs),
+            metric_name="explained",
+            optimizer=torch.optim.AdamW(network.parameters(), settings.learning_rate),
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            schedule=one_cycle,
+            augment=partial(crop_and_flip, border=settings.shift, fill=None),
+        ),
+        settings,
+        run,
+    )
 
-        published = EmbeddingAndReconstruction(network)
+    published = EmbeddingAndReconstruction(network)
+
+    def evaluate() -> Evaluation:
         embeddings, drawn = predict(published, data.test.inputs)
         eigenfaces = EmbeddingAndReconstruction(pca)
         _, drawn_by_pca = predict(eigenfaces, data.test.inputs)
-        return release(
-            Trained(
-                recipe="faces-autoencoder",
-                description=f"Embeds a 92 x 112 greyscale photograph of a face in "
-                f"{settings.embedding} numbers, and draws it again from these.",
-                reference='Hinton and Salakhutdinov, "Reducing the dimensionality of data with '
-                'neural networks", 2006',
-                settings=settings,
-                module=published,
-                inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
-                outputs={
-                    "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
-                    "reconstruction": model_card_pb2.TENSOR_ROLE_IMAGE,
-                },
-                golden_inputs={"image": data.test.inputs[:8]},
-                metrics={
-                    "reconstruction_rms_grey_levels": rmse(drawn, data.test.inputs),
-                    "recognition_accuracy": recognition_accuracy(published, data),
-                    "pca_reconstruction_rms_grey_levels": rmse(drawn_by_pca, data.test.inputs),
-                    "pca_recognition_accuracy": recognition_accuracy(eigenfaces, data),
-                },
-                source=data.source(),
-                # A pixel may be rounded the other way.
-                tolerance=model_card_pb2.Tolerance(relative=0, absolute=1),
-                plots={
-                    "learning-curves.png": learning_curves(history, "explained"),
-                    "reconstructions.png": reconstructions(
-                        {
-                            "photograph": data.test.inputs[:_SHOWN],
-                            f"autoencoder, {settings.embedding}": drawn[:_SHOWN],
-                            f"eigenfaces, {settings.embedding}": drawn_by_pca[:_SHOWN],
-                        }
-                    ),
-                    "people-map.png": people_map(embeddings, data.test.inputs, data.test.targets),
-                },
-            ),
-            workspace,
+        return Evaluation(
+            metrics={
+                "reconstruction_rms_grey_levels": rmse(drawn, data.test.inputs),
+                "recognition_accuracy": recognition_accuracy(published, data),
+                "pca_reconstruction_rms_grey_levels": rmse(drawn_by_pca, data.test.inputs),
+                "pca_recognition_accuracy": recognition_accuracy(eigenfaces, data),
+            },
+            plots={
+                "learning-curves.png": learning_curves(fitted.history, "explained"),
+                "reconstructions.png": reconstructions(
+                    {
+                        "photograph": data.test.inputs[:_SHOWN],
+                        f"autoencoder, {settings.embedding}": drawn[:_SHOWN],
+                        f"eigenfaces, {settings.embedding}": drawn_by_pca[:_SHOWN],
+                    }
+                ),
+                "people-map.png": people_map(embeddings, data.test.inputs, data.test.targets),
+            },
         )
+
+    return Trained(
+        description=f"Embeds a 92 x 112 greyscale photograph of a face in "
+        f"{settings.embedding} numbers, and draws it again from these.",
+        reference='Hinton and Salakhutdinov, "Reducing the dimensionality of data with '
+        'neural networks", 2006',
+        module=published,
+        inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+        outputs={
+            "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
+            "reconstruction": model_card_pb2.TENSOR_ROLE_IMAGE,
+        },
+        golden_inputs={"image": data.test.inputs[:8]},
+        # A pixel may be rounded the other way.
+        tolerance=model_card_pb2.Tolerance(relative=0, absolute=1),
+        fitted=fitted,
+        evaluate=evaluate,
+    )
 
 
 class Differences(nn.Module):

@@ -6,9 +6,10 @@ from typing import Annotated
 import torch
 
 from forwardpass.trainer.data import faces
+from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.errors import SettingError
 from forwardpass.trainer.evaluation import predict, recognition_accuracy, rmse
-from forwardpass.trainer.export.release import Published, Trained, release
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.pca import Pca, fit_pca
 from forwardpass.trainer.models.reconstruction import EmbeddingAndReconstruction
 from forwardpass.trainer.plots.faces import (
@@ -17,6 +18,7 @@ from forwardpass.trainer.plots.faces import (
     people_map,
     reconstructions,
 )
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.settings import Settings as BaseSettings
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
@@ -34,9 +36,13 @@ class Settings(BaseSettings):
     components: Annotated[int, "numbers in the embedding"] = 40
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Analyses the training photographs and publishes the next version of faces-pca."""
-    data = faces.load(workspace.cache, workspace.reporter, settings.limit)
+def load(settings: Settings, workspace: Workspace) -> Dataset:
+    """Returns what a run of these settings learns from and is measured on."""
+    return faces.load(workspace.cache, workspace.reporter, settings.limit)
+
+
+def train(settings: Settings, data: Dataset, _run: Run) -> Trained:
+    """Returns the components of the training photographs, and what is said of them."""
     every, variances = fit_pca(torch.from_numpy(data.train.inputs))
     if not 1 <= settings.components <= len(variances):
         raise SettingError(
@@ -45,31 +51,16 @@ def run(settings: Settings, workspace: Workspace) -> Published:
         )
 
     published = EmbeddingAndReconstruction(every.first(settings.components))
-    embeddings, drawn = predict(published, data.test.inputs)
-    counts = [count for count in _COMPARED if count <= len(variances)]
-    shown = data.test.inputs[:_SHOWN]
-    return release(
-        Trained(
-            recipe="faces-pca",
-            description=f"Embeds a 92 x 112 greyscale photograph of a face in "
-            f"{settings.components} numbers, its coordinates among eigenfaces, and draws it again "
-            "from these.",
-            reference='Turk and Pentland, "Eigenfaces for recognition", 1991',
-            settings=settings,
-            module=published,
-            inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
-            outputs={
-                "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
-                "reconstruction": model_card_pb2.TENSOR_ROLE_IMAGE,
-            },
-            golden_inputs={"image": data.test.inputs[:8]},
+
+    def evaluate() -> Evaluation:
+        embeddings, drawn = predict(published, data.test.inputs)
+        counts = [count for count in _COMPARED if count <= len(variances)]
+        shown = data.test.inputs[:_SHOWN]
+        return Evaluation(
             metrics={
                 "reconstruction_rms_grey_levels": rmse(drawn, data.test.inputs),
                 "recognition_accuracy": recognition_accuracy(published, data),
             },
-            source=data.source(),
-            # A pixel may be rounded the other way.
-            tolerance=model_card_pb2.Tolerance(relative=0, absolute=1),
             plots={
                 "eigenfaces.png": eigenfaces(
                     every.mean.numpy(),
@@ -92,8 +83,23 @@ def run(settings: Settings, workspace: Workspace) -> Published:
                 ),
                 "people-map.png": people_map(embeddings, data.test.inputs, data.test.targets),
             },
-        ),
-        workspace,
+        )
+
+    return Trained(
+        description=f"Embeds a 92 x 112 greyscale photograph of a face in "
+        f"{settings.components} numbers, its coordinates among eigenfaces, and draws it again "
+        "from these.",
+        reference='Turk and Pentland, "Eigenfaces for recognition", 1991',
+        module=published,
+        inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+        outputs={
+            "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
+            "reconstruction": model_card_pb2.TENSOR_ROLE_IMAGE,
+        },
+        golden_inputs={"image": data.test.inputs[:8]},
+        # A pixel may be rounded the other way.
+        tolerance=model_card_pb2.Tolerance(relative=0, absolute=1),
+        evaluate=evaluate,
     )
 
 

@@ -12,17 +12,16 @@ from forwardpass.trainer.data import fashion_mnist
 from forwardpass.trainer.data.augment import crop_and_flip
 from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.evaluation import Answer, accuracy, predict
-from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.embedding import ProbabilitiesAndEmbedding
 from forwardpass.trainer.models.fashion import FashionCnn
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.pictures import first_layer_filters, worst_mistakes
-from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Task, fit
 from forwardpass.trainer.training.schedules import one_cycle
-from forwardpass.trainer.training.seeds import seed_everything
-from forwardpass.trainer.training.settings import BatchSize, Epochs, Patience, PeakRate, fingerprint
+from forwardpass.trainer.training.settings import BatchSize, Epochs, Patience, PeakRate
 from forwardpass.trainer.training.settings import Settings as BaseSettings
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
@@ -53,68 +52,62 @@ def measure(answer: Answer, data: Dataset) -> dict[str, float]:
     return {"accuracy": accuracy(probabilities, data.test.targets)}
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Trains it and publishes the next version of fashion-cnn."""
-    data = load(settings, workspace)
-
-    seed_everything(settings.seed, "weights")
+def train(settings: Settings, data: Dataset, run: Run) -> Trained:
+    """Returns the trained network, and what is said of it."""
     network = FashionCnn(fashion_mnist.MEAN, fashion_mnist.DEVIATION, settings.dropout)
 
-    key = fingerprint("fashion-cnn", settings, data.digest(), software())
-    with open_run(workspace.runs / "fashion-cnn" / key) as folder:
-        history = fit(
-            Task(
-                model=network,
-                train=data.train.rows(),
-                validation=data.validation.rows(),
-                loss=functional.cross_entropy,
-                metric=MulticlassAccuracy(10, average="micro"),
-                metric_name="accuracy",
-                optimizer=torch.optim.AdamW(network.parameters(), settings.learning_rate),
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                schedule=one_cycle,
-                augment=partial(crop_and_flip, border=settings.shift, fill=[0]),
-                patience=settings.patience,
-            ),
-            settings,
-            folder,
-            workspace.reporter,
+    fitted = fit(
+        Task(
+            model=network,
+            train=data.train.rows(),
+            validation=data.validation.rows(),
+            loss=functional.cross_entropy,
+            metric=MulticlassAccuracy(10, average="micro"),
+            metric_name="accuracy",
+            optimizer=torch.optim.AdamW(network.parameters(), settings.learning_rate),
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            schedule=one_cycle,
+            augment=partial(crop_and_flip, border=settings.shift, fill=[0]),
+            patience=settings.patience,
+        ),
+        settings,
+        run,
+    )
+
+    published = ProbabilitiesAndEmbedding(network)
+
+    def evaluate() -> Evaluation:
+        probabilities, _ = predict(published, data.test.inputs)
+        filters = network.first.get_parameter("0.weight")
+        return Evaluation(
+            metrics=measure(partial(predict, published), data),
+            plots={
+                "learning-curves.png": learning_curves(fitted.history, "accuracy"),
+                "confusion-matrix.png": confusion_matrix(
+                    probabilities.argmax(axis=1), data.test.targets, data.labels
+                ),
+                "worst-mistakes.png": worst_mistakes(
+                    data.test.inputs, probabilities, data.test.targets, data.labels
+                ),
+                "first-layer-filters.png": first_layer_filters(filters.detach().numpy()),
+            },
         )
 
-        published = ProbabilitiesAndEmbedding(network)
-        probabilities, _ = predict(published, data.test.inputs)
-        predicted = probabilities.argmax(axis=1)
-        filters = network.first.get_parameter("0.weight")
-        return release(
-            Trained(
-                recipe="fashion-cnn",
-                description="Tells which of ten articles of clothing a 28 x 28 greyscale image "
-                "shows (light on black), and embeds it in 128 numbers.",
-                reference='Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for '
-                'benchmarking machine learning algorithms", 2017',
-                settings=settings,
-                module=published,
-                inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
-                outputs={
-                    "probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES,
-                    "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
-                },
-                golden_inputs={"image": data.test.inputs[:8]},
-                metrics=measure(partial(predict, published), data),
-                source=data.source(),
-                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-4),
-                plots={
-                    "learning-curves.png": learning_curves(history, "accuracy"),
-                    "confusion-matrix.png": confusion_matrix(
-                        predicted, data.test.targets, data.labels
-                    ),
-                    "worst-mistakes.png": worst_mistakes(
-                        data.test.inputs, probabilities, data.test.targets, data.labels
-                    ),
-                    "first-layer-filters.png": first_layer_filters(filters.detach().numpy()),
-                },
-                labels=data.labels,
-            ),
-            workspace,
-        )
+    return Trained(
+        description="Tells which of ten articles of clothing a 28 x 28 greyscale image "
+        "shows (light on black), and embeds it in 128 numbers.",
+        reference='Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for '
+        'benchmarking machine learning algorithms", 2017',
+        module=published,
+        inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+        outputs={
+            "probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES,
+            "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
+        },
+        golden_inputs={"image": data.test.inputs[:8]},
+        tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-4),
+        labels=data.labels,
+        fitted=fitted,
+        evaluate=evaluate,
+    )

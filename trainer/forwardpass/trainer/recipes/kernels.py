@@ -7,11 +7,13 @@ import onnx
 
 from forwardpass.artefact import GOLDEN_FILE, MODEL_FILE, load_golden
 from forwardpass.trainer.data import photos
+from forwardpass.trainer.data.photos import Photos
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.export.parity import answer, open_session
-from forwardpass.trainer.export.publish import newest_version
-from forwardpass.trainer.export.release import Published, Trained, release
+from forwardpass.trainer.export.published import newest_version
 from forwardpass.trainer.models.kernels import KERNELS, Kernels
 from forwardpass.trainer.plots.kernels import FirstLayer, filtered_pictures
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.settings import Settings as BaseSettings
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
@@ -25,37 +27,53 @@ class Settings(BaseSettings):
     """kernels has no knobs of its own, and the seed changes nothing."""
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Publishes the next version of kernels.
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Photographs, and the filters that a network has learned, to be shown beside those here."""
 
-    Its picture shows the filters that the newest mnist-cnn has learned too, where there is one.
-    """
-    images = photos.load(HEIGHT, WIDTH)
-    module = Kernels()
-    filtered = answer(module, {"image": images}, list(KERNELS)).outputs
+    photos: Photos
+    learned: FirstLayer | None
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of the photographs."""
+        return self.photos.digest()
+
+    def source(self) -> model_card_pb2.DataSource:
+        """Returns the card's description of the photographs."""
+        return self.photos.source()
+
+
+def load(_settings: Settings, workspace: Workspace) -> Data:
+    """Returns the photographs, and the filters of the newest mnist-cnn where there is one."""
+    return Data(photos.load(HEIGHT, WIDTH), _learned(workspace))
+
+
+def train(_settings: Settings, data: Data, _run: Run) -> Trained:
+    """Returns the filters, of which nothing is trained."""
+    images, module = data.photos.images, Kernels()
     # As they are, mirrored, upside down, and both.
     turned = np.concatenate(
         [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
     )  # (8, h, w, 3)
-    return release(
-        Trained(
-            recipe="kernels",
-            description="Filters a photograph in four ways: identity, Gaussian blur, sharpening "
-            "and edge detection, each a convolution with 3 x 3 fixed weights.",
-            reference='Gonzalez and Woods, "Digital image processing", 2018, chapter 3',
-            settings=settings,
-            module=module,
-            inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
-            outputs=dict.fromkeys(KERNELS, model_card_pb2.TENSOR_ROLE_IMAGE),
-            golden_inputs={"image": turned},
-            metrics={},
-            source=photos.source(images),
-            tolerance=model_card_pb2.Tolerance(relative=0, absolute=0),
+
+    def evaluate() -> Evaluation:
+        filtered = answer(module, {"image": images}, list(KERNELS)).outputs
+        return Evaluation(
             plots={
-                "filters.png": filtered_pictures(KERNELS, filtered, _learned(workspace)),
+                "filters.png": filtered_pictures(KERNELS, filtered, data.learned),
             },
-        ),
-        workspace,
+        )
+
+    return Trained(
+        description="Filters a photograph in four ways: identity, Gaussian blur, sharpening "
+        "and edge detection, each a convolution with 3 x 3 fixed weights.",
+        reference='Gonzalez and Woods, "Digital image processing", 2018, chapter 3',
+        module=module,
+        inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+        outputs=dict.fromkeys(KERNELS, model_card_pb2.TENSOR_ROLE_IMAGE),
+        golden_inputs={"image": turned},
+        tolerance=model_card_pb2.Tolerance(relative=0, absolute=0),
+        evaluate=evaluate,
     )
 
 

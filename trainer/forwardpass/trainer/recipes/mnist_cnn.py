@@ -12,17 +12,16 @@ from forwardpass.trainer.data import mnist
 from forwardpass.trainer.data.augment import jitter
 from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.evaluation import Answer, accuracy, predict
-from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.lenet import LeNet
 from forwardpass.trainer.models.pixels import Classifier
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.pictures import first_layer_filters, worst_mistakes
-from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Task, fit
 from forwardpass.trainer.training.schedules import SCHEDULES
-from forwardpass.trainer.training.seeds import seed_everything
-from forwardpass.trainer.training.settings import Supervised, fingerprint
+from forwardpass.trainer.training.settings import Supervised
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -51,72 +50,64 @@ def measure(answer: Answer, data: Dataset) -> dict[str, float]:
     return {"accuracy": accuracy(probabilities, data.test.targets)}
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Trains it and publishes the next version of mnist-cnn."""
-    data = load(settings, workspace)
-
-    seed_everything(settings.seed, "weights")
+def train(settings: Settings, data: Dataset, run: Run) -> Trained:
+    """Returns the trained network, and what is said of it."""
     network = LeNet(mnist.MEAN, mnist.DEVIATION, settings.dropout)
 
-    key = fingerprint("mnist-cnn", settings, data.digest(), software())
-    with open_run(workspace.runs / "mnist-cnn" / key) as folder:
-        history = fit(
-            Task(
-                model=network,
-                train=data.train.rows(),
-                validation=data.validation.rows(),
-                loss=functional.cross_entropy,
-                metric=MulticlassAccuracy(10, average="micro"),
-                metric_name="accuracy",
-                optimizer=torch.optim.AdamW(
-                    network.parameters(),
-                    settings.learning_rate,
-                    weight_decay=settings.weight_decay,
-                ),
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                schedule=SCHEDULES[settings.schedule],
-                augment=partial(
-                    jitter, shift=settings.shift, degrees=settings.degrees, scale=settings.scale
-                ),
-                patience=settings.patience,
+    fitted = fit(
+        Task(
+            model=network,
+            train=data.train.rows(),
+            validation=data.validation.rows(),
+            loss=functional.cross_entropy,
+            metric=MulticlassAccuracy(10, average="micro"),
+            metric_name="accuracy",
+            optimizer=torch.optim.AdamW(
+                network.parameters(),
+                settings.learning_rate,
+                weight_decay=settings.weight_decay,
             ),
-            settings,
-            folder,
-            workspace.reporter,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            schedule=SCHEDULES[settings.schedule],
+            augment=partial(
+                jitter, shift=settings.shift, degrees=settings.degrees, scale=settings.scale
+            ),
+            patience=settings.patience,
+        ),
+        settings,
+        run,
+    )
+
+    classifier = Classifier(network)
+
+    def evaluate() -> Evaluation:
+        (probabilities,) = predict(classifier, data.test.inputs)
+        return Evaluation(
+            metrics=measure(partial(predict, classifier), data),
+            plots={
+                "learning-curves.png": learning_curves(fitted.history, "accuracy"),
+                "confusion-matrix.png": confusion_matrix(
+                    probabilities.argmax(axis=1), data.test.targets, data.labels
+                ),
+                "worst-mistakes.png": worst_mistakes(
+                    data.test.inputs, probabilities, data.test.targets, data.labels
+                ),
+                "first-layer-filters.png": first_layer_filters(network.c1.weight.detach().numpy()),
+            },
         )
 
-        classifier = Classifier(network)
-        (probabilities,) = predict(classifier, data.test.inputs)
-        predicted = probabilities.argmax(axis=1)
-        return release(
-            Trained(
-                recipe="mnist-cnn",
-                description="Tells which handwritten digit, 0 to 9, a 28 x 28 greyscale image "
-                "shows (light strokes on black).",
-                reference='LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to '
-                'document recognition", 1998',
-                settings=settings,
-                module=classifier,
-                inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
-                outputs={"probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES},
-                golden_inputs={"image": data.test.inputs[:8]},
-                metrics=measure(partial(predict, classifier), data),
-                source=data.source(),
-                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
-                plots={
-                    "learning-curves.png": learning_curves(history, "accuracy"),
-                    "confusion-matrix.png": confusion_matrix(
-                        predicted, data.test.targets, data.labels
-                    ),
-                    "worst-mistakes.png": worst_mistakes(
-                        data.test.inputs, probabilities, data.test.targets, data.labels
-                    ),
-                    "first-layer-filters.png": first_layer_filters(
-                        network.c1.weight.detach().numpy()
-                    ),
-                },
-                labels=data.labels,
-            ),
-            workspace,
-        )
+    return Trained(
+        description="Tells which handwritten digit, 0 to 9, a 28 x 28 greyscale image "
+        "shows (light strokes on black).",
+        reference='LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to '
+        'document recognition", 1998',
+        module=classifier,
+        inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+        outputs={"probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES},
+        golden_inputs={"image": data.test.inputs[:8]},
+        tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
+        labels=data.labels,
+        fitted=fitted,
+        evaluate=evaluate,
+    )

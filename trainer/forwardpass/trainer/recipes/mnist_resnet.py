@@ -13,17 +13,16 @@ from forwardpass.trainer.data import mnist
 from forwardpass.trainer.data.augment import jitter
 from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.evaluation import Answer, accuracy, predict
-from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.embedding import LogitsAndEmbedding
 from forwardpass.trainer.models.resnet import mnist_resnet
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.embedding import embedding_map
-from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Task, fit
 from forwardpass.trainer.training.schedules import SCHEDULES
-from forwardpass.trainer.training.seeds import seed_everything
-from forwardpass.trainer.training.settings import Supervised, fingerprint
+from forwardpass.trainer.training.settings import Supervised
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -63,72 +62,65 @@ def measure(answer: Answer, data: Dataset) -> dict[str, float]:
     }
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Trains it and publishes the next version of mnist-resnet."""
-    data = load(settings, workspace)
-
-    seed_everything(settings.seed, "weights")
+def train(settings: Settings, data: Dataset, run: Run) -> Trained:
+    """Returns the trained network, and what is said of it."""
     network = mnist_resnet(mnist.MEAN, mnist.DEVIATION)
 
-    key = fingerprint("mnist-resnet", settings, data.digest(), software())
-    with open_run(workspace.runs / "mnist-resnet" / key) as folder:
-        history = fit(
-            Task(
-                model=network,
-                train=data.train.rows(),
-                validation=data.validation.rows(),
-                loss=functional.cross_entropy,
-                metric=MulticlassAccuracy(10, average="micro"),
-                metric_name="accuracy",
-                optimizer=torch.optim.AdamW(
-                    network.parameters(),
-                    settings.learning_rate,
-                    weight_decay=settings.weight_decay,
-                ),
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                schedule=SCHEDULES[settings.schedule],
-                augment=partial(
-                    jitter, shift=settings.shift, degrees=settings.degrees, scale=settings.scale
-                ),
-                patience=settings.patience,
+    fitted = fit(
+        Task(
+            model=network,
+            train=data.train.rows(),
+            validation=data.validation.rows(),
+            loss=functional.cross_entropy,
+            metric=MulticlassAccuracy(10, average="micro"),
+            metric_name="accuracy",
+            optimizer=torch.optim.AdamW(
+                network.parameters(),
+                settings.learning_rate,
+                weight_decay=settings.weight_decay,
             ),
-            settings,
-            folder,
-            workspace.reporter,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            schedule=SCHEDULES[settings.schedule],
+            augment=partial(
+                jitter, shift=settings.shift, degrees=settings.degrees, scale=settings.scale
+            ),
+            patience=settings.patience,
+        ),
+        settings,
+        run,
+    )
+
+    published = LogitsAndEmbedding(network)
+
+    def evaluate() -> Evaluation:
+        logits, embeddings = predict(published, data.test.inputs)
+        return Evaluation(
+            metrics=measure(partial(predict, published), data),
+            plots={
+                "learning-curves.png": learning_curves(fitted.history, "accuracy"),
+                "confusion-matrix.png": confusion_matrix(
+                    logits.argmax(axis=1), data.test.targets, data.labels
+                ),
+                "embedding-map.png": embedding_map(
+                    embeddings[:_MAP_ROWS], data.test.targets[:_MAP_ROWS], data.labels
+                ),
+            },
         )
 
-        published = LogitsAndEmbedding(network)
-        logits, embeddings = predict(published, data.test.inputs)
-        predicted = logits.argmax(axis=1)
-        return release(
-            Trained(
-                recipe="mnist-resnet",
-                description="Embeds a 28 x 28 greyscale image of a handwritten digit in 64 "
-                "numbers, and tells which digit it is.",
-                reference='He, Zhang, Ren and Sun, "Deep residual learning for image '
-                'recognition", 2015',
-                settings=settings,
-                module=published,
-                inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
-                outputs={
-                    "logits": model_card_pb2.TENSOR_ROLE_LOGITS,
-                    "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
-                },
-                golden_inputs={"image": data.test.inputs[:8]},
-                metrics=measure(partial(predict, published), data),
-                source=data.source(),
-                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-4),
-                plots={
-                    "learning-curves.png": learning_curves(history, "accuracy"),
-                    "confusion-matrix.png": confusion_matrix(
-                        predicted, data.test.targets, data.labels
-                    ),
-                    "embedding-map.png": embedding_map(
-                        embeddings[:_MAP_ROWS], data.test.targets[:_MAP_ROWS], data.labels
-                    ),
-                },
-                labels=data.labels,
-            ),
-            workspace,
-        )
+    return Trained(
+        description="Embeds a 28 x 28 greyscale image of a handwritten digit in 64 "
+        "numbers, and tells which digit it is.",
+        reference='He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2015',
+        module=published,
+        inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+        outputs={
+            "logits": model_card_pb2.TENSOR_ROLE_LOGITS,
+            "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
+        },
+        golden_inputs={"image": data.test.inputs[:8]},
+        tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-4),
+        labels=data.labels,
+        fitted=fitted,
+        evaluate=evaluate,
+    )

@@ -9,6 +9,7 @@ of one of these: its versions would go among theirs.
 """
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +19,17 @@ from pathlib import Path
 from types import ModuleType
 
 from forwardpass.trainer.errors import RecipeError, UnknownNameError
-from forwardpass.trainer.recipes import RECIPES, Recipe
+from forwardpass.trainer.recipes.registry import RECIPES, Recipe
 from forwardpass.trainer.traces import told
 
 GROUP = "forwardpass.recipes"
+# A recipe's functions, and what they are called with.
+_CALLS = {
+    "load": ("settings", "workspace"),
+    "train": ("settings", "data", "run"),
+    "measure": ("answer", "data"),
+}
+_OPTIONAL = ("measure",)
 # What `forwardpass-train new` copies; this word stands in it where the copy's name belongs.
 _TEMPLATE = Path(__file__).with_name("template.py")
 
@@ -182,11 +190,7 @@ def _looked_at(recipe: Recipe, module: ModuleType) -> Recipe:
     # With torch, as does every recipe.
     from forwardpass.trainer.training.settings import Settings, check_knobs
 
-    if not callable(getattr(module, "run", None)) or not hasattr(module, "Settings"):
-        raise RecipeError(
-            f"{recipe.origin} is no recipe: it needs a class Settings and a function "
-            "run(settings, workspace). `forwardpass-train new my_recipe` writes one to begin with"
-        )
+    _check_parts(recipe.origin, module)
     if not isinstance(module.Settings, type) or not issubclass(module.Settings, Settings):
         raise RecipeError(
             f"Settings of {recipe.origin} derives from something else than "
@@ -195,7 +199,38 @@ def _looked_at(recipe: Recipe, module: ModuleType) -> Recipe:
         )
     with told(recipe.origin):
         check_knobs(module.Settings)
-    return replace(recipe, quantizable=hasattr(module, "load") and hasattr(module, "measure"))
+    return replace(recipe, quantizable=hasattr(module, "measure"))
+
+
+def _check_parts(origin: str, module: ModuleType) -> None:
+    """Refuses a module that lacks something, or whose functions cannot be called as they are."""
+    lacks = [] if hasattr(module, "Settings") else ["a class Settings"]
+    for name, call in _CALLS.items():
+        if callable(function := getattr(module, name, None)):
+            try:
+                inspect.signature(function).bind(*call)
+            except TypeError:
+                raise RecipeError(
+                    f"{name} of {origin} takes other arguments; it is called as {_text(name)}"
+                ) from None
+        elif name not in _OPTIONAL:
+            lacks.append(f"a function {_text(name)}")
+    if lacks:
+        *others, last = lacks
+        raise RecipeError(
+            f"{origin} is no recipe: it lacks {', '.join(others) + ' and ' if others else ''}{last}"
+            ". `forwardpass-train new my_recipe` writes one to begin with"
+        )
+    needs = getattr(module, "NEEDS", ())
+    if not isinstance(needs, tuple | list) or not all(isinstance(name, str) for name in needs):
+        raise RecipeError(
+            f"NEEDS of {origin} is {needs!r}; it is a tuple of models' names, such as "
+            "('mnist-cnn',)"
+        )
+
+
+def _text(name: str) -> str:
+    return f"{name}({', '.join(_CALLS[name])})"
 
 
 def write_new(name: str, folder: Path) -> Path:

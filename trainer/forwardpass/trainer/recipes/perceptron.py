@@ -19,18 +19,17 @@ from torchmetrics.wrappers import LambdaInputTransformer
 from forwardpass.trainer.data import penguins
 from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.evaluation import accuracy, predict, r2, rmse
-from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.perceptron import Perceptrons
 from forwardpass.trainer.models.scaling import Standardize
 from forwardpass.trainer.plots.curves import loss_curves
 from forwardpass.trainer.plots.perceptron import Neuron, activations, answers_of_units
-from forwardpass.trainer.training.checkpoints import Run, open_run
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Rows, Task, fit
-from forwardpass.trainer.training.fitted import Epoch
-from forwardpass.trainer.training.progress import Reporter
+from forwardpass.trainer.training.fitted import Fitted
 from forwardpass.trainer.training.schedules import one_cycle
 from forwardpass.trainer.training.seeds import seed_everything
-from forwardpass.trainer.training.settings import BatchSize, Epochs, PeakRate, fingerprint
+from forwardpass.trainer.training.settings import BatchSize, Epochs, PeakRate
 from forwardpass.trainer.training.settings import Settings as BaseSettings
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
@@ -113,62 +112,62 @@ RESPONSES = {
 }
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Trains them and publishes the next version of perceptron."""
-    data = penguins.load(workspace.cache, workspace.reporter, settings.limit)
-    key = fingerprint("perceptron", settings, data.digest(), software())
-    sums: dict[str, nn.Linear] = {}
-    histories: dict[str, list[Epoch]] = {}
-    with open_run(workspace.runs / "perceptron" / key) as folder:
-        for name in RESPONSES:
-            sums[name], histories[name] = train(name, data, settings, folder, workspace.reporter)
+def load(settings: Settings, workspace: Workspace) -> Dataset:
+    """Returns what a run of these settings learns from and is measured on."""
+    return penguins.load(workspace.cache, workspace.reporter, settings.limit)
 
-        module = Perceptrons(
-            Standardize.of(data.train.rows().inputs),
-            sums,
-            {n: r.unit for n, r in RESPONSES.items()},
-        )
+
+def train(settings: Settings, data: Dataset, run: Run) -> Trained:
+    """Returns the neurons of all responses, and what is said of them."""
+    sums: dict[str, nn.Linear] = {}
+    fits: dict[str, Fitted] = {}
+    for name in RESPONSES:
+        sums[name], fits[name] = learn(name, data, settings, run)
+    units = {name: response.unit for name, response in RESPONSES.items()}
+    module = Perceptrons(Standardize.of(data.train.rows().inputs), sums, units)
+
+    def evaluate() -> Evaluation:
         answers = dict(zip(RESPONSES, predict(module, data.test.inputs), strict=True))
-        values = model_card_pb2.TENSOR_ROLE_VALUES
-        return release(
-            Trained(
-                recipe="perceptron",
-                description="Tells of a penguin, from the length and depth of its bill and the "
-                "length of a flipper in millimetres: carbon-13 in its blood (permille from the "
-                "standard), its mass (kg), how likely it is male, and its species.",
-                reference='Rosenblatt, "The perceptron: a probabilistic model for information '
-                'storage and organization in the brain", 1958; Bishop, "Pattern recognition and '
-                'machine learning", 2006, sections 4.3.6 and 5.2, on units and losses that match',
-                settings=settings,
-                module=module,
-                inputs={"features": model_card_pb2.TENSOR_ROLE_FEATURES},
-                outputs={
-                    "carbon": values,
-                    "mass": values,
-                    "male": values,
-                    "species": model_card_pb2.TENSOR_ROLE_PROBABILITIES,
-                },
-                golden_inputs={"features": data.test.inputs[:8]},
-                metrics=_measure(answers, data.test.targets),
-                source=data.source(),
-                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
-                plots={
-                    "activations.png": activations(_neuron_of_two(data, sums["male"])),
-                    "answers.png": answers_of_units(answers, data.test.targets, data.labels),
-                    "losses.png": loss_curves(
-                        {
-                            "carbon: squared error": histories["carbon"],
-                            "mass: squared error": histories["mass"],
-                            "male: binary cross-entropy": histories["male"],
-                            "species: cross-entropy": histories["species"],
-                        },
-                        unit="mean loss a penguin",
-                    ),
-                },
-                labels=data.labels,
-            ),
-            workspace,
+        return Evaluation(
+            metrics=_measure(answers, data.test.targets),
+            plots={
+                "activations.png": activations(_neuron_of_two(data, sums["male"])),
+                "answers.png": answers_of_units(answers, data.test.targets, data.labels),
+                "losses.png": loss_curves(
+                    {
+                        "carbon: squared error": fits["carbon"].history,
+                        "mass: squared error": fits["mass"].history,
+                        "male: binary cross-entropy": fits["male"].history,
+                        "species: cross-entropy": fits["species"].history,
+                    },
+                    unit="mean loss a penguin",
+                ),
+            },
         )
+
+    values = model_card_pb2.TENSOR_ROLE_VALUES
+    return Trained(
+        description="Tells of a penguin, from the length and depth of its bill and the "
+        "length of a flipper in millimetres: carbon-13 in its blood (permille from the "
+        "standard), its mass (kg), how likely it is male, and its species.",
+        reference='Rosenblatt, "The perceptron: a probabilistic model for information '
+        'storage and organization in the brain", 1958; Bishop, "Pattern recognition and '
+        'machine learning", 2006, sections 4.3.6 and 5.2, on units and losses that match',
+        module=module,
+        inputs={"features": model_card_pb2.TENSOR_ROLE_FEATURES},
+        outputs={
+            "carbon": values,
+            "mass": values,
+            "male": values,
+            "species": model_card_pb2.TENSOR_ROLE_PROBABILITIES,
+        },
+        golden_inputs={"features": data.test.inputs[:8]},
+        tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
+        labels=data.labels,
+        # One of the four has to be compared; the others learn alike.
+        fitted=fits["species"],
+        evaluate=evaluate,
+    )
 
 
 def start_neurons(features: int, response: Response) -> nn.Linear:
@@ -182,9 +181,7 @@ def start_neurons(features: int, response: Response) -> nn.Linear:
     return neurons
 
 
-def train(
-    name: str, data: Dataset, settings: Settings, folder: Run, reporter: Reporter
-) -> tuple[nn.Linear, list[Epoch]]:
+def learn(name: str, data: Dataset, settings: Settings, run: Run) -> tuple[nn.Linear, Fitted]:
     """Returns one response's neurons, which take standardised inputs, and how training went."""
     response = RESPONSES[name]
     standardize = Standardize.of(data.train.rows().inputs)
@@ -194,7 +191,7 @@ def train(
 
     seed_everything(settings.seed, "weights", name)
     neurons = start_neurons(data.train.inputs.shape[1], response)
-    history = fit(
+    fitted = fit(
         Task(
             model=neurons,
             train=rows(data.train.rows()),
@@ -210,11 +207,10 @@ def train(
             keep_last=True,
         ),
         settings,
-        folder,
-        reporter,
+        run,
         name=name,
     )
-    return neurons, history
+    return neurons, fitted
 
 
 def _measure(answers: dict[str, Array], targets: Array) -> dict[str, float]:

@@ -14,22 +14,21 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torchmetrics.regression import R2Score
 
-from forwardpass.artefact import array_digest
 from forwardpass.trainer.data import playground
 from forwardpass.trainer.data.dataset import Split
+from forwardpass.trainer.data.playground import Points
 from forwardpass.trainer.errors import SettingError
 from forwardpass.trainer.evaluation import predict
-from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.mlp import ACTIVATIONS, Regressor, mlp
 from forwardpass.trainer.plots.curves import loss_curves
 from forwardpass.trainer.plots.plane import Plane, hidden_units, points_and_boundary
-from forwardpass.trainer.training.checkpoints import Run, open_run
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Task, fit
-from forwardpass.trainer.training.fitted import Epoch
-from forwardpass.trainer.training.progress import Reporter
-from forwardpass.trainer.training.seeds import derive, seed_everything
+from forwardpass.trainer.training.fitted import Fitted
+from forwardpass.trainer.training.seeds import derive
 from forwardpass.trainer.training.settings import Settings as BaseSettings
-from forwardpass.trainer.training.settings import Widths, fingerprint
+from forwardpass.trainer.training.settings import Widths
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
@@ -68,74 +67,62 @@ class Settings(BaseSettings):
             )
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Trains it and publishes the next version of playground."""
-    train, test = draw(settings)
-    digest = array_digest([train.inputs, train.targets, test.inputs, test.targets])
-    key = fingerprint("playground", settings, digest, software())
-    with open_run(workspace.runs / "playground" / key) as folder:
-        network, history = learn(settings, train, test, folder, workspace.reporter)
+def load(settings: Settings, _workspace: Workspace) -> Points:
+    """Returns what is learned from and what is tested on."""
+    points = playground.draw(settings.data, settings.noise, derive(settings.seed, "points"))
+    count = round(len(points) * settings.train_share)
+    limit = settings.limit or len(points)
+    return Points(
+        settings.data,
+        train=points.head(count).head(limit),
+        test=Split(points.inputs[count:], points.targets[count:]).head(limit),
+    )
 
+
+def train(settings: Settings, data: Points, run: Run) -> Trained:
+    """Returns the network of the last epoch, and what is said of it."""
+    network, fitted = learn(settings, data, run)
+
+    def evaluate() -> Evaluation:
         plane = Plane(6.0)
-        (answers,) = predict(network, test.inputs)
-        right = (answers > 0) == (test.targets > 0)
+        (answers,) = predict(network, data.test.inputs)
+        right = (answers > 0) == (data.test.targets > 0)
         links = torch.cat([weight.ravel() for weight in weights(network)])
         plots = {
             "decision-boundary.png": points_and_boundary(
-                plane, predict(network, plane.points)[0], train, test
+                plane, predict(network, plane.points)[0], data.train, data.test
             ),
             "losses.png": loss_curves(
-                {"Half squared error": history}, unit="mean over the points", judged="test"
+                {"Half squared error": fitted.history}, unit="mean over the points", judged="test"
             ),
         }
         if settings.hidden:
             plots["hidden-units.png"] = hidden_units(plane, _layers(network, plane.points))
-        return release(
-            Trained(
-                recipe="playground",
-                description="Tells on which side of a boundary a point of the plane lies: "
-                f"above 0 for one class of the data called {settings.data}, below for the other.",
-                reference='Smilkov, Carter, Sculley, Viégas and Wattenberg, "Direct-manipulation '
-                'visualization of deep networks", 2017',
-                settings=settings,
-                module=Regressor(network),
-                inputs={"features": model_card_pb2.TENSOR_ROLE_FEATURES},
-                outputs={"value": model_card_pb2.TENSOR_ROLE_VALUES},
-                golden_inputs={"features": test.inputs[:8]},
-                metrics={
-                    "accuracy": float(right.mean()),
-                    "half_squared_error": float(np.square(answers - test.targets).mean() / 2),
-                    "share_of_zero_weights": (links == 0).float().mean().item(),
-                },
-                source=model_card_pb2.DataSource(
-                    name=settings.data,
-                    origin="drawn by the seed, as playground.tensorflow.org does",
-                    sha256=digest,
-                    train_rows=len(train),
-                    test_rows=len(test),
-                ),
-                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
-                plots=plots,
-            ),
-            workspace,
+        return Evaluation(
+            metrics={
+                "accuracy": float(right.mean()),
+                "half_squared_error": float(np.square(answers - data.test.targets).mean() / 2),
+                "share_of_zero_weights": (links == 0).float().mean().item(),
+            },
+            plots=plots,
         )
 
+    return Trained(
+        description="Tells on which side of a boundary a point of the plane lies: "
+        f"above 0 for one class of the data called {settings.data}, below for the other.",
+        reference='Smilkov, Carter, Sculley, Viégas and Wattenberg, "Direct-manipulation '
+        'visualization of deep networks", 2017',
+        module=Regressor(network),
+        inputs={"features": model_card_pb2.TENSOR_ROLE_FEATURES},
+        outputs={"value": model_card_pb2.TENSOR_ROLE_VALUES},
+        golden_inputs={"features": data.test.inputs[:8]},
+        tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
+        evaluate=evaluate,
+    )
 
-def draw(settings: Settings) -> tuple[Split, Split]:
-    """Returns what is learned from and what is tested on."""
-    points = playground.draw(settings.data, settings.noise, derive(settings.seed, "points"))
-    count = round(len(points) * settings.train_share)
-    train = points.head(count)
-    test = Split(points.inputs[count:], points.targets[count:])
-    limit = settings.limit or len(points)
-    return train.head(limit), test.head(limit)
 
-
-def learn(
-    settings: Settings, train: Split, test: Split, folder: Run, reporter: Reporter
-) -> tuple[nn.Sequential, list[Epoch]]:
-    """Returns the network, from points (n, 2) to values (n, 1), and its history."""
-    seed_everything(settings.seed, "weights")
+def learn(settings: Settings, data: Points, run: Run) -> tuple[nn.Sequential, Fitted]:
+    """Returns the network, from points (n, 2) to values (n, 1), and how it was fitted."""
     network = nn.Sequential(
         *mlp([2, *settings.hidden, 1], activation=ACTIVATIONS[settings.activation]), nn.Tanh()
     )
@@ -143,9 +130,9 @@ def learn(
     optimizer.register_step_post_hook(_Shrink(network, settings))
     task = Task(
         model=network,
-        train=train.rows(),
+        train=data.train.rows(),
         # They are looked at all along, as on the page; so nothing is chosen by them.
-        validation=test.rows(),
+        validation=data.test.rows(),
         keep_last=True,
         loss=_half_squared_error,
         metric=R2Score(),
@@ -154,7 +141,7 @@ def learn(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
     )
-    return network, fit(task, settings, folder, reporter)
+    return network, fit(task, settings, run)
 
 
 def _half_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ temperature. Another year chooses the network's weights, and a fourth tells how 
 Then the network gets 24 of those days only, to see it learn them by heart.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -17,19 +18,18 @@ from torchmetrics.regression import R2Score
 from forwardpass.trainer.data import seattle_weather
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.evaluation import predict, r2, rmse
-from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.mlp import mlp
 from forwardpass.trainer.models.polynomial import polynomial
 from forwardpass.trainer.models.scaling import Rescale, Standardize
 from forwardpass.trainer.plots.curves import loss_curves
 from forwardpass.trainer.plots.fits import Course, fitted, overfitting
-from forwardpass.trainer.training.checkpoints import Run, open_run
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Rows, Task, fit
-from forwardpass.trainer.training.fitted import Epoch
-from forwardpass.trainer.training.progress import Reporter
+from forwardpass.trainer.training.fitted import Epoch, Fitted
 from forwardpass.trainer.training.schedules import one_cycle
 from forwardpass.trainer.training.seeds import generator, seed_everything
-from forwardpass.trainer.training.settings import BatchSize, PeakRate, fingerprint
+from forwardpass.trainer.training.settings import BatchSize, PeakRate
 from forwardpass.trainer.training.settings import Settings as BaseSettings
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
@@ -72,45 +72,48 @@ class Curves(nn.Module):
         return self.line(day), self.cubic(day), self.network(day)
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Trains the three and publishes the next version of regression."""
-    data = seattle_weather.load(workspace.cache, workspace.reporter, settings.limit)
-    key = fingerprint("regression", settings, data.digest(), software())
-    with open_run(workspace.runs / "regression" / key) as folder:
-        fitter = Fitter(data, settings, folder, workspace.reporter)
-        module, histories = fit_three(fitter)
-        few, courses = fit_few(fitter)
+def load(settings: Settings, workspace: Workspace) -> Dataset:
+    """Returns what a run of these settings learns from and is measured on."""
+    return seattle_weather.load(workspace.cache, workspace.reporter, settings.limit)
 
-        answers = dict(zip(histories, predict(module, data.test.inputs), strict=True))
-        curves = dict(zip(histories, predict(module, DAYS), strict=True))
+
+def train(settings: Settings, data: Dataset, run: Run) -> Trained:
+    """Returns the three curves, and what is said of them."""
+    fitter = Fitter(data, settings, run)
+    module, fits = fit_three(fitter)
+    few, courses = fit_few(fitter)
+
+    def evaluate() -> Evaluation:
+        answers = dict(zip(fits, predict(module, data.test.inputs), strict=True))
+        curves = dict(zip(fits, predict(module, DAYS), strict=True))
         errors = {name: rmse(answer, data.test.targets) for name, answer in answers.items()}
-        return release(
-            Trained(
-                recipe="regression",
-                description="Tells the highest temperature to expect in Seattle on a day of the "
-                "year, 1 to 366, in degrees Celsius, by a line, a cubic polynomial and a network "
-                "of five hidden layers.",
-                reference='Legendre, "Nouvelles méthodes pour la détermination des orbites des '
-                'comètes", 1805; Robbins and Monro, "A stochastic approximation method", 1951; '
-                'Rumelhart, Hinton and Williams, "Learning representations by back-propagating '
-                'errors", 1986',
-                settings=settings,
-                module=module,
-                inputs={"day": model_card_pb2.TENSOR_ROLE_FEATURES},
-                outputs=dict.fromkeys(histories, model_card_pb2.TENSOR_ROLE_VALUES),
-                golden_inputs={"day": DAYS[::50]},
-                metrics={f"{name}_rmse_celsius": error for name, error in errors.items()}
-                | {f"{name}_r2": r2(answers[name], data.test.targets) for name in answers},
-                source=data.source(),
-                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-4),
-                plots={
-                    "fits.png": fitted(DAYS, curves, errors, data.train, data.test),
-                    "losses.png": loss_curves(histories, "share of the variance that is left"),
-                    "overfitting.png": overfitting(DAYS, courses, few, data.validation),
-                },
-            ),
-            workspace,
+        histories = {name: each.history for name, each in fits.items()}
+        return Evaluation(
+            metrics={f"{name}_rmse_celsius": error for name, error in errors.items()}
+            | {f"{name}_r2": r2(answers[name], data.test.targets) for name in answers},
+            plots={
+                "fits.png": fitted(DAYS, curves, errors, data.train, data.test),
+                "losses.png": loss_curves(histories, "share of the variance that is left"),
+                "overfitting.png": overfitting(DAYS, courses, few, data.validation),
+            },
         )
+
+    return Trained(
+        description="Tells the highest temperature to expect in Seattle on a day of the "
+        "year, 1 to 366, in degrees Celsius, by a line, a cubic polynomial and a network "
+        "of five hidden layers.",
+        reference='Legendre, "Nouvelles méthodes pour la détermination des orbites des '
+        'comètes", 1805; Robbins and Monro, "A stochastic approximation method", 1951; '
+        'Rumelhart, Hinton and Williams, "Learning representations by back-propagating '
+        'errors", 1986',
+        module=module,
+        inputs={"day": model_card_pb2.TENSOR_ROLE_FEATURES},
+        outputs=dict.fromkeys(fits, model_card_pb2.TENSOR_ROLE_VALUES),
+        golden_inputs={"day": DAYS[::50]},
+        tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-4),
+        fitted=fits["network"],
+        evaluate=evaluate,
+    )
 
 
 class Fitter:
@@ -119,16 +122,14 @@ class Fitter:
     Args:
         data: Its validation rows judge each epoch.
         settings: Of the run.
-        folder: Where checkpoints lie.
-        reporter: Where progress is told.
+        run: Where checkpoints lie.
     """
 
-    def __init__(self, data: Dataset, settings: Settings, folder: Run, reporter: Reporter) -> None:
+    def __init__(self, data: Dataset, settings: Settings, run: Run) -> None:
         self.settings = settings
         self.train = data.train.rows()
         self._validation = data.validation.rows()
-        self._folder = folder
-        self._reporter = reporter
+        self._run = run
         self._standardize = Standardize.of(self.train.inputs)
         self._rescale = Rescale.of(self.train.targets)
         # Of the days that were learned from: a loss of 1 is that of their mean.
@@ -152,8 +153,8 @@ class Fitter:
 
     def fit(
         self, name: str, model: nn.Module, rows: Rows, weight_decay: float = 0, **changes: Any
-    ) -> list[Epoch]:
-        """Trains the model in place, and returns its history.
+    ) -> Fitted:
+        """Trains the model in place, and returns how it did.
 
         Args:
             name: Of the checkpoint.
@@ -177,23 +178,23 @@ class Fitter:
             epochs=settings.epochs,
             batch_size=settings.batch_size,
         )
-        return fit(replace(task, **changes), settings, self._folder, self._reporter, name)
+        return fit(replace(task, **changes), settings, self._run, name)
 
     def _loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         return functional.mse_loss(predictions, targets) / self.variance
 
 
-def fit_three(fitter: Fitter) -> tuple[Curves, dict[str, list[Epoch]]]:
-    """Returns the line, the cubic and the network, and their histories by name."""
+def fit_three(fitter: Fitter) -> tuple[Curves, dict[str, Fitted]]:
+    """Returns the line, the cubic and the network, and how each was fitted, by name."""
     days = fitter.days()
     line, cubic, network = fitter.polynomial(1), fitter.polynomial(3), fitter.network()
-    histories = {
+    fits = {
         # Nothing is chosen for these two: they come to the least squares.
         "line": fitter.fit("line", line, days, schedule=one_cycle, keep_last=True),
         "cubic": fitter.fit("cubic", cubic, days, schedule=one_cycle, keep_last=True),
         "network": fitter.fit("network", network, days, schedule=one_cycle),
     }
-    return Curves(line, cubic, network), histories
+    return Curves(line, cubic, network), fits
 
 
 def fit_few(fitter: Fitter) -> tuple[Split, dict[str, Course]]:
@@ -214,7 +215,7 @@ def fit_few(fitter: Fitter) -> tuple[Split, dict[str, Course]]:
     courses = {}
     for name, changes in ways.items():
         network = fitter.network()
-        history = fitter.fit(
+        few_fitted = fitter.fit(
             name.replace(" ", "-"),
             network,
             # All of them in each step, so that no noise of small batches keeps it from the worst.
@@ -228,12 +229,12 @@ def fit_few(fitter: Fitter) -> tuple[Split, dict[str, Course]]:
         )
         courses[name] = Course(
             values=predict(network, DAYS)[0],
-            train=_degrees(history, "train_loss", fitter.variance),
-            validation=_degrees(history, "validation_loss", fitter.variance),
+            train=_degrees(few_fitted.history, "train_loss", fitter.variance),
+            validation=_degrees(few_fitted.history, "validation_loss", fitter.variance),
         )
     return Split(few.inputs.numpy(), few.targets.numpy()), courses
 
 
-def _degrees(history: list[Epoch], loss: str, variance: float) -> list[float]:
+def _degrees(history: Sequence[Epoch], loss: str, variance: float) -> list[float]:
     """Returns the root of each epoch's mean squared error, in degrees Celsius."""
     return [(epoch[loss] * variance) ** 0.5 for epoch in history]

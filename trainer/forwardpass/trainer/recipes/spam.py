@@ -14,24 +14,23 @@ from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
 from forwardpass.trainer.data import spam
+from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.evaluation import predict
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.export.front import Front
-from forwardpass.trainer.export.release import Published, Trained, release, software
 from forwardpass.trainer.models.text import TextClassifier, TextNetwork, TfIdf
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.detection import Detector, detectors_compared, telling_words
-from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Rows, Task, fit
 from forwardpass.trainer.training.schedules import one_cycle
-from forwardpass.trainer.training.seeds import seed_everything
 from forwardpass.trainer.training.settings import (
     BatchSize,
     Epochs,
     Patience,
     PeakRate,
     WeightDecay,
-    fingerprint,
 )
 from forwardpass.trainer.training.settings import Settings as BaseSettings
 from forwardpass.trainer.training.workspace import Workspace
@@ -77,53 +76,53 @@ class Settings(BaseSettings):
     patience: Patience = 0
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Trains it and publishes the next version of spam."""
-    data = spam.load(workspace.cache, workspace.reporter, settings.limit)
+def load(settings: Settings, workspace: Workspace) -> Dataset:
+    """Returns what a run of these settings learns from and is measured on."""
+    return spam.load(workspace.cache, workspace.reporter, settings.limit)
+
+
+def train(settings: Settings, data: Dataset, run: Run) -> Trained:
+    """Returns the trained network, and what is said of it."""
     vectorizer = CountVectorizer(
         token_pattern=_WORD, lowercase=False, max_features=settings.words, min_df=2
     )
     front = Front(vectorizer.fit(data.train.inputs))
-    train, validation, test = (
-        front.counts(split.inputs) for split in (data.train, data.validation, data.test)
-    )
+    counts, validation = (front.counts(split.inputs) for split in (data.train, data.validation))
 
-    seed_everything(settings.seed, "weights")
-    weights = TfIdf(torch.from_numpy((train > 0).sum(axis=0)), len(train))
+    weights = TfIdf(torch.from_numpy((counts > 0).sum(axis=0)), len(counts))
     network = TextNetwork(
         weights, settings.hidden, len(data.labels), settings.word_dropout, settings.dropout
     )
 
-    key = fingerprint("spam", settings, data.digest(), software())
-    with open_run(workspace.runs / "spam" / key) as folder:
-        history = fit(
-            Task(
-                model=network,
-                train=_rows(train, data.train.targets),
-                validation=_rows(validation, data.validation.targets),
-                loss=functional.cross_entropy,
-                metric=MulticlassAccuracy(2, average="micro"),
-                metric_name="accuracy",
-                optimizer=torch.optim.AdamW(
-                    network.parameters(),
-                    settings.learning_rate,
-                    weight_decay=settings.weight_decay,
-                ),
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                schedule=one_cycle,
-                patience=settings.patience,
+    fitted = fit(
+        Task(
+            model=network,
+            train=_rows(counts, data.train.targets),
+            validation=_rows(validation, data.validation.targets),
+            loss=functional.cross_entropy,
+            metric=MulticlassAccuracy(2, average="micro"),
+            metric_name="accuracy",
+            optimizer=torch.optim.AdamW(
+                network.parameters(),
+                settings.learning_rate,
+                weight_decay=settings.weight_decay,
             ),
-            settings,
-            folder,
-            workspace.reporter,
-        )
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            schedule=one_cycle,
+            patience=settings.patience,
+        ),
+        settings,
+        run,
+    )
 
-        classifier = TextClassifier(network)
-        truth = data.test.targets
+    classifier = TextClassifier(network)
+
+    def evaluate() -> Evaluation:
+        test, truth = front.counts(data.test.inputs), data.test.targets
         network_says = _spam_probability(classifier, test)
         features = [
-            weights(torch.from_numpy(counts)).numpy() for counts in (train, validation, test)
+            weights(torch.from_numpy(words)).numpy() for words in (counts, validation, test)
         ]
         regression_says = _regression(features, data.train.targets, data.validation.targets)
         hits = rule_hits(data.test.inputs)
@@ -133,50 +132,47 @@ def run(settings: Settings, workspace: Workspace) -> Published:
             Detector("the network", network_says),
         ]
         rules, regression, learned = (detector.says(truth) for detector in detectors)
-        return release(
-            Trained(
-                recipe="spam",
-                description="Tells spam from ham: takes the text of an e-mail, its subject first, "
-                "and gives the probability of either. Learned from e-mails of 2002.",
-                reference='Salton and Buckley, "Term-weighting approaches in automatic text '
-                'retrieval", 1988; Androutsopoulos et al., "An experimental comparison of naive '
-                'Bayesian and keyword-based anti-spam filtering", 2000',
-                settings=settings,
-                module=classifier,
-                front=front,
-                inputs={"text": model_card_pb2.TENSOR_ROLE_TEXT},
-                outputs={"probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES},
-                golden_inputs={"text": data.test.inputs[:8]},
-                metrics={
-                    "accuracy": learned.accuracy,
-                    "spam_found_share": learned.found,
-                    "ham_lost_share": learned.lost,
-                    "area_under_roc": float(roc_auc_score(truth, network_says)),
-                    "logistic_regression_accuracy": regression.accuracy,
-                    "logistic_regression_area_under_roc": float(
-                        roc_auc_score(truth, regression_says)
-                    ),
-                    "rules_accuracy": rules.accuracy,
-                    "rules_spam_found_share": rules.found,
-                    "rules_ham_lost_share": rules.lost,
-                    "always_ham_accuracy": float(np.mean(truth == 0)),
-                },
-                source=data.source(),
-                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
-                plots={
-                    "learning-curves.png": learning_curves(history, "accuracy"),
-                    "confusion-matrix.png": confusion_matrix(
-                        (network_says > 0.5).astype(np.int64), truth, data.labels
-                    ),
-                    "rules-or-examples.png": detectors_compared(
-                        detectors, truth, dict(zip(RULES, hits.T, strict=True))
-                    ),
-                    "telling-words.png": telling_words(front.words, _word_says(classifier, front)),
-                },
-                labels=data.labels,
-            ),
-            workspace,
+        return Evaluation(
+            metrics={
+                "accuracy": learned.accuracy,
+                "spam_found_share": learned.found,
+                "ham_lost_share": learned.lost,
+                "area_under_roc": float(roc_auc_score(truth, network_says)),
+                "logistic_regression_accuracy": regression.accuracy,
+                "logistic_regression_area_under_roc": float(roc_auc_score(truth, regression_says)),
+                "rules_accuracy": rules.accuracy,
+                "rules_spam_found_share": rules.found,
+                "rules_ham_lost_share": rules.lost,
+                "always_ham_accuracy": float(np.mean(truth == 0)),
+            },
+            plots={
+                "learning-curves.png": learning_curves(fitted.history, "accuracy"),
+                "confusion-matrix.png": confusion_matrix(
+                    (network_says > 0.5).astype(np.int64), truth, data.labels
+                ),
+                "rules-or-examples.png": detectors_compared(
+                    detectors, truth, dict(zip(RULES, hits.T, strict=True))
+                ),
+                "telling-words.png": telling_words(front.words, _word_says(classifier, front)),
+            },
         )
+
+    return Trained(
+        description="Tells spam from ham: takes the text of an e-mail, its subject first, "
+        "and gives the probability of either. Learned from e-mails of 2002.",
+        reference='Salton and Buckley, "Term-weighting approaches in automatic text '
+        'retrieval", 1988; Androutsopoulos et al., "An experimental comparison of naive '
+        'Bayesian and keyword-based anti-spam filtering", 2000',
+        module=classifier,
+        front=front,
+        inputs={"text": model_card_pb2.TENSOR_ROLE_TEXT},
+        outputs={"probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES},
+        golden_inputs={"text": data.test.inputs[:8]},
+        tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
+        labels=data.labels,
+        fitted=fitted,
+        evaluate=evaluate,
+    )
 
 
 def rule_hits(texts: Array) -> NDArray[np.bool_]:

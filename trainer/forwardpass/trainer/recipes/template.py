@@ -4,12 +4,11 @@
     forwardpass-train run ./template.py epochs=60 width=32
     forwardpass-train run ./template.py --sweep width=8,32
 
-Both `Settings` and `run` are needed. With `load` and `measure` the model can be quantised, too.
+`Settings`, `load` and `train` are needed. With `measure` the model can be quantised, too.
 """
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -21,19 +20,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
-from forwardpass.artefact import file_digest
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.evaluation import Answer, accuracy, predict
-from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.mlp import mlp
 from forwardpass.trainer.models.scaling import Standardize
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
-from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Task, fit
 from forwardpass.trainer.training.schedules import SCHEDULES
-from forwardpass.trainer.training.seeds import seed_everything
-from forwardpass.trainer.training.settings import Supervised, fingerprint
+from forwardpass.trainer.training.settings import Supervised
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -91,67 +88,61 @@ def measure(answer: Answer, data: Dataset) -> dict[str, float]:
     return {"accuracy": accuracy(probabilities, data.test.targets)}
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Trains the model and publishes its next version."""
-    data = load(settings, workspace)
-
-    seed_everything(settings.seed, "weights")
+def train(settings: Settings, data: Dataset, run: Run) -> Trained:
+    """Returns the trained network, and what is said of it."""
     network = nn.Sequential(
         Standardize.of(torch.from_numpy(data.train.inputs)),  # (n, 13)
         mlp([13, settings.width, 3]),  # (n, 3)
     )
 
-    # A run that was stopped is taken up where all of this is the same, this file included.
-    versions = software() | {"file": file_digest(Path(__file__))}
-    key = fingerprint(workspace.recipe, settings, data.digest(), versions)
-    with open_run(workspace.runs / workspace.recipe / key) as folder:
-        history = fit(
-            Task(
-                model=network,
-                train=data.train.rows(),
-                validation=data.validation.rows(),
-                loss=functional.cross_entropy,
-                metric=MulticlassAccuracy(len(data.labels), average="micro"),
-                metric_name="accuracy",
-                optimizer=torch.optim.AdamW(
-                    network.parameters(),
-                    settings.learning_rate,
-                    weight_decay=settings.weight_decay,
-                ),
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                schedule=SCHEDULES[settings.schedule],
-                patience=settings.patience,
+    fitted = fit(
+        Task(
+            model=network,
+            train=data.train.rows(),
+            validation=data.validation.rows(),
+            loss=functional.cross_entropy,
+            metric=MulticlassAccuracy(len(data.labels), average="micro"),
+            metric_name="accuracy",
+            optimizer=torch.optim.AdamW(
+                network.parameters(),
+                settings.learning_rate,
+                weight_decay=settings.weight_decay,
             ),
-            settings,
-            folder,
-            workspace.reporter,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            schedule=SCHEDULES[settings.schedule],
+            patience=settings.patience,
+        ),
+        settings,
+        run,
+    )
+
+    classifier = Classifier(network)
+
+    # Called for what is published, and not for the other points of a sweep.
+    def evaluate() -> Evaluation:
+        (probabilities,) = predict(classifier, data.test.inputs)
+        return Evaluation(
+            metrics=measure(partial(predict, classifier), data),
+            plots={
+                "learning-curves.png": learning_curves(fitted.history, "accuracy"),
+                "confusion-matrix.png": confusion_matrix(
+                    probabilities.argmax(axis=1), data.test.targets, data.labels
+                ),
+            },
         )
 
-        classifier = Classifier(network)
-        (probabilities,) = predict(classifier, data.test.inputs)
-        return release(
-            Trained(
-                recipe=workspace.recipe,
-                description="Tells which of three cultivars a wine is of, from 13 measurements.",
-                reference="Forina et al., PARVUS, 1988 (the data)",
-                settings=settings,
-                module=classifier,
-                inputs={"features": model_card_pb2.TENSOR_ROLE_FEATURES},
-                outputs={"probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES},
-                # Real rows: with torch's answers they become the golden data, which ONNX Runtime
-                # has to agree with before anything is published, and servers when they load it.
-                golden_inputs={"features": data.test.inputs[:8]},
-                metrics=measure(partial(predict, classifier), data),
-                source=data.source(),
-                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
-                plots={
-                    "learning-curves.png": learning_curves(history, "accuracy"),
-                    "confusion-matrix.png": confusion_matrix(
-                        probabilities.argmax(axis=1), data.test.targets, data.labels
-                    ),
-                },
-                labels=data.labels,
-            ),
-            workspace,
-        )
+    return Trained(
+        description="Tells which of three cultivars a wine is of, from 13 measurements.",
+        reference="Forina et al., PARVUS, 1988 (the data)",
+        module=classifier,
+        inputs={"features": model_card_pb2.TENSOR_ROLE_FEATURES},
+        outputs={"probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES},
+        # Real rows: with torch's answers they become the golden data, which ONNX Runtime
+        # has to agree with before anything is published, and servers when they load it.
+        golden_inputs={"features": data.test.inputs[:8]},
+        tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
+        labels=data.labels,
+        fitted=fitted,
+        evaluate=evaluate,
+    )

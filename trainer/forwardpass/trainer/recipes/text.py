@@ -18,15 +18,14 @@ from torchmetrics.classification import MulticlassAccuracy
 from forwardpass.trainer.data import moby_dick
 from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.evaluation import predict
-from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.recurrent import CharacterGru, CharacterStep, states_along
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.sequences import bits_by_context, state_along
-from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Task, fit
 from forwardpass.trainer.training.schedules import one_cycle
-from forwardpass.trainer.training.seeds import seed_everything
-from forwardpass.trainer.training.settings import Epochs, PeakRate, fingerprint
+from forwardpass.trainer.training.settings import Epochs, PeakRate
 from forwardpass.trainer.training.settings import Settings as BaseSettings
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
@@ -49,84 +48,84 @@ class Settings(BaseSettings):
     learning_rate: PeakRate = 5e-3
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Trains it and publishes the next version of text."""
-    data = moby_dick.load(workspace.cache, workspace.reporter, settings.limit)
+def load(settings: Settings, workspace: Workspace) -> Dataset:
+    """Returns what a run of these settings learns from and is measured on."""
+    return moby_dick.load(workspace.cache, workspace.reporter, settings.limit)
 
-    seed_everything(settings.seed, "weights")
+
+def train(settings: Settings, data: Dataset, run: Run) -> Trained:
+    """Returns the trained network, and what is said of it."""
     network = CharacterGru(len(data.labels), EMBEDDING, WIDTH)
 
-    key = fingerprint("text", settings, data.digest(), software())
-    with open_run(workspace.runs / "text" / key) as folder:
-        history = fit(
-            Task(
-                model=network,
-                train=data.train.rows(),
-                validation=data.validation.rows(),
-                loss=functional.cross_entropy,
-                metric=MulticlassAccuracy(len(data.labels), average="micro"),
-                metric_name="accuracy",
-                optimizer=torch.optim.AdamW(network.parameters(), settings.learning_rate),
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                schedule=one_cycle,
-            ),
-            settings,
-            folder,
-            workspace.reporter,
-        )
+    fitted = fit(
+        Task(
+            model=network,
+            train=data.train.rows(),
+            validation=data.validation.rows(),
+            loss=functional.cross_entropy,
+            metric=MulticlassAccuracy(len(data.labels), average="micro"),
+            metric_name="accuracy",
+            optimizer=torch.optim.AdamW(network.parameters(), settings.learning_rate),
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            schedule=one_cycle,
+        ),
+        settings,
+        run,
+    )
 
+    line = torch.from_numpy(data.test.inputs.ravel()[:_DRAWN])
+    with torch.no_grad():
+        states = states_along(network.cell, network.embedding(line)).numpy()
+
+    def evaluate() -> Evaluation:
         baselines = {
             "how often each character comes": _unigram_bits(data),
             "the same, after each character": _bigram_bits(data),
         }
         (logits,) = predict(network, data.test.inputs, rows=100)  # (rows, characters, window)
         by_context = _bits(logits, data.test.targets).mean(axis=0)  # (window)
-        line = torch.from_numpy(data.test.inputs.ravel()[:_DRAWN])
-        with torch.no_grad():
-            states = states_along(network.cell, network.embedding(line)).numpy()
-        return release(
-            Trained(
-                recipe="text",
-                description="Foretells the next character of Moby-Dick, of which the labels are "
-                "all there are, and so writes texts in its manner.",
-                reference='Cho et al., "Learning phrase representations using RNN encoder-decoder '
-                'for statistical machine translation", 2014; Graves, "Generating sequences with '
-                'recurrent neural networks", 2013',
-                settings=settings,
-                module=CharacterStep(network),
-                inputs={
-                    "token": model_card_pb2.TENSOR_ROLE_TOKEN,
-                    "h": model_card_pb2.TENSOR_ROLE_STATE,
-                },
-                outputs={
-                    "logits": model_card_pb2.TENSOR_ROLE_LOGITS,
-                    "next_h": model_card_pb2.TENSOR_ROLE_STATE,
-                },
-                states={"h": "next_h"},
-                # As if eight texts had been read, each to another place.
-                golden_inputs={"token": line[8:16].numpy(), "h": states[7:15]},
-                metrics={
-                    "bits_per_character": _read(network, data),
-                    "bits_per_character_unigram": baselines["how often each character comes"],
-                    "bits_per_character_bigram": baselines["the same, after each character"],
-                    "accuracy": float((logits.argmax(axis=1) == data.test.targets).mean()),
-                },
-                source=data.source(),
-                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
-                plots={
-                    "learning-curves.png": learning_curves(history, "accuracy"),
-                    "bits-by-context.png": bits_by_context(by_context, baselines),
-                    "hidden-state.png": state_along(
-                        states,
-                        [(step, _shown(data.labels[token])) for step, token in enumerate(line)],
-                        xlabel="character read",
-                    ),
-                },
-                labels=data.labels,
-            ),
-            workspace,
+        return Evaluation(
+            metrics={
+                "bits_per_character": _read(network, data),
+                "bits_per_character_unigram": baselines["how often each character comes"],
+                "bits_per_character_bigram": baselines["the same, after each character"],
+                "accuracy": float((logits.argmax(axis=1) == data.test.targets).mean()),
+            },
+            plots={
+                "learning-curves.png": learning_curves(fitted.history, "accuracy"),
+                "bits-by-context.png": bits_by_context(by_context, baselines),
+                "hidden-state.png": state_along(
+                    states,
+                    [(step, _shown(data.labels[token])) for step, token in enumerate(line)],
+                    xlabel="character read",
+                ),
+            },
         )
+
+    return Trained(
+        description="Foretells the next character of Moby-Dick, of which the labels are "
+        "all there are, and so writes texts in its manner.",
+        reference='Cho et al., "Learning phrase representations using RNN encoder-decoder '
+        'for statistical machine translation", 2014; Graves, "Generating sequences with '
+        'recurrent neural networks", 2013',
+        module=CharacterStep(network),
+        inputs={
+            "token": model_card_pb2.TENSOR_ROLE_TOKEN,
+            "h": model_card_pb2.TENSOR_ROLE_STATE,
+        },
+        outputs={
+            "logits": model_card_pb2.TENSOR_ROLE_LOGITS,
+            "next_h": model_card_pb2.TENSOR_ROLE_STATE,
+        },
+        states={"h": "next_h"},
+        # As if eight texts had been read, each to another place.
+        golden_inputs={"token": line[8:16].numpy(), "h": states[7:15]},
+        tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
+        labels=data.labels,
+        fitted=fitted,
+        evaluate=evaluate,
+    )
 
 
 @torch.no_grad()

@@ -10,26 +10,26 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from forwardpass.trainer import pretrained
 from forwardpass.trainer.data import cifar10
 from forwardpass.trainer.data.dataset import Dataset, Split
+from forwardpass.trainer.data.imagenet_weights import PACKAGE
 from forwardpass.trainer.errors import SettingError
 from forwardpass.trainer.evaluation import accuracy, predict
-from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.embedding import EmbeddingNetwork, LogitsAndEmbedding
 from forwardpass.trainer.models.enlarged import Enlarged
 from forwardpass.trainer.models.initial import initialize, settle
 from forwardpass.trainer.models.keras_resnet import keras_resnet50
+from forwardpass.trainer.models.resnet import ResNet
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.embedding import embedding_map
 from forwardpass.trainer.plots.labelled import accuracy_by_labels
 from forwardpass.trainer.plots.pictures import best_guesses
-from forwardpass.trainer.training.checkpoints import Run, open_run
+from forwardpass.trainer.pretrained import resnet50
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import make_fabric
-from forwardpass.trainer.training.progress import Reporter
 from forwardpass.trainer.training.seeds import generator, seed_everything
 from forwardpass.trainer.training.settings import Settings as BaseSettings
-from forwardpass.trainer.training.settings import fingerprint
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
@@ -57,7 +57,29 @@ class Settings(BaseSettings):
             raise SettingError("decay=0: give a number above 0, such as 0.001")
 
 
-def load(settings: Settings, workspace: Workspace) -> Dataset:
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The network, with the weights that others trained, and what the head learns from."""
+
+    network: ResNet
+    photos: Dataset
+
+    def digest(self) -> str:
+        """Returns the digests of the photographs and of the weights' package."""
+        return self.photos.digest() + PACKAGE.sha256
+
+    def source(self) -> model_card_pb2.DataSource:
+        """Returns the card's description of the photographs."""
+        return self.photos.source()
+
+
+def load(settings: Settings, workspace: Workspace) -> Data:
+    """Returns the network and the photographs."""
+    photos = load_photos(settings, workspace)
+    return Data(resnet50(workspace.cache, workspace.reporter), photos)
+
+
+def load_photos(settings: Settings, workspace: Workspace) -> Dataset:
     """Returns cats and dogs of CIFAR-10, uint8 (rows, 32, 32, 3), cats of class 0 and dogs of 1.
 
     As many of each class to train on as the settings say, a cat and a dog in turn; all 2,000 that
@@ -79,67 +101,64 @@ def _rows(split: Split, rows: Array) -> Split:
     return Split(split.inputs[rows], np.searchsorted(_CLASSES, split.targets[rows]))
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Fits the head and publishes the next version of transfer."""
-    data = load(settings, workspace)
-    network = pretrained.resnet50(workspace.cache, workspace.reporter)
+def train(settings: Settings, data: Data, run: Run) -> Trained:
+    """Returns the network with a head that was fitted, and what is said of them."""
+    network, photos = data.network, data.photos
+    embedder = Embedder(photos, settings, run)
+    known = embedder.embed(network, "trained")
+    random = embedder.embed(_random(photos, settings), "random")
+    network.head = fit_head(known.train.inputs, known.train.targets, settings.decay)
 
-    key = fingerprint("transfer", settings, data.digest() + pretrained.PACKAGE.sha256, software())
-    with open_run(workspace.runs / "transfer" / key) as folder:
-        embedder = Embedder(data, settings, folder, workspace.reporter)
+    def evaluate() -> Evaluation:
         features = {
-            "ImageNet's features": embedder.embed(network, "trained"),
-            "random weights": embedder.embed(_random(data, settings), "random"),
-            "raw pixels": _flat(data),
+            "ImageNet's features": known,
+            "random weights": random,
+            "raw pixels": _flat(photos),
         }
-        curves = {name: _learning_curve(known, settings) for name, known in features.items()}
-        learned, random, pixels = (curve[len(data.train) // 2][0] for curve in curves.values())
-
-        known = features["ImageNet's features"]
-        network.head = fit_head(known.train.inputs, known.train.targets, settings.decay)
+        curves = {name: _learning_curve(each, settings) for name, each in features.items()}
+        every = len(photos.train) // 2
+        learned, at_random, by_pixels = (curve[every][0] for curve in curves.values())
         (logits,) = predict(network.head, known.test.inputs)
         probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
-        return release(
-            Trained(
-                recipe="transfer",
-                description="Tells whether a small photograph shows a cat or a dog, by the "
-                "features of a ResNet-50 that was trained on ImageNet, and embeds it in them.",
-                reference='Donahue, Jia, Vinyals, Hoffman, Zhang, Tzeng and Darrell, "DeCAF: A '
-                'deep convolutional activation feature for generic visual recognition", 2014',
-                settings=settings,
-                module=LogitsAndEmbedding(Enlarged(network, settings.extent)),
-                inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
-                outputs={
-                    "logits": model_card_pb2.TENSOR_ROLE_LOGITS,
-                    "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
-                },
-                golden_inputs={"image": data.test.inputs[:8]},
-                metrics={
-                    "accuracy": learned,
-                    "random_weights_accuracy": random,
-                    "raw_pixels_accuracy": pixels,
-                },
-                source=data.source(),
-                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-3),
-                plots={
-                    "learning-curves.png": accuracy_by_labels(curves),
-                    "confusion-matrix.png": confusion_matrix(
-                        logits.argmax(axis=1), data.test.targets, data.labels
-                    ),
-                    "embedding-map.png": embedding_map(
-                        known.test.inputs, known.test.targets, data.labels
-                    ),
-                    "photos.png": best_guesses(
-                        data.test.inputs[:_SHOWN],
-                        probabilities[:_SHOWN],
-                        data.test.targets[:_SHOWN],
-                        data.labels,
-                    ),
-                },
-                labels=data.labels,
-            ),
-            workspace,
+        return Evaluation(
+            metrics={
+                "accuracy": learned,
+                "random_weights_accuracy": at_random,
+                "raw_pixels_accuracy": by_pixels,
+            },
+            plots={
+                "learning-curves.png": accuracy_by_labels(curves),
+                "confusion-matrix.png": confusion_matrix(
+                    logits.argmax(axis=1), photos.test.targets, photos.labels
+                ),
+                "embedding-map.png": embedding_map(
+                    known.test.inputs, known.test.targets, photos.labels
+                ),
+                "photos.png": best_guesses(
+                    photos.test.inputs[:_SHOWN],
+                    probabilities[:_SHOWN],
+                    photos.test.targets[:_SHOWN],
+                    photos.labels,
+                ),
+            },
         )
+
+    return Trained(
+        description="Tells whether a small photograph shows a cat or a dog, by the "
+        "features of a ResNet-50 that was trained on ImageNet, and embeds it in them.",
+        reference='Donahue, Jia, Vinyals, Hoffman, Zhang, Tzeng and Darrell, "DeCAF: A '
+        'deep convolutional activation feature for generic visual recognition", 2014',
+        module=LogitsAndEmbedding(Enlarged(network, settings.extent)),
+        inputs={"image": model_card_pb2.TENSOR_ROLE_IMAGE},
+        outputs={
+            "logits": model_card_pb2.TENSOR_ROLE_LOGITS,
+            "embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING,
+        },
+        golden_inputs={"image": photos.test.inputs[:8]},
+        tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-3),
+        labels=photos.labels,
+        evaluate=evaluate,
+    )
 
 
 def fit_head(features: Array, classes: Array, decay: float) -> nn.Linear:
@@ -181,7 +200,6 @@ class Embedder:
     data: Dataset
     settings: Settings
     run: Run
-    reporter: Reporter
 
     def embed(self, network: EmbeddingNetwork, name: str) -> Dataset:
         """Returns the data with the network's embeddings for inputs.
@@ -199,9 +217,9 @@ class Embedder:
         state = {"features": torch.empty(0, network.head.in_features)}
         if self.run.load(fabric, name, state):
             done = len(state["features"])
-            self.reporter.note(f"{done} of {len(images)} images are in {self.run.folder}")
+            self.run.reporter.note(f"{done} of {len(images)} images are in {self.run.folder}")
         starts = range(len(state["features"]), len(images), _BATCH)
-        for start in self.reporter.items(starts, f"embedding, {name} weights"):
+        for start in self.run.reporter.items(starts, f"embedding, {name} weights"):
             batch = images[start : start + _BATCH].to(fabric.device)
             with torch.inference_mode():
                 features = enlarged.embed(batch).cpu()

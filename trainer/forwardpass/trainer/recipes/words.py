@@ -17,16 +17,16 @@ from torchmetrics.classification import BinaryAUROC
 from forwardpass.trainer.data import spam
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.evaluation import predict
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.export.front import Front
-from forwardpass.trainer.export.release import Published, Trained, release, software
 from forwardpass.trainer.models.text import MeanVector, SkipGram
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.words import neighbour_table, word_map
-from forwardpass.trainer.training.checkpoints import open_run
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Rows, Task, fit
 from forwardpass.trainer.training.schedules import one_cycle
-from forwardpass.trainer.training.seeds import generator, seed_everything
-from forwardpass.trainer.training.settings import Epochs, PeakRate, fingerprint
+from forwardpass.trainer.training.seeds import generator
+from forwardpass.trainer.training.settings import Epochs, PeakRate
 from forwardpass.trainer.training.settings import Settings as BaseSettings
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
@@ -77,81 +77,76 @@ def load(settings: Settings, workspace: Workspace) -> Dataset:
     )
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Learns the vectors and publishes the next version of words."""
-    data = load(settings, workspace)
+def train(settings: Settings, data: Dataset, run: Run) -> Trained:
+    """Returns the vectors, and what is said of them."""
     front = Front(
         CountVectorizer(token_pattern=_WORD, min_df=settings.at_least).fit(data.train.inputs)
     )
-    train, validation, test = (
-        _word_numbers(front, split) for split in (data.train, data.validation, data.test)
-    )
-    frequency = np.bincount(np.concatenate(train), minlength=len(front.words))
+    texts, validation = (_word_numbers(front, split) for split in (data.train, data.validation))
+    frequency = np.bincount(np.concatenate(texts), minlength=len(front.words))
 
-    seed_everything(settings.seed, "weights")
     network = SkipGram(len(front.words), settings.dimension)
 
-    key = fingerprint("words", settings, data.digest(), software())
-    with open_run(workspace.runs / "words" / key) as folder:
-        noise = _Noise(frequency, settings.noise)
-        pairs = partial(_pairs, frequency=frequency, settings=settings)
-        judged = noise.add(pairs(validation), generator(settings.seed, "validation"))
-        history = fit(
-            Task(
-                model=network,
-                train=Rows(*_labelled(pairs(train), settings.noise)),
-                validation=Rows(*_labelled(judged, settings.noise)),
-                loss=_loss,
-                metric=BinaryAUROC(),
-                metric_name="area_under_roc",
-                optimizer=torch.optim.Adam(network.parameters(), settings.learning_rate),
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                schedule=one_cycle,
-                augment=noise.add,
-            ),
-            settings,
-            folder,
-            workspace.reporter,
-        )
+    noise = _Noise(frequency, settings.noise)
+    pairs = partial(_pairs, frequency=frequency, settings=settings)
+    judged = noise.add(pairs(validation), generator(settings.seed, "validation"))
+    fitted = fit(
+        Task(
+            model=network,
+            train=Rows(*_labelled(pairs(texts), settings.noise)),
+            validation=Rows(*_labelled(judged, settings.noise)),
+            loss=_loss,
+            metric=BinaryAUROC(),
+            metric_name="area_under_roc",
+            optimizer=torch.optim.Adam(network.parameters(), settings.learning_rate),
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            schedule=one_cycle,
+            augment=noise.add,
+        ),
+        settings,
+        run,
+    )
 
-        vectors = network.vectors.weight.detach()
-        published = MeanVector(vectors.clone())
+    vectors = network.vectors.weight.detach()
+    published = MeanVector(vectors.clone())
+
+    def evaluate() -> Evaluation:
+        test = _word_numbers(front, data.test)
         mapped = [
             word for word in np.argsort(-frequency, kind="stable") if len(front.words[word]) > 3
         ][:_MAPPED]
-        return release(
-            Trained(
-                recipe="words",
-                description=f"Embeds a text in {settings.dimension} numbers, the mean of its "
-                "words' vectors, which were learned from which words stand near which in "
-                "e-mails of 2002.",
-                reference='Mikolov, Sutskever, Chen, Corrado and Dean, "Distributed '
-                'representations of words and phrases and their compositionality", 2013',
-                settings=settings,
-                module=published,
-                front=front,
-                inputs={"text": model_card_pb2.TENSOR_ROLE_TEXT},
-                outputs={"embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING},
-                golden_inputs={"text": data.test.inputs[:8]},
-                metrics={
-                    "context_area_under_roc": _context_area(network, pairs(test), settings.seed),
-                    **_match_halves(published, test),
-                },
-                source=data.source(),
-                tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
-                plots={
-                    "learning-curves.png": learning_curves(history, "area_under_roc"),
-                    "neighbours.png": neighbour_table(
-                        front.words, vectors.numpy(), _PROBES, _NEIGHBOURS
-                    ),
-                    "word-map.png": word_map(
-                        [front.words[word] for word in mapped], vectors.numpy()[mapped]
-                    ),
-                },
-            ),
-            workspace,
+        return Evaluation(
+            metrics={
+                "context_area_under_roc": _context_area(network, pairs(test), settings.seed),
+                **_match_halves(published, test),
+            },
+            plots={
+                "learning-curves.png": learning_curves(fitted.history, "area_under_roc"),
+                "neighbours.png": neighbour_table(
+                    front.words, vectors.numpy(), _PROBES, _NEIGHBOURS
+                ),
+                "word-map.png": word_map(
+                    [front.words[word] for word in mapped], vectors.numpy()[mapped]
+                ),
+            },
         )
+
+    return Trained(
+        description=f"Embeds a text in {settings.dimension} numbers, the mean of its "
+        "words' vectors, which were learned from which words stand near which in "
+        "e-mails of 2002.",
+        reference='Mikolov, Sutskever, Chen, Corrado and Dean, "Distributed '
+        'representations of words and phrases and their compositionality", 2013',
+        module=published,
+        front=front,
+        inputs={"text": model_card_pb2.TENSOR_ROLE_TEXT},
+        outputs={"embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING},
+        golden_inputs={"text": data.test.inputs[:8]},
+        tolerance=model_card_pb2.Tolerance(relative=1e-4, absolute=1e-5),
+        fitted=fitted,
+        evaluate=evaluate,
+    )
 
 
 class _Noise:

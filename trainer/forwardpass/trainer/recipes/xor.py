@@ -17,16 +17,16 @@ from torchmetrics.regression import R2Score
 from forwardpass.artefact import array_digest
 from forwardpass.trainer.errors import TrainerError
 from forwardpass.trainer.evaluation import predict
-from forwardpass.trainer.export.release import Published, Trained, release, software
+from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.models.mlp import Regressor, mlp
 from forwardpass.trainer.plots.curves import learning_curves
 from forwardpass.trainer.plots.plane import decision_boundary, hidden_space
-from forwardpass.trainer.training.checkpoints import Run, open_run
+from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Rows, Task, fit
-from forwardpass.trainer.training.fitted import Epoch
+from forwardpass.trainer.training.fitted import Fitted
 from forwardpass.trainer.training.schedules import SCHEDULES, ScheduleName
 from forwardpass.trainer.training.seeds import seed_everything
-from forwardpass.trainer.training.settings import Supervised, fingerprint
+from forwardpass.trainer.training.settings import Supervised
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
 
@@ -50,17 +50,35 @@ class Settings(Supervised):
     attempts: Annotated[int, "random starts, at most"] = 60
 
 
-def run(settings: Settings, workspace: Workspace) -> Published:
-    """Trains it and publishes the next version of xor.
+@dataclass(frozen=True, slots=True)
+class TruthTable:
+    """All there is to learn: four points, and what is wanted of them."""
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of both."""
+        return array_digest([POINTS, TARGETS])
+
+    def source(self) -> model_card_pb2.DataSource:
+        """Returns the card's description of it."""
+        return model_card_pb2.DataSource(
+            name="xor", origin="the truth table", sha256=self.digest(), train_rows=len(POINTS)
+        )
+
+
+def load(_settings: Settings, _workspace: Workspace) -> TruthTable:
+    """Returns the truth table."""
+    return TruthTable()
+
+
+def train(settings: Settings, _data: TruthTable, run: Run) -> Trained:
+    """Returns a network that solves the problem, and what is said of it.
 
     Raises:
         TrainerError: No start led to a solution.
     """
-    digest = array_digest([POINTS, TARGETS])
-    key = fingerprint("xor", settings, digest, software())
-    with open_run(workspace.runs / "xor" / key) as folder:
-        network, history, attempt = _train(settings, folder, workspace)
+    network, fitted, attempt = _solve(settings, run)
 
+    def evaluate() -> Evaluation:
         xs = np.linspace(-0.5, 1.5, 161, dtype=np.float32)
         plane = np.stack(np.meshgrid(xs, xs), axis=-1).reshape(-1, 2)  # (161 * 161, 2)
         values = predict(network, plane, rows=len(plane))[0].reshape(161, 161)
@@ -68,51 +86,45 @@ def run(settings: Settings, workspace: Workspace) -> Published:
         answers = predict(network, POINTS)[0]  # (4, 1)
         last = network[2]
         assert isinstance(last, nn.Linear)
-        return release(
-            Trained(
-                recipe="xor",
-                description="Computes the exclusive or of two numbers, and something in between "
-                f"for numbers between 0 and 1 (random start {attempt + 1}).",
-                reference='Goodfellow, Bengio and Courville, "Deep Learning", 2016, section 6.1',
-                settings=settings,
-                module=Regressor(network),
-                inputs={"features": model_card_pb2.TENSOR_ROLE_FEATURES},
-                outputs={"value": model_card_pb2.TENSOR_ROLE_VALUES},
-                golden_inputs={"features": np.concatenate([POINTS, POINTS * 0.5 + 0.25])},
-                # The four points are all there is: they are learned from and measured on.
-                metrics={
-                    "accuracy": float(((answers > 0.5) == (TARGETS > 0.5)).mean()),
-                    "mean_squared_error": float(np.square(answers - TARGETS).mean()),
-                },
-                source=model_card_pb2.DataSource(
-                    name="xor", origin="the truth table", sha256=digest, train_rows=4
+        return Evaluation(
+            # The four points are all there is: they are learned from and measured on.
+            metrics={
+                "accuracy": float(((answers > 0.5) == (TARGETS > 0.5)).mean()),
+                "mean_squared_error": float(np.square(answers - TARGETS).mean()),
+            },
+            plots={
+                "learning-curves.png": learning_curves(fitted.history, "r2"),
+                "decision-boundary.png": decision_boundary(xs, values, POINTS, TARGETS[:, 0]),
+                "hidden-space.png": hidden_space(
+                    POINTS,
+                    hidden,
+                    TARGETS[:, 0],
+                    last.weight[0].detach().numpy(),
+                    last.bias.item(),
                 ),
-                tolerance=model_card_pb2.Tolerance(relative=1e-5, absolute=1e-6),
-                plots={
-                    "learning-curves.png": learning_curves(history, "r2"),
-                    "decision-boundary.png": decision_boundary(xs, values, POINTS, TARGETS[:, 0]),
-                    "hidden-space.png": hidden_space(
-                        POINTS,
-                        hidden,
-                        TARGETS[:, 0],
-                        last.weight[0].detach().numpy(),
-                        last.bias.item(),
-                    ),
-                },
-            ),
-            workspace,
+            },
         )
 
+    return Trained(
+        description="Computes the exclusive or of two numbers, and something in between "
+        f"for numbers between 0 and 1 (random start {attempt + 1}).",
+        reference='Goodfellow, Bengio and Courville, "Deep Learning", 2016, section 6.1',
+        module=Regressor(network),
+        inputs={"features": model_card_pb2.TENSOR_ROLE_FEATURES},
+        outputs={"value": model_card_pb2.TENSOR_ROLE_VALUES},
+        golden_inputs={"features": np.concatenate([POINTS, POINTS * 0.5 + 0.25])},
+        tolerance=model_card_pb2.Tolerance(relative=1e-5, absolute=1e-6),
+        evaluate=evaluate,
+    )
 
-def _train(
-    settings: Settings, folder: Run, workspace: Workspace
-) -> tuple[nn.Sequential, list[Epoch], int]:
-    """Returns the first network that solves the problem, its history, and its attempt from 0."""
+
+def _solve(settings: Settings, run: Run) -> tuple[nn.Sequential, Fitted, int]:
+    """Returns the first network that solves the problem, how it was fitted, and the attempt."""
     points, targets = torch.from_numpy(POINTS), torch.from_numpy(TARGETS)
     for attempt in range(settings.attempts):
         seed_everything(settings.seed, "weights", attempt)
         network = mlp([2, 2, 1])
-        history = fit(
+        fitted = fit(
             Task(
                 model=network,
                 train=Rows(points.repeat(_PASSES, 1), targets.repeat(_PASSES, 1)),
@@ -131,14 +143,13 @@ def _train(
                 patience=settings.patience,
             ),
             settings,
-            folder,
-            workspace.reporter,
+            run,
             name=f"fit-{attempt}",
         )
-        error = min(epoch["validation_loss"] for epoch in history)
+        error = min(epoch["validation_loss"] for epoch in fitted.history)
         if error < SOLVED:
-            return network, history, attempt
-        workspace.reporter.note(f"start {attempt + 1} is stuck at an error of {error:.3f}")
+            return network, fitted, attempt
+        run.reporter.note(f"start {attempt + 1} is stuck at an error of {error:.3f}")
     raise TrainerError(
         f"none of {settings.attempts} random starts came below an error of {SOLVED:g}; nothing was "
         "published. Try another seed, or more epochs or attempts."

@@ -20,7 +20,6 @@ from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.ema import follow
 from forwardpass.trainer.training.fit import make_fabric
 from forwardpass.trainer.training.fitted import Epoch
-from forwardpass.trainer.training.progress import Reporter
 from forwardpass.trainer.training.seeds import generator as draws
 from forwardpass.trainer.training.settings import Settings
 
@@ -76,9 +75,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def play(
-    game: Game, settings: Settings, run: Run, reporter: Reporter
-) -> tuple[nn.Module, list[Epoch]]:
+def play(game: Game, settings: Settings, run: Run) -> tuple[nn.Module, list[Epoch]]:
     """Trains both networks by turns: returns the averaged generator, on the CPU, and the losses.
 
     The game is V(D, G) = E log D(x) + E log(1 - D(G(z))), which the discriminator D raises and the
@@ -92,8 +89,8 @@ def play(
     Args:
         game: What to do.
         settings: Give the seed, the device and the precision.
-        run: Where checkpoints and a picture a round go; one is taken up where there is one.
-        reporter: Where progress is told.
+        run: Where checkpoints and a picture a round go, and progress is told; a checkpoint is taken
+            up where there is one.
 
     Returns:
         The generator, and of each round the mean "generator_loss" and "discriminator_loss".
@@ -119,11 +116,11 @@ def play(
         "history": [],
     }
     if run.load(fabric, "play", state):
-        reporter.note(f"resumed after round {len(state['history'])} from {run.folder}")
+        run.reporter.note(f"resumed after round {len(state['history'])} from {run.folder}")
     history: list[Epoch] = state["history"]
     steps = max(1, min(ROUND_STEPS, len(game.images) // game.batch_size))
 
-    with reporter.epochs(game.rounds, steps, len(history), unit="round") as bar:
+    with run.reporter.epochs(game.rounds, steps, len(history), unit="round") as bar:
         for number in range(len(history), game.rounds):
             noise = draws(settings.seed, "noise", number)
             totals = np.zeros(2)

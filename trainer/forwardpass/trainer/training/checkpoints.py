@@ -3,8 +3,8 @@
 Where several processes share a run, the first alone writes there.
 
 A checkpoint is written beside the old one, synced, and renamed over it: whoever looks sees the old
-or the new, whole. The run that ends without an error takes its checkpoints away; one that did not
-end is found by the same settings and goes on.
+or the new, whole. Once the model is published its checkpoints are removed; a run that did not come
+so far is found by the same settings and goes on.
 """
 
 import fcntl
@@ -17,16 +17,23 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from forwardpass.trainer.errors import RunError, SettingError
+from forwardpass.trainer.training.progress import Reporter
 
 # What each of several processes is told beside its number.
 _WITH_A_NUMBER = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Run:
-    """What a training loop keeps on disk; made by `open_run`."""
+    """What a recipe trains in; made by `open_run`.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        folder: Holds the checkpoints and the pictures.
+        reporter: Where progress is told.
+    """
+
+    def __init__(self, folder: Path, reporter: Reporter) -> None:
         self.folder = folder
+        self.reporter = reporter
 
     def save(self, fabric: Fabric, name: str, state: dict[str, Any]) -> None:
         """Replaces the checkpoint of that name; the old one stays if this fails.
@@ -70,6 +77,11 @@ class Run:
                 f"It was written by other code, or damaged. Delete {self.folder} to start afresh."
             ) from error
         return True
+
+    def remove_checkpoints(self) -> None:
+        """Removes what a run would go on from, once there is nothing left to do."""
+        for path in self.folder.glob("*.checkpoint"):
+            path.unlink()
 
     def keep_picture(self, name: str, png: bytes) -> None:
         """Writes a picture of the run under way, over the last one of that name.
@@ -116,14 +128,18 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def open_run(folder: Path) -> Iterator[Run]:
-    """Holds a run's folder; leaving without an error removes its checkpoints.
+def open_run(folder: Path, reporter: Reporter) -> Iterator[Run]:
+    """Holds a run's folder, so that no other process trains there.
+
+    Args:
+        folder: Made where it is not there yet.
+        reporter: Where progress is told.
 
     Raises:
         RunError: Another run's process holds it, or it cannot be written.
     """
     if not is_first_process():  # the first holds it for all
-        yield Run(folder)
+        yield Run(folder, reporter)
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -141,9 +157,7 @@ def open_run(folder: Path) -> Iterator[Run]:
             raise RunError(
                 f"another process is training in {folder}; wait for it, or change a setting"
             ) from None
-        yield Run(folder)
-        for path in folder.glob("*.checkpoint"):
-            path.unlink()
+        yield Run(folder, reporter)
 
 
 def sync_folder(folder: Path) -> None:

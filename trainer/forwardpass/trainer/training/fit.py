@@ -22,7 +22,6 @@ from forwardpass.trainer.errors import DivergedError, SettingError
 from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.ema import follow
 from forwardpass.trainer.training.fitted import Epoch, Fitted
-from forwardpass.trainer.training.progress import Reporter
 from forwardpass.trainer.training.schedules import Schedule, constant
 from forwardpass.trainer.training.seeds import generator, seed_everything
 from forwardpass.trainer.training.settings import Settings, Supervised
@@ -111,9 +110,7 @@ def make_fabric(settings: Settings) -> Fabric:
     return fabric
 
 
-def fit(
-    task: Task, settings: Settings, run: Run, reporter: Reporter, name: str = "fit"
-) -> list[Epoch]:
+def fit(task: Task, settings: Settings, run: Run, name: str = "fit") -> Fitted:
     """Trains the task's model, and leaves in it the weights of its best epoch, on the CPU.
 
     Takes up the run's checkpoint where there is one. Of several processes each takes its share of
@@ -125,12 +122,11 @@ def fit(
     Args:
         task: What to do.
         settings: Give the seed, the device and the precision.
-        run: Where checkpoints lie.
-        reporter: Where progress is told.
+        run: Where checkpoints lie, and progress is told.
         name: Of the checkpoint, where a run fits more than one model.
 
     Returns:
-        What each epoch measured.
+        What each epoch measured, and whose weights the model has.
 
     Raises:
         DivergedError: The loss became infinite or NaN.
@@ -151,15 +147,15 @@ def fit(
         "best_score": (),
     }
     if run.load(fabric, name, state):
-        reporter.note(f"resumed after epoch {len(state['history'])} from {run.folder}")
+        run.reporter.note(f"resumed after epoch {len(state['history'])} from {run.folder}")
     judged = averaged if task.average else task.model
     steps = math.ceil(len(task.train) / task.batch_size)
     history: list[Epoch] = state["history"]
 
-    with reporter.epochs(task.epochs, steps, len(history)) as bar:
+    with run.reporter.epochs(task.epochs, steps, len(history)) as bar:
         for epoch in range(len(history), task.epochs):
             if task.patience and epoch - state["best_epoch"] > task.patience:
-                reporter.note(f"stopped: nothing better in {task.patience} epochs")
+                run.reporter.note(f"stopped: nothing better in {task.patience} epochs")
                 break
             others = (fabric.global_rank,) if fabric.global_rank else ()
             seed_everything(settings.seed, name, "epoch", epoch, *others)  # dropout
@@ -200,12 +196,17 @@ def fit(
                 state["best"] = {key: value.clone() for key, value in judged.state_dict().items()}
             run.save(fabric, name, state)
             bar.epoch(epoch, history[-1])
-    kept = judged.state_dict() if task.keep_last else state["best"]
-    task.model.to("cpu").load_state_dict(fabric.broadcast(kept))
+    kept = fabric.broadcast(judged.state_dict() if task.keep_last else state["best"])
+    task.model.to("cpu").load_state_dict(kept)
     task.model.eval()
-    chosen = len(history) - 1 if task.keep_last else state["best_epoch"]
-    reporter.fitted(Fitted(task.metric_name, history, chosen))
-    return history
+    fitted = Fitted(
+        task.metric_name, history, len(history) - 1 if task.keep_last else state["best_epoch"]
+    )
+    run.reporter.note(
+        f"the best of {len(history)} epochs is {fitted.chosen + 1}: "
+        f"validation_{fitted.metric} {fitted.score:.4g}"
+    )
+    return fitted
 
 
 def _forward(model: nn.Module, inputs: Tensor) -> Tensor:

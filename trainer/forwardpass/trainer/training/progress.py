@@ -7,7 +7,6 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from forwardpass.trainer.training.fitted import Fitted
 from forwardpass.trainer.training.interrupt import check
 
 T = TypeVar("T")
@@ -47,27 +46,14 @@ class EpochBar:
 
 
 class Reporter:
-    """Writes to one console, standard error in the command line.
-
-    Attributes:
-        fits: Of every model that was fitted meanwhile, in order.
-    """
+    """Writes to one console, standard error in the command line."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self.fits: list[Fitted] = []
 
     def note(self, text: str) -> None:
         """Says what is going on, in one line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    def fitted(self, fitted: Fitted) -> None:
-        """Keeps how a model did, and says which epoch's weights it has."""
-        self.fits.append(fitted)
-        self.note(
-            f"the best of {len(fitted.history)} epochs is {fitted.chosen + 1}: "
-            f"validation_{fitted.metric} {fitted.score:.4g}"
-        )
 
     def items(self, items: Sequence[T], text: str) -> Iterator[T]:
         """Yields the items, while a bar shows how many are done.

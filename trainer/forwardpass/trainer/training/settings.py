@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from forwardpass.trainer.errors import SettingError, UnknownNameError
 from forwardpass.trainer.training.schedules import ScheduleName
@@ -70,6 +70,10 @@ class Settings:
                     raise SettingError(f"{field.name}={value}: give a number of at least {least}")
                 if field.name in _BELOW_ONE and value >= 1:
                     raise SettingError(f"{field.name}={value}: give a number below 1")
+
+    def resolved(self) -> Self:
+        """Returns them with the values that they leave to a preset; the card has these."""
+        return self
 
     def as_text(self) -> dict[str, str]:
         """Returns each setting by name, as a person would type it."""

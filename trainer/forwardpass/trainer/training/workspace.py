@@ -1,6 +1,7 @@
 """The folders that a recipe works in, and where it reports."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from forwardpass.trainer.training.progress import Reporter
@@ -15,18 +16,14 @@ class Workspace:
         runs: Checkpoints and pictures of runs, as RUNS/<recipe>/<fingerprint>/.
         cache: Data that was fetched.
         reporter: Where progress is told.
-        publishes: False where a run is to be trained, and no more: one of a sweep, or one of the
-            processes that share a run but for the first.
         keeps_limited_apart: Whether a model that was trained with a limit is published as
             <name>-limited, and not as the next version of the model that learned from all rows.
-        recipe: The name of the recipe that works here, which alone it may publish by; empty for
-            any.
+        needed: The folder of a version of each model that the recipe needs, by the model's name.
     """
 
     models: Path
     runs: Path
     cache: Path
     reporter: Reporter
-    publishes: bool = True
     keeps_limited_apart: bool = False
-    recipe: str = ""
+    needed: Mapping[str, Path] = field(default_factory=dict)

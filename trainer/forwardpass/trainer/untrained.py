@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from forwardpass.artefact import GOLDEN_FILE, MODEL_FILE, load_golden
+from forwardpass.trainer.export.card import Evaluation, Provenance, Trained
 from forwardpass.trainer.export.int8 import make_int8
-from forwardpass.trainer.export.release import Published, Trained, release, release_int8
+from forwardpass.trainer.export.published import Published
+from forwardpass.trainer.export.release import release, release_int8
 from forwardpass.trainer.models.initial import initialize, settle
 from forwardpass.trainer.training.seeds import derive, seed_everything
 from forwardpass.trainer.training.settings import Settings
@@ -45,22 +47,19 @@ def publish_untrained(architecture: Architecture, workspace: Workspace, seed: in
     (name,) = architecture.inputs
     rows = _GOLDEN_IMAGES if architecture.takes_images else _GOLDEN_FEATURES
     return release(
+        architecture.name,
         Trained(
-            recipe="",
-            name=architecture.name,
             description=f"UNTRAINED: {architecture.summary}, with random weights; its answers "
             "mean nothing.",
             reference=architecture.reference,
-            settings=Settings(seed=seed),
             module=architecture.served(network),
             inputs=architecture.inputs,
             outputs=architecture.outputs,
             golden_inputs={name: _noise(rows, architecture.shape, seed, "golden")},
-            metrics={},
-            source=None,
             tolerance=model_card_pb2.Tolerance(relative=1e-3, absolute=1e-3),
-            plots={},
         ),
+        Evaluation(),
+        Provenance("", Settings(seed=seed), None),
         workspace,
     )
 
