@@ -1,5 +1,6 @@
 """Recipes from outside: files, modules and entry points, run as those of the package are."""
 
+import io
 import json
 import shutil
 import signal
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from training import MakeWorkspace, run_recipe
 
 from forwardpass.artefact import load_golden, verify_manifest, within
@@ -27,6 +29,7 @@ from forwardpass.trainer.quantize import quantize
 from forwardpass.trainer.recipes import RECIPES, Recipe, digits_mlp, find_recipe
 from forwardpass.trainer.recipes.outside import write_new
 from forwardpass.trainer.sweep import Sweep, grid, row, sweep
+from forwardpass.trainer.training.progress import Reporter
 from forwardpass.trainer.training.settings import describe, parse_settings
 from forwardpass.trainer.training.workspace import Workspace
 
@@ -144,6 +147,22 @@ def test_a_sweep_publishes_the_best_and_never_looks_at_test_rows(
     assert told < right / 2
 
 
+def test_a_sweep_evaluates_what_it_publishes_and_nothing_else(
+    own: Own, tmp_path: Path, make_workspace: MakeWorkspace
+) -> None:
+    told = io.StringIO()
+    workspace = make_workspace(reporter=Reporter(Console(file=told)))
+    evaluate = "    def evaluate() -> Evaluation:\n"
+    noting = own.changed(
+        tmp_path, (evaluate, f"{evaluate}        run.reporter.note('evaluated')\n")
+    )
+
+    sweep(noting, grid(noting.settings, ["epochs=1"], ["width=2,4,8"]), workspace)
+
+    assert told.getvalue().count("epoch 1/1") == 3
+    assert told.getvalue().count("evaluated") == 1
+
+
 def test_a_sweep_of_what_fits_nothing_is_refused(own: Own, tmp_path: Path) -> None:
     unfitted = own.changed(tmp_path, ("fitted=fitted", "fitted=None"))
     points = grid(unfitted.settings, [], ["width=2,4"])
@@ -165,11 +184,46 @@ def test_it_is_quantised_where_its_file_is_told(
     unmeasured = own.changed(tmp_path, ("def measure(", "def measure_otherwise("))
     with pytest.raises(QuantizeError, match="can be once its recipe has measure"):
         quantize("my-recipe", None, 0.05, workspace, unmeasured)
+    other_data = own.changed(
+        tmp_path,
+        ("def load(", "class Other:\n    digest = source = lambda _: ''\n\ndef load("),
+        ("    wine = load_wine()", "    return Other()\n    wine = load_wine()"),
+    )
+    with pytest.raises(QuantizeError, match="my-recipe loads no Dataset"):
+        quantize("my-recipe", None, 0.05, workspace, other_data)
     published = quantize("my-recipe", None, 0.05, workspace, own.recipe)
 
     assert published.folder.name == "2"
     assert published.card.quantization.parent_version == 1
     assert published.card.metrics["accuracy"] > 0.8
+
+
+def test_what_it_needs_is_trained_first_where_it_is_not_published(
+    own: Own, tmp_path: Path, make_workspace: MakeWorkspace
+) -> None:
+    told = io.StringIO()
+    workspace = make_workspace(reporter=Reporter(Console(file=told)), keeps_limited_apart=True)
+    needy = own.changed(
+        tmp_path,
+        (
+            "def load(settings: Settings, _: Workspace)",
+            "NEEDS = ('playground',)\n\ndef load(settings: Settings, workspace: Workspace)",
+        ),
+        (
+            "    wine = load_wine()",
+            "    workspace.reporter.note(f'beside {workspace.needed}')\n    wine = load_wine()",
+        ),
+    )
+
+    run_recipe(needy, workspace, "epochs=1", "limit=30")
+    trained = workspace.models / "playground-limited" / "1"
+    assert f"beside {{'playground': {trained!r}}}" in told.getvalue()
+
+    published = workspace.models / "playground" / "1"
+    shutil.copytree(trained, published)
+    run_recipe(needy, workspace, "epochs=2", "limit=30")
+    assert f"beside {{'playground': {published!r}}}" in told.getvalue()
+    assert [path.name for path in trained.parent.glob("[0-9]*")] == ["1"]
 
 
 def test_a_killed_run_is_taken_up(own: Own, tmp_path: Path) -> None:

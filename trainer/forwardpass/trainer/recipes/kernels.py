@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
-from forwardpass.artefact import GOLDEN_FILE, MODEL_FILE, load_golden
+from forwardpass.artefact import GOLDEN_FILE, MODEL_FILE, array_digest, load_golden
 from forwardpass.trainer.data import photos
-from forwardpass.trainer.data.photos import Photos
 from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.export.parity import answer, open_session
 from forwardpass.trainer.export.published import newest_version
@@ -29,18 +29,24 @@ class Settings(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Photographs, and the filters that a network has learned, to be shown beside those here."""
+    """What is looked at.
 
-    photos: Photos
+    Attributes:
+        images: Photographs, uint8 (2, h, w, 3).
+        learned: Filters that a network has learned, to be shown beside those here; None where
+            there is no such network.
+    """
+
+    images: NDArray[np.uint8]
     learned: FirstLayer | None
 
     def digest(self) -> str:
         """Returns the SHA-256 of the photographs."""
-        return self.photos.digest()
+        return array_digest([self.images])
 
     def source(self) -> model_card_pb2.DataSource:
         """Returns the card's description of the photographs."""
-        return self.photos.source()
+        return photos.source(self.images)
 
 
 def load(_settings: Settings, workspace: Workspace) -> Data:
@@ -50,7 +56,7 @@ def load(_settings: Settings, workspace: Workspace) -> Data:
 
 def train(_settings: Settings, data: Data, _run: Run) -> Trained:
     """Returns the filters, of which nothing is trained."""
-    images, module = data.photos.images, Kernels()
+    images, module = data.images, Kernels()
     # As they are, mirrored, upside down, and both.
     turned = np.concatenate(
         [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]

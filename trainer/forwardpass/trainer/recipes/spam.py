@@ -25,13 +25,7 @@ from forwardpass.trainer.plots.detection import Detector, detectors_compared, te
 from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Rows, Task, fit
 from forwardpass.trainer.training.schedules import one_cycle
-from forwardpass.trainer.training.settings import (
-    BatchSize,
-    Epochs,
-    Patience,
-    PeakRate,
-    WeightDecay,
-)
+from forwardpass.trainer.training.settings import BatchSize, Epochs, Patience, PeakRate, WeightDecay
 from forwardpass.trainer.training.settings import Settings as BaseSettings
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
