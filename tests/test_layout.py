@@ -119,8 +119,10 @@ SERVER = {
     "errors": "",
 }
 TRAINER = {
-    "cli": "data display errors export publishing quantize recipes running sweep training "
-    "untrained zoo",
+    "cli": (
+        "data errors export publishing quantize recipes running sweep tables training untrained zoo"
+    ),
+    "tables": "display export",
     "__init__": "errors export publishing",
     "publishing": "errors export",
     "sweep": "errors export plots recipes running training",

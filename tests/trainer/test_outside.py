@@ -374,6 +374,20 @@ def test_an_error_is_traced_from_the_recipes_file_on(
     assert isinstance(failed.value.__cause__, ZeroDivisionError)
 
 
+def test_an_error_after_training_is_traced_as_well(
+    own: Own, tmp_path: Path, workspace: Workspace
+) -> None:
+    evaluate = "    def evaluate() -> Evaluation:\n"
+    failing = own.changed(tmp_path, (evaluate, evaluate + "        1 / 0\n"))
+    first = (
+        rf'Traceback \(most recent call last\):\n  File "{tmp_path}/my_recipe.py", line \d+, in e'
+    )
+    with pytest.raises(RecipeFailedError, match=first):
+        run_recipe(failing, workspace, "epochs=1")
+    # It is trained, and need not be again.
+    assert len(list(workspace.runs.glob("my-recipe/*/fit.checkpoint"))) == 1
+
+
 def test_a_file_that_is_no_python_shows_the_line(refused: Run, tmp_path: Path) -> None:
     (tmp_path / "x.py").write_text("x = 1\ndef f(:\n")
     told = refused("run", "./x.py", code=1)

@@ -1,36 +1,40 @@
 """The command forwardpass-train."""
 
-import json
 import os
 import sys
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from forwardpass.extras import needing
 from forwardpass.trainer.data import SOURCES, find_source
-from forwardpass.trainer.display import number_text
 from forwardpass.trainer.errors import TrainerError
 from forwardpass.trainer.recipes import RECIPES, Recipe, find_recipe
+from forwardpass.trainer.tables import (
+    describe_int8,
+    describe_version,
+    print_facts,
+    print_json,
+    print_line,
+    print_points,
+    print_rows,
+    print_sizes,
+)
 from forwardpass.trainer.training.interrupt import remembered
 
 if TYPE_CHECKING:
     from forwardpass.trainer.export.published import Published
     from forwardpass.trainer.training.workspace import Workspace
 
-# Results go to standard output; progress and errors to standard error. In a file or a pipe there is
-# no width to keep to.
-_WIDE = 200
 # What a shell gives for a command that Ctrl-C has ended.
 _INTERRUPTED = 130
-_out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE)
+# Progress and errors; results go to standard output.
 _err = Console(stderr=True)
 
 app = typer.Typer(
@@ -129,7 +133,7 @@ def list_recipes(*, as_json: Json = False) -> None:
     more = installed()
     columns = ("name", "makes", "data", "time", "result", "origin")
     recipes = (RECIPES | more.recipes).values()
-    _print_rows(
+    print_rows(
         [{column: getattr(recipe, column) for column in columns} for recipe in recipes],
         as_json=as_json,
     )
@@ -143,7 +147,7 @@ def list_settings(recipe: RecipeName, *, as_json: Json = False) -> None:
     found = find_recipe(recipe)
     from forwardpass.trainer.training.settings import describe
 
-    _print_rows([asdict(setting) for setting in describe(found.settings)], as_json=as_json)
+    print_rows([asdict(setting) for setting in describe(found.settings)], as_json=as_json)
 
 
 @app.command("new", epilog="Example: forwardpass-train new my_recipe")
@@ -159,7 +163,7 @@ def write_recipe(
     from forwardpass.trainer.recipes.outside import write_new
 
     path = write_new(name, Path())
-    _out.print(f"wrote {path}; now: forwardpass-train run ./{path}", highlight=False)
+    print_line(f"wrote {path}; now: forwardpass-train run ./{path}")
 
 
 # So that what looks like an option is told to be a setting, if it is one.
@@ -234,7 +238,7 @@ def run(
         _err.print("stopped; the same command goes on from the last checkpoint", highlight=False)
         sys.exit(_INTERRUPTED)
     if published is not None:  # else this process helped the first one, which publishes
-        _show(_facts(published), published.card.recipe, as_json=as_json)
+        print_facts(describe_version(published), published.card.recipe, as_json=as_json)
 
 
 @app.command(epilog="Example: forwardpass-train quantize mnist-cnn --max-loss 0.002")
@@ -273,20 +277,7 @@ def quantize(
     workspace = Workspace(models=models, runs=Path("runs"), cache=cache, reporter=Reporter(_err))
     own = None if recipe is None else find_recipe(recipe)
     published = quantize_model(model, version, max_loss, workspace, own)
-    card, folder = published.card, published.folder
-    differences = card.quantization.differences
-    facts = {
-        "model": os.fspath(folder / "model.onnx"),
-        "version": int(folder.name),
-        "parent_version": card.quantization.parent_version,
-        "metrics": dict(sorted(card.metrics.items())),
-        "parent_metrics": dict(sorted(card.quantization.parent_metrics.items())),
-        "same_class": {k: d.same_class for k, d in differences.items() if d.HasField("same_class")},
-        "mean_cosine": {k: d.mean_cosine for k, d in sorted(differences.items())},
-        "max_absolute": {k: d.max_absolute for k, d in sorted(differences.items())},
-        "bytes": (folder / "model.onnx").stat().st_size,
-    }
-    _show(facts, model, as_json=as_json)
+    print_facts(describe_int8(published), model, as_json=as_json)
 
 
 @app.command(epilog="Example: forwardpass-train zoo vgg-16 --models models")
@@ -309,9 +300,9 @@ def zoo(
     do not count.
     """
     if name is not None:
-        facts = _facts(_publish_untrained(name, models, seed))
+        facts = describe_version(_publish_untrained(name, models, seed))
         del facts["plots"], facts["metrics"]  # there are none
-        _show(facts, name, as_json=as_json)
+        print_facts(facts, name, as_json=as_json)
         return
     from forwardpass.trainer.zoo import ARCHITECTURES, measure
 
@@ -320,9 +311,9 @@ def zoo(
         for known, found in ARCHITECTURES.items()
     ]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        _print_sizes(rows)
+        print_sizes(rows)
 
 
 @app.command(
@@ -390,9 +381,9 @@ def publish(
         std=deviations,
         models=models,
     )
-    facts = _facts(published)
+    facts = describe_version(published)
     del facts["plots"], facts["metrics"], facts["seed"]  # there are none
-    _show(facts, name, as_json=as_json, source=published.card.golden_source)
+    print_facts(facts, name, as_json=as_json, source=published.card.golden_source)
 
 
 def _numbers(text: str, option: str) -> list[float]:
@@ -473,12 +464,12 @@ def fetch(
     from forwardpass.trainer.training.progress import Reporter
 
     dataset = source.load(cache, Reporter(_err))
-    _out.print(f"{name}: {source.about}", highlight=False)
+    print_line(f"{name}: {source.about}")
     if pictures is not None:
         written = write_pictures(dataset, pictures, count)
-        _out.print(f"wrote {written} test images in {pictures}", highlight=False)
+        print_line(f"wrote {written} test images in {pictures}")
     if table is not None:
-        _out.print(f"wrote {write_table(dataset, table)} test rows to {table}", highlight=False)
+        print_line(f"wrote {write_table(dataset, table)} test rows to {table}")
 
 
 def main() -> None:
@@ -515,37 +506,13 @@ def _sweep(
     made = sweep(recipe, grid(recipe.settings, settings, swept), workspace)
     if made.published is None:
         return
-    rows = [row(outcome) for outcome in made.outcomes]
-    facts = _facts(made.published)
+    points = [row(outcome) for outcome in made.outcomes]
+    facts, picture = describe_version(made.published), os.fspath(made.picture)
     if as_json:
-        _print_json(facts | {"sweep": rows, "sweep_picture": os.fspath(made.picture)})
+        print_json(facts | {"sweep": points, "sweep_picture": picture})
         return
-    # The best one has every column; where training diverged, the measures are empty.
-    columns = list(row(made.best))
-    table = Table(*(name.replace("_", " ") for name in columns), box=None, header_style="bold")
-    for outcome, cells in zip(made.outcomes, rows, strict=True):
-        style = "bold green" if outcome is made.best else None
-        table.add_row(*(_cell(cells.get(name, "diverged")) for name in columns), style=style)
-    _out.print(table)
-    _show({"sweep": os.fspath(made.picture)} | facts, recipe.name, as_json=False)
-
-
-def _cell(value: str | float) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _print_rows(rows: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
-    """Prints what is known of things that people type the names of, first the name."""
-    if as_json:
-        _print_json(rows)
-        return
-    table = Table(box=None, header_style="bold")
-    for column in rows[0]:
-        # A narrow window may wrap what is said of a thing, but people type its name.
-        table.add_column(column, no_wrap=column == "name")
-    for row in rows:
-        table.add_row(*row.values())
-    _out.print(table)
+    print_points(points, made.outcomes.index(made.best))
+    print_facts({"sweep": picture} | facts, recipe.name, as_json=False)
 
 
 def _publish_untrained(name: str, models: Path, seed: int) -> "Published":
@@ -557,65 +524,3 @@ def _publish_untrained(name: str, models: Path, seed: int) -> "Published":
     architecture = find_architecture(name)
     workspace = Workspace(models=models, runs=Path(), cache=Path(), reporter=Reporter(_err))
     return publish_untrained(architecture, workspace, seed)
-
-
-def _print_sizes(rows: Sequence[Mapping[str, Any]]) -> None:
-    table = Table(box=None, header_style="bold")
-    for column in ("name", "parameters", "multiply-adds", "input", "outputs", "reference"):
-        counts = column in ("parameters", "multiply-adds")
-        table.add_column(column, justify="right" if counts else "left")
-    for row in rows:
-        table.add_row(
-            row["name"],
-            f"{row['parameters']:,}",
-            f"{row['multiply_adds']:,}",
-            _extents(row["input"]),
-            "\n".join(f"{name} {_extents(shape)}" for name, shape in row["outputs"].items()),
-            row["reference"],
-        )
-    _out.print(table)
-    for row in rows:
-        if row["trainee_parameters"] != row["parameters"]:
-            text = f"{row['name']} has {row['trainee_parameters']:,} parameters while it is trained"
-            _out.print(text, highlight=False)
-
-
-def _extents(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _facts(published: "Published") -> dict[str, Any]:
-    card, folder = published.card, published.folder
-    return {
-        "model": os.fspath(folder / "model.onnx"),
-        "plots": os.fspath(folder / "plots"),
-        "report": os.fspath(folder / "report.html"),
-        "version": int(folder.name),
-        "metrics": dict(sorted(card.metrics.items())),
-        "parameters": card.parameters,
-        "parity_error": card.parity_error,
-        "seed": card.seed,
-    }
-
-
-def _show(facts: dict[str, Any], title: str, *, as_json: bool, source: str = "torch") -> None:
-    if as_json:
-        _print_json(facts)
-        return
-    table = Table(title=title, box=None, show_header=False, title_justify="left")
-    for name, value in facts.items():
-        if text := _text(value, source):  # kernels has no metrics
-            table.add_row(name.replace("_", " "), text)
-    _out.print(table)
-
-
-def _text(value: Any, source: str) -> str:
-    if isinstance(value, Mapping):
-        return "\n".join(f"{name} {number_text(number)}" for name, number in value.items())
-    if isinstance(value, float):
-        return f"{value:.2g} away from {source} at most"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")

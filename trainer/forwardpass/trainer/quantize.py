@@ -58,8 +58,15 @@ def quantize(
         PublishError: The version could not be written.
     """
     parent = find_published(workspace.models, name, version)
-    card = parent.card
     recipe = _recipe_of(parent, own)
+    with recipe.told():
+        return _quantize(parent, recipe, max_loss, workspace)
+
+
+def _quantize(
+    parent: Published, recipe: Recipe, max_loss: float, workspace: Workspace
+) -> Published:
+    card = parent.card
     settings = parse_settings(recipe.settings, [f"{k}={v}" for k, v in card.settings.items()])
     data = recipe.load(settings, workspace)
     if not isinstance(data, Dataset):

@@ -65,15 +65,17 @@ def train(recipe: Recipe, settings: Settings, workspace: Workspace) -> Fitted | 
 @contextmanager
 def _trained(recipe: Recipe, settings: Settings, workspace: Workspace) -> Iterator[_Held]:
     """Trains within the run's folder, which is held until the caller has done with the model."""
-    settings = settings.resolved()
     needed = dict(_needed(recipe, settings.limit, workspace))
-    data = recipe.load(settings, replace(workspace, needed=needed))
-    key = fingerprint(recipe.name, settings, data.digest(), software() | recipe.code)
-    with open_run(workspace.runs / recipe.name / key, workspace.reporter) as folder:
-        # What `train` draws first, such as initial weights.
-        seed_everything(settings.seed, "weights")
-        trained = recipe.train(settings, data, folder)
-        yield _Held(folder, trained, Provenance(recipe.name, settings, data.source()))
+    # An error of a stranger's recipe is told as one, even if it comes from the module's forward.
+    with recipe.told():
+        settings = settings.resolved()
+        data = recipe.load(settings, replace(workspace, needed=needed))
+        key = fingerprint(recipe.name, settings, data.digest(), software() | recipe.code)
+        with open_run(workspace.runs / recipe.name / key, workspace.reporter) as opened:
+            # For what `train` draws first, such as initial weights.
+            seed_everything(settings.seed, "weights")
+            trained = recipe.train(settings, data, opened)
+            yield _Held(opened, trained, Provenance(recipe.name, settings, data.source()))
 
 
 def _release(recipe: Recipe, held: _Held, workspace: Workspace) -> Published:
@@ -82,12 +84,10 @@ def _release(recipe: Recipe, held: _Held, workspace: Workspace) -> Published:
     end = "-limited" if settings.limit and workspace.keeps_limited_apart else ""
     versions = {recipe.name: held.trained}
     versions |= {f"{recipe.name}-{part}": also for part, also in held.trained.also.items()}
-    # An error of the module's own forward is the recipe's, too.
-    with recipe.told():
-        published, *_ = [
-            release(name + end, trained, recipe.evaluate(trained), held.provenance, workspace)
-            for name, trained in versions.items()
-        ]
+    published, *_ = [
+        release(name + end, trained, recipe.evaluate(trained), held.provenance, workspace)
+        for name, trained in versions.items()
+    ]
     return published
 
 

@@ -11,7 +11,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forwardpass.artefact import file_digest
 from forwardpass.trainer.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ class Recipe:
     @property
     def code(self) -> dict[str, str]:
         """What its runs depend on besides settings, data and software: its file, if not ours."""
+        from forwardpass.artefact import file_digest
+
         return {"file": file_digest(Path(self._module().__file__))} if self.module else {}
 
     def load(self, settings: "Settings", workspace: "Workspace") -> "Data":
@@ -79,13 +80,10 @@ class Recipe:
 
         Raises:
             RecipeError: It is nothing that a run could be named by.
-            RecipeFailedError: The recipe is from outside, and raised something else than a
-                TrainerError.
         """
         from forwardpass.trainer.data.dataset import Data
 
-        with self.told():
-            data = self._module().load(settings, workspace)
+        data = self._module().load(settings, workspace)
         if not isinstance(data, Data):
             raise self._returned("load", data, "a Dataset, or what else has digest() and source()")
         return data
@@ -95,12 +93,10 @@ class Recipe:
 
         Raises:
             RecipeError: It is none.
-            RecipeFailedError: As in `load`.
         """
         from forwardpass.trainer.export.card import Trained
 
-        with self.told():
-            trained = self._module().train(settings, data, run)
+        trained = self._module().train(settings, data, run)
         if not isinstance(trained, Trained):
             raise self._returned("train", trained, "a Trained(...)")
         return trained
@@ -109,13 +105,11 @@ class Recipe:
         """Returns what the recipe measures and draws of its model.
 
         Raises:
-            RecipeError: It does not return that.
-            RecipeFailedError: As in `load`.
+            RecipeError: It returns something else.
         """
         from forwardpass.trainer.export.card import Evaluation
 
-        with self.told():
-            evaluation = trained.evaluate()
+        evaluation = trained.evaluate()
         if not isinstance(evaluation, Evaluation):
             wanted = "an Evaluation(metrics=..., plots=...)"
             raise self._returned("evaluate", evaluation, wanted)
@@ -123,12 +117,15 @@ class Recipe:
 
     def measure(self, answer: Callable[..., Any], data: "Data") -> dict[str, float]:
         """From an `Answer` and the data to metrics on its test rows; where it is quantizable."""
-        with self.told():
-            metrics: dict[str, float] = self._module().measure(answer, data)
+        metrics: dict[str, float] = self._module().measure(answer, data)
         return metrics
 
     def told(self) -> AbstractContextManager[None]:
-        """Tells an error within from the recipe's own lines on, where it is from outside."""
+        """Tells what the recipe raises within with its traceback, where it is from outside.
+
+        Raises:
+            RecipeFailedError: It is from outside, and raised something else than a TrainerError.
+        """
         if not self.module:
             return nullcontext()  # told in a line, as any error of ours
         from forwardpass.trainer.traces import told
