@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import signal
 import sys
@@ -313,7 +314,7 @@ def test_a_module_of_this_folder_is_run_by_its_name(
         (
             "./x.py",
             SMALLEST.replace("...", "return 3"),
-            "train of ./x.py returned a int; let it return a Trained(...)",
+            "train of ./x.py returned int; let it return a Trained(...)",
         ),
     ],
 )
@@ -405,10 +406,19 @@ def test_a_missing_extra_is_left_to_the_command_to_tell(tmp_path: Path) -> None:
         find_recipe(str(tmp_path / "x.py"))
 
 
-def test_what_evaluates_to_nothing_is_told(own: Own, tmp_path: Path) -> None:
-    silent = own.changed(tmp_path, ("return Evaluation(", "_ = Evaluation("))
-    with pytest.raises(RecipeError, match=r"returned nothing; .* an Evaluation\(metrics"):
-        run_recipe(silent, own.workspace, "epochs=1")
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("return Evaluation(", "_ = Evaluation(", "returned nothing; let it return an Evaluation("),
+        ("evaluate=evaluate", "evaluate=evaluate()", "is of the type Evaluation; give Trained a"),
+    ],
+)
+def test_what_does_not_evaluate_is_told(
+    before: str, after: str, message: str, own: Own, tmp_path: Path
+) -> None:
+    wrong = own.changed(tmp_path, (before, after))
+    with pytest.raises(RecipeError, match=re.escape(f"evaluate of {wrong.origin} {message}")):
+        run_recipe(wrong, own.workspace, "epochs=1")
     assert [path.name for path in own.workspace.models.iterdir()] == ["my-recipe"]
 
 

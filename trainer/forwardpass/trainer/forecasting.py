@@ -29,8 +29,8 @@ _TOLERANCE = model_card_pb2.Tolerance(relative=1e-4, absolute=1e-3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What a recipe says of its forecaster.
+class About:
+    """What a recipe says about its forecaster.
 
     Attributes:
         description: One sentence on what it forecasts.
@@ -135,12 +135,12 @@ def draw(
 
 
 def describe(
-    said: Said, forecaster: Forecaster, fitted: Fitted, series: Series, length: int
+    about: About, forecaster: Forecaster, fitted: Fitted, series: Series, length: int
 ) -> Trained:
     """Returns the forecaster, unrolled, and its step, which is published beside it.
 
     Args:
-        said: Of both.
+        about: Both.
         forecaster: Trained.
         fitted: How it was.
         series: What it has learned from.
@@ -160,12 +160,12 @@ def describe(
         return Evaluation(metrics=measure(walk_forward(forecaster, series), series))
 
     def evaluate() -> Evaluation:
-        plots = draw(forecaster, series, fitted.history, said.title, said.unit)
+        plots = draw(forecaster, series, fitted.history, about.title, about.unit)
         return replace(evaluate_step(), plots=plots)
 
     step = Trained(
-        description=f"{said.description} One value a step: the state goes along.",
-        reference=said.reference,
+        description=f"{about.description} One value a step: the state goes along.",
+        reference=about.reference,
         module=LstmStep(forecaster) if len(names) == 2 else RnnStep(forecaster),
         inputs={"value": model_card_pb2.TENSOR_ROLE_FEATURES} | dict.fromkeys(names, state),
         outputs={"forecast": model_card_pb2.TENSOR_ROLE_VALUES}
@@ -177,8 +177,8 @@ def describe(
         evaluate=evaluate_step,
     )
     return Trained(
-        description=said.description,
-        reference=said.reference,
+        description=about.description,
+        reference=about.reference,
         module=forecaster,
         inputs={"series": model_card_pb2.TENSOR_ROLE_FEATURES},
         outputs={"forecast": model_card_pb2.TENSOR_ROLE_VALUES},

@@ -1,4 +1,4 @@
-"""What is said of a version: what a recipe returns, and the card that is made of it."""
+"""What a recipe returns, and the model card that is made of it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What a recipe's `train` returns: a model, and all that is said of it.
+    """What a recipe's `train` returns: a model and its description.
 
     Attributes:
         description: One sentence on what the model does.
@@ -42,8 +42,8 @@ class Trained:
         outputs: What each output means, in forward's order.
         golden_inputs: At least two real examples of each input.
         tolerance: How far ONNX Runtime's answers may be from torch's.
-        evaluate: Measures and draws it. Called for a model that is released, and for no other point
-            of a sweep, since what is chosen by test rows would look better than it is.
+        evaluate: Measures and draws it. Called for the released model alone: were all points of a
+            sweep measured on test rows, somebody would choose by them.
         fitted: How it did on validation rows, by which a sweep chooses; None where nothing may be
             chosen by them.
         labels: The name of each class, where there are any.

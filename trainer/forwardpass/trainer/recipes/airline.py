@@ -13,7 +13,7 @@ import torch
 from forwardpass.trainer.data import airline
 from forwardpass.trainer.data.series import Series
 from forwardpass.trainer.export.card import Trained
-from forwardpass.trainer.forecasting import LastR2, Said, describe, training_rows, validation_row
+from forwardpass.trainer.forecasting import About, LastR2, describe, training_rows, validation_row
 from forwardpass.trainer.models.recurrent import Forecaster, Scale
 from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Task, fit
@@ -44,7 +44,7 @@ def load(_settings: Settings, workspace: Workspace) -> Series:
 
 
 def train(settings: Settings, series: Series, run: Run) -> Trained:
-    """Returns the network and its step, and what is said of them."""
+    """Trains the network, and describes it and its step."""
     network = Forecaster("lstm", WIDTH, Scale("log", torch.from_numpy(series.train)))
     fitted = fit(
         Task(
@@ -62,11 +62,11 @@ def train(settings: Settings, series: Series, run: Run) -> Trained:
         settings,
         run,
     )
-    said = Said(
+    about = About(
         description="Forecasts the thousands of airline passengers of the month after each "
         "month of a series.",
         reference='Hochreiter and Schmidhuber, "Long short-term memory", 1997',
         title="Airline passengers, by month",
         unit="passengers (thousands a month)",
     )
-    return describe(said, network, fitted, series, LENGTH)
+    return describe(about, network, fitted, series, LENGTH)

@@ -100,7 +100,7 @@ def measure(answer: Answer, data: Dataset) -> dict[str, float]:
 
 
 def train(settings: Settings, data: Dataset, run: Run) -> Trained:
-    """Returns the trained network, and what is said of it."""
+    """Trains the network, and describes it."""
     preset = PRESETS[settings.preset]
     network = initialize(cifar_resnet(settings.depth, cifar10.MEAN, cifar10.DEVIATION))
     # Where an image does not reach, the network sees its own zero.

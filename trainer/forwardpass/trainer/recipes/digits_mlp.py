@@ -60,7 +60,7 @@ def measure(answer: Answer, data: Dataset) -> dict[str, float]:
 
 
 def train(settings: Settings, data: Dataset, run: Run) -> Trained:
-    """Returns the trained network, and what is said of it."""
+    """Trains the network, and describes it."""
     network = nn.Sequential(
         Normalize(MEAN, DEVIATION),  # (n, 1, 8, 8)
         nn.Flatten(),  # (n, 64)

@@ -48,7 +48,7 @@ def load(settings: Settings, workspace: Workspace) -> Dataset:
 
 
 def train(settings: Settings, data: Dataset, run: Run) -> Trained:
-    """Returns the trained network, and what is said of it."""
+    """Trains the network, and describes it."""
     every, _ = fit_pca(torch.from_numpy(data.train.inputs))
     pca = every.first(settings.embedding)
 

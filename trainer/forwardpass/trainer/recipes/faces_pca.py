@@ -42,7 +42,7 @@ def load(settings: Settings, workspace: Workspace) -> Dataset:
 
 
 def train(settings: Settings, data: Dataset, _run: Run) -> Trained:
-    """Returns the components of the training photographs, and what is said of them."""
+    """Finds the components of the training photographs, and describes them."""
     every, variances = fit_pca(torch.from_numpy(data.train.inputs))
     if not 1 <= settings.components <= len(variances):
         raise SettingError(

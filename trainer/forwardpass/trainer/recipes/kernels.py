@@ -55,7 +55,7 @@ def load(_settings: Settings, workspace: Workspace) -> Data:
 
 
 def train(_settings: Settings, data: Data, _run: Run) -> Trained:
-    """Returns the filters, of which nothing is trained."""
+    """Describes the filters, of which nothing is trained."""
     images, module = data.images, Kernels()
     # As they are, mirrored, upside down, and both.
     turned = np.concatenate(

@@ -58,7 +58,7 @@ def load(settings: Settings, workspace: Workspace) -> mnist_gan.Judged:
 
 
 def train(settings: Settings, data: mnist_gan.Judged, run: Run) -> Trained:
-    """Returns the generator, and what is said of it."""
+    """Trains both players, and describes the generator."""
     digits = data.digits
     shown = draw_latents(settings.seed, 10, settings.latent)  # the same ones in every picture
     with one_thread():

@@ -51,7 +51,7 @@ def measure(answer: Answer, data: Dataset) -> dict[str, float]:
 
 
 def train(settings: Settings, data: Dataset, run: Run) -> Trained:
-    """Returns the trained network, and what is said of it."""
+    """Trains the network, and describes it."""
     network = LeNet(mnist.MEAN, mnist.DEVIATION, settings.dropout)
 
     fitted = fit(

@@ -96,7 +96,7 @@ def load(settings: Adversarial, workspace: Workspace) -> Judged:
 
 
 def train(settings: Settings, data: Judged, run: Run) -> Trained:
-    """Returns the generator, and what is said of it."""
+    """Trains both players, and describes the generator."""
     shown = draw_latents(settings.seed, 64, settings.latent)  # the same ones in every picture
     with one_thread():
         averaged, history = play(

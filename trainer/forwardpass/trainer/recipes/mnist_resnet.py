@@ -63,7 +63,7 @@ def measure(answer: Answer, data: Dataset) -> dict[str, float]:
 
 
 def train(settings: Settings, data: Dataset, run: Run) -> Trained:
-    """Returns the trained network, and what is said of it."""
+    """Trains the network, and describes it."""
     network = mnist_resnet(mnist.MEAN, mnist.DEVIATION)
 
     fitted = fit(

@@ -118,7 +118,7 @@ def load(settings: Settings, workspace: Workspace) -> Dataset:
 
 
 def train(settings: Settings, data: Dataset, run: Run) -> Trained:
-    """Returns the neurons of all responses, and what is said of them."""
+    """Trains the neurons of all responses, and describes them."""
     sums: dict[str, nn.Linear] = {}
     fits: dict[str, Fitted] = {}
     for name in RESPONSES:

@@ -80,7 +80,7 @@ def load(settings: Settings, _workspace: Workspace) -> Points:
 
 
 def train(settings: Settings, data: Points, run: Run) -> Trained:
-    """Returns the network of the last epoch, and what is said of it."""
+    """Trains the network, and describes it as it is after the last epoch."""
     network, fitted = learn(settings, data, run)
 
     def evaluate() -> Evaluation:

@@ -99,6 +99,12 @@ class Recipe:
         trained = self._module().train(settings, data, run)
         if not isinstance(trained, Trained):
             raise self._returned("train", trained, "a Trained(...)")
+        if not callable(trained.evaluate):
+            raise RecipeError(
+                f"evaluate of {self.origin} is of the type {type(trained.evaluate).__name__}; give "
+                "Trained a function without arguments that returns an Evaluation, as it is called "
+                "for the released model alone"
+            )
         return trained
 
     def evaluate(self, trained: "Trained") -> "Evaluation":
@@ -136,7 +142,7 @@ class Recipe:
         return import_module(self.module or f"{__package__}.{self.name.replace('-', '_')}")
 
     def _returned(self, function: str, value: object, wanted: str) -> RecipeError:
-        given = "nothing" if value is None else f"a {type(value).__name__}"
+        given = "nothing" if value is None else type(value).__name__
         return RecipeError(f"{function} of {self.origin} returned {given}; let it return {wanted}")
 
 

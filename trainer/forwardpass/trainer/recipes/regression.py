@@ -78,7 +78,7 @@ def load(settings: Settings, workspace: Workspace) -> Dataset:
 
 
 def train(settings: Settings, data: Dataset, run: Run) -> Trained:
-    """Returns the three curves, and what is said of them."""
+    """Fits the three curves, and describes them."""
     fitter = Fitter(data, settings, run)
     module, fits = fit_three(fitter)
     few, courses = fit_few(fitter)

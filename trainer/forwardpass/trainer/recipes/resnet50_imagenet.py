@@ -57,7 +57,7 @@ def load(settings: Settings, workspace: Workspace) -> Data:
 
 
 def train(_settings: Settings, data: Data, _run: Run) -> Trained:
-    """Returns the network as it is: it is trained already."""
+    """Describes the network, which is trained already."""
     network, photos = data.network, data.photos
     published = LogitsAndEmbedding(network)
 

@@ -76,7 +76,7 @@ def load(settings: Settings, workspace: Workspace) -> Dataset:
 
 
 def train(settings: Settings, data: Dataset, run: Run) -> Trained:
-    """Returns the trained network, and what is said of it."""
+    """Trains the network, and describes it."""
     vectorizer = CountVectorizer(
         token_pattern=_WORD, lowercase=False, max_features=settings.words, min_df=2
     )

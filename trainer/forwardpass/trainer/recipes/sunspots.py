@@ -9,7 +9,7 @@ import torch
 from forwardpass.trainer.data import sunspots
 from forwardpass.trainer.data.series import Series
 from forwardpass.trainer.export.card import Trained
-from forwardpass.trainer.forecasting import LastR2, Said, describe, training_rows, validation_row
+from forwardpass.trainer.forecasting import About, LastR2, describe, training_rows, validation_row
 from forwardpass.trainer.models.recurrent import Forecaster, Scale
 from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import Task, fit
@@ -40,7 +40,7 @@ def load(_settings: Settings, workspace: Workspace) -> Series:
 
 
 def train(settings: Settings, series: Series, run: Run) -> Trained:
-    """Returns the network and its step, and what is said of them."""
+    """Trains the network, and describes it and its step."""
     network = Forecaster("rnn", WIDTH, Scale("sqrt", torch.from_numpy(series.train)))
     fitted = fit(
         Task(
@@ -58,11 +58,11 @@ def train(settings: Settings, series: Series, run: Run) -> Trained:
         settings,
         run,
     )
-    said = Said(
+    about = About(
         description="Forecasts the mean number of sunspots of the year after each year of "
         "a series.",
         reference='Elman, "Finding structure in time", 1990',
         title="Sunspots, by year",
         unit="sunspots (mean of a year)",
     )
-    return describe(said, network, fitted, series, LENGTH)
+    return describe(about, network, fitted, series, LENGTH)

@@ -89,7 +89,7 @@ def measure(answer: Answer, data: Dataset) -> dict[str, float]:
 
 
 def train(settings: Settings, data: Dataset, run: Run) -> Trained:
-    """Returns the trained network, and what is said of it."""
+    """Trains the network, and describes it."""
     network = nn.Sequential(
         Standardize.of(torch.from_numpy(data.train.inputs)),  # (n, 13)
         mlp([13, settings.width, 3]),  # (n, 3)

@@ -54,7 +54,7 @@ def load(settings: Settings, workspace: Workspace) -> Dataset:
 
 
 def train(settings: Settings, data: Dataset, run: Run) -> Trained:
-    """Returns the trained network, and what is said of it."""
+    """Trains the network, and describes it."""
     network = CharacterGru(len(data.labels), EMBEDDING, WIDTH)
 
     fitted = fit(

@@ -102,7 +102,7 @@ def _rows(split: Split, rows: Array) -> Split:
 
 
 def train(settings: Settings, data: Data, run: Run) -> Trained:
-    """Returns the network with a head that was fitted, and what is said of them."""
+    """Fits the head to the network's features, and describes both as one model."""
     network, photos = data.network, data.photos
     embedder = Embedder(photos, settings, run)
     known = embedder.embed(network, "trained")

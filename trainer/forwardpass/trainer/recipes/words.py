@@ -78,7 +78,7 @@ def load(settings: Settings, workspace: Workspace) -> Dataset:
 
 
 def train(settings: Settings, data: Dataset, run: Run) -> Trained:
-    """Returns the vectors, and what is said of them."""
+    """Learns the vectors, and describes them."""
     front = Front(
         CountVectorizer(token_pattern=_WORD, min_df=settings.at_least).fit(data.train.inputs)
     )

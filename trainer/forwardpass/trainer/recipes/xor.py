@@ -71,7 +71,7 @@ def load(_settings: Settings, _workspace: Workspace) -> TruthTable:
 
 
 def train(settings: Settings, _data: TruthTable, run: Run) -> Trained:
-    """Returns a network that solves the problem, and what is said of it.
+    """Trains networks until one solves the problem, and describes that one.
 
     Raises:
         TrainerError: No start led to a solution.
