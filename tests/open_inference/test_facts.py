@@ -327,8 +327,8 @@ def test_statistics_taken_in_the_middle_of_a_request_agree(
 def test_sizes_of_runs_that_callers_choose_do_not_pile_up() -> None:
     counters = ModelCounters()
     for rows in range(1, BATCH_SIZES + 100):
-        counters.ran(rows, [0.0], 0.25)
-    counters.ran(1, [0.0], 0.25)
+        counters.ran(counters.begin_run(), rows, [0.0], 0.25)
+    counters.ran(counters.begin_run(), 1, [0.0], 0.25)
     batches = counters.batches()
     assert len(batches) == BATCH_SIZES
     assert batches[0] == (1, 2, 0.5)

@@ -25,6 +25,7 @@ from tiny_models import Publisher, busy, echo, endless
 from forwardpass.server import build
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.settings_sources import load
+from forwardpass.server.process.memory import memory
 from forwardpass.server.workers.aggregate import Aggregate, Family
 from forwardpass.server.workers.port import Port
 from forwardpass.v1.inference_service_pb2 import PredictRequest
@@ -168,6 +169,12 @@ def test_both_workers_answer_and_the_metrics_are_of_both(real: Path, transport: 
         assert descriptors > max(own)
         (started,) = samples(server, "process_start_time_seconds")
         assert started < 1.5 * Path(f"/proc/{server.pid}").stat().st_ctime
+        (busy,) = samples(server, "forwardpass_busy_seconds_total", model="real")
+        assert busy > 0
+        # What they share is no sum.
+        (limit,) = samples(server, "forwardpass_memory_limit_bytes")
+        assert limit == memory().limit
+        assert samples(server, "forwardpass_ready") == [1]
         assert samples(server, "forwardpass_model_info", model="real") == [1]
         assert samples(server, "forwardpass_calls_in_flight") == [0]
         server.signal(signal.SIGTERM)

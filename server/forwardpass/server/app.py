@@ -99,6 +99,7 @@ class Server:
                 self._loaded_models,
                 self._ready_models,
                 self._in_flight,
+                transport_seconds=self._transport.cpu_seconds,
                 certificates=self._certificates,
                 access=transports.access,
             ),

@@ -1,6 +1,7 @@
 """One run for several jobs: what is joined, what each gets back, and what follows a failure."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -322,6 +323,39 @@ def test_a_run_is_stopped_once_all_have_gone_and_none_of_them_is_run_again() -> 
     assert run.runs == 1
     assert [str(one.error) for one in jobs] == ["stopped, or failed"] * 3
     assert failures.told == 0
+
+
+@pytest.mark.parametrize(
+    ("fates", "is_left"),
+    [
+        (["answered"], False),
+        (["broken"], False),
+        (["answered", "answered", "answered"], False),
+        # All are run again, each alone.
+        (["answered", "broken", "refused"], False),
+        # None is.
+        (["answered", "answered", "answered"], True),
+    ],
+)
+def test_a_job_counts_its_wait_once_whatever_becomes_of_it(fates: list[str], is_left: bool) -> None:
+    before = time.perf_counter() - 1000
+    jobs = [job(first=number, outputs=OUTPUTS, submitted=before) for number in range(len(fates))]
+    counters = answer(Leaving(jobs) if is_left else Model(dict(enumerate(fates))), jobs)
+
+    assert all(one.given for one in jobs)
+    assert round(counters.queue_seconds / 1000) == len(jobs)
+
+
+def test_a_run_in_vain_counts_as_time_that_the_model_was_busy() -> None:
+    counters = answer(Model({0: "broken"}), [job(outputs=OUTPUTS)])
+    alone = counters.busy_seconds
+    assert (counters.runs, alone > 0) == (0, True)
+    # Outputs that cannot be shared out were computed, too.
+    jobs = [job(first=0), job(first=1)]
+    counters = answer(lambda *_: [numbers(0, 1)], jobs)
+    assert (counters.runs, counters.busy_seconds > 0) == (2, True)
+    # All runs have ended: it stands still.
+    assert counters.busy_seconds == counters.busy_seconds
 
 
 def test_a_run_goes_on_for_the_one_who_stays() -> None:

@@ -1,6 +1,7 @@
 """Runs on the transport's own thread: what arrives in a tick is run at its end."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -349,7 +350,8 @@ def test_a_run_that_takes_too_long_is_made_elsewhere_and_so_are_those_that_wait(
         return [inputs["x"]]
 
     transport = start(run, max_rows=2, stop=stopped.set)
-    jobs = [job(first=number) for number in range(4)]
+    before = time.perf_counter() - 1000
+    jobs = [job(first=number, submitted=before) for number in range(4)]
     transport.submit(*jobs)
     assert transport.executor.is_inline
     while transport.tick.steps:
@@ -362,6 +364,8 @@ def test_a_run_that_takes_too_long_is_made_elsewhere_and_so_are_those_that_wait(
     # Once here, and never again.
     assert [is_here for is_here, _ in runs].count(True) == 1
     assert runs[0] == (True, [0, 1])
+    # Those of the run that was stopped count their wait where they have run.
+    assert round(transport.counters.queue_seconds / 1000) == len(jobs)
 
 
 def test_closing_ends_the_thread_for_larger_jobs() -> None:

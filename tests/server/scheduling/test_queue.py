@@ -3,6 +3,7 @@
 import random
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -432,6 +433,21 @@ def test_who_goes_leaves_the_queue_at_once() -> None:
     taken[0].abandon()
     assert queue.waiting == 0
     assert dropped(counters)[Reason.CANCELLED] == 1
+
+
+def test_jobs_that_are_dropped_count_how_long_they_waited() -> None:
+    """Under overload they are most of those that wait."""
+    counters = ModelCounters()
+    queue = JobQueue(BatchPolicy(8, 100), counters)
+    before = time.perf_counter() - 1000
+    gone, late = (job(submitted=before, deadline=deadline) for deadline in (None, PAST))
+    for one in (gone, late, job(submitted=before)):
+        queue.put(one)
+    gone.abandon()
+    queue.take()
+    assert [len(one.given) for one in (gone, late)] == [1, 1]
+    # Of the one that was taken its run tells.
+    assert round(counters.queue_seconds / 1000) == 2
 
 
 def test_after_closing_what_waits_can_be_taken_and_then_nothing() -> None:

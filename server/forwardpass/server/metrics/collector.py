@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from forwardpass.server.metrics.counters import CODE_NAMES, MethodCounters, ModelCounters
 from forwardpass.server.process import log
+from forwardpass.server.process.memory import memory
 from forwardpass.server.transport.certificate_files import CertificateFiles
 
 
@@ -50,6 +51,23 @@ class Access:
     denied: Mapping[str, int]
 
 
+class ReadyCollector(Collector):
+    """Renders whether the server is ready.
+
+    Args:
+        ready: What /readyz asks.
+    """
+
+    def __init__(self, ready: Callable[[], bool]) -> None:
+        self._ready = ready
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the one family."""
+        yield GaugeMetricFamily(
+            "forwardpass_ready", "1 while /readyz answers 200, else 0.", value=self._ready()
+        )
+
+
 class ServerCollector(Collector):
     """Renders every counter of the server.
 
@@ -59,6 +77,8 @@ class ServerCollector(Collector):
             version.
         ready: Tells of every model by its name whether it is ready.
         in_flight: Gives what is in flight now.
+        transport_seconds: Tells the processor time of the transport's one thread; None where it has
+            more.
         certificates: What TLS is served with; None for no TLS.
         access: Tells what becomes of calls that have to carry tokens; None where none has to.
     """
@@ -70,6 +90,7 @@ class ServerCollector(Collector):
         ready: Callable[[], Mapping[str, bool]],
         in_flight: Callable[[], InFlight],
         *,
+        transport_seconds: Callable[[], float | None],
         certificates: CertificateFiles | None,
         access: Callable[[], Access] | None,
     ) -> None:
@@ -77,6 +98,7 @@ class ServerCollector(Collector):
         self._models = models
         self._ready = ready
         self._in_flight = in_flight
+        self._transport_seconds = transport_seconds
         self._certificates = certificates
         self._access = access
 
@@ -108,6 +130,14 @@ class ServerCollector(Collector):
             "Lines of the log that were not written.",
             value=log.dropped(),
         )
+        yield from _collect_memory()
+        transport_seconds = self._transport_seconds()
+        if transport_seconds is not None:
+            yield CounterMetricFamily(
+                "forwardpass_transport_cpu_seconds",
+                "Processor time of the thread that answers all calls, in seconds.",
+                value=transport_seconds,
+            )
         if self._certificates is not None:
             yield from _collect_certificates(self._certificates)
         if self._access is not None:
@@ -147,6 +177,16 @@ class ServerCollector(Collector):
         batches = HistogramMetricFamily(
             "forwardpass_batch_rows", "Rows in a run of the model.", labels=labels
         )
+        busy = CounterMetricFamily(
+            "forwardpass_busy_seconds",
+            "Seconds in which the model ran, for answers or in vain.",
+            labels=labels,
+        )
+        waited = CounterMetricFamily(
+            "forwardpass_queue_seconds",
+            "Seconds that jobs waited, those included that were not run.",
+            labels=labels,
+        )
         pending = GaugeMetricFamily("forwardpass_queue_jobs", "Jobs that wait.", labels=labels)
         dropped = CounterMetricFamily(
             "forwardpass_jobs_dropped", "Jobs not run, by why.", labels=[*labels, "reason"]
@@ -161,12 +201,33 @@ class ServerCollector(Collector):
                 phases.add_metric([*values, phase], buckets, total)
             buckets, total = counters.batch_rows.cumulative()
             batches.add_metric(values, buckets, total)
+            busy.add_metric(values, counters.busy_seconds)
+            waited.add_metric(values, counters.queue_seconds)
             pending.add_metric(values, counters.pending())
             for reason, number in counters.dropped.items():
                 dropped.add_metric([*values, reason], number.value)
             for metric, value in _triton_values(counters).items():
                 triton[metric].add_metric(values, value)
-        yield from (info, failing, phases, batches, pending, dropped, *triton.values())
+        yield from (info, failing, phases, batches, busy, waited, pending, dropped)
+        yield from triton.values()
+
+
+def _collect_memory() -> Iterator[Metric]:
+    try:
+        found = memory()
+    except OSError:
+        # It takes a descriptor, as process_* do, which are left out then too.
+        return
+    yield GaugeMetricFamily(
+        "forwardpass_memory_limit_bytes",
+        "What the container or the machine has, whichever is less.",
+        value=found.limit,
+    )
+    yield GaugeMetricFamily(
+        "forwardpass_memory_available_bytes",
+        "What nobody has taken of it.",
+        value=found.available,
+    )
 
 
 def _collect_certificates(files: CertificateFiles) -> Iterator[Metric]:

@@ -54,18 +54,59 @@ class ModelCounters:
         self._batch_rows = Histogram(ROWS)
         self._batches: dict[int, Total] = {}
         self._rows = 0
+        # Seconds that runs took which gave an answer, and those that did not; when those under way
+        # began; and what was last told of all of these.
+        self._run_seconds = 0.0
+        self._failed_runs = Total()
+        self._under_way: list[float] = []
+        self._busy_told = 0.0
+        # Seconds that jobs waited which had an answer, and those that had none.
+        self._unanswered = Total()
         # Recorded, and not added up yet.
         self._answers: deque[tuple[Sequence[float], float, float]] = deque()
         self._successes: deque[float] = deque()
         self._runs: deque[tuple[int, Sequence[float], float]] = deque()
         self._adding = threading.Lock()
 
-    def ran(self, rows: int, queue_seconds: Sequence[float], compute_seconds: float) -> None:
-        """Counts one run of the model, and how long each of its jobs had waited."""
+    def begin_run(self) -> float:
+        """Counts a run from now on; returns when that was, by `time.perf_counter`."""
+        started = time.perf_counter()
+        self._under_way.append(started)
+        return started
+
+    def ran(
+        self, started: float, rows: int, queue_seconds: Sequence[float], compute_seconds: float
+    ) -> None:
+        """Counts one run of the model, and how long each of its jobs had waited.
+
+        Args:
+            started: What `begin_run` returned.
+            rows: How many rows it had.
+            queue_seconds: Those of each job.
+            compute_seconds: Those of the run.
+        """
+        # Before it is recorded: whoever reads in between must not count it twice.
+        self._under_way.remove(started)
         self.last_run = time.time()
         self._runs.append((rows, queue_seconds, compute_seconds))
         if len(self._runs) >= MAX_RECORDED:
             self._add_up()
+
+    def run_failed(self, started: float, queue_seconds: Iterable[float]) -> None:
+        """Counts one run that gave no answer.
+
+        Args:
+            started: What `begin_run` returned.
+            queue_seconds: Those of each job that is not run again.
+        """
+        self._under_way.remove(started)
+        self._failed_runs.add(time.perf_counter() - started)
+        for seconds in queue_seconds:
+            self._unanswered.add(seconds)
+
+    def left_queue(self, seconds: float) -> None:
+        """Counts one job that is not run, and how long it had waited."""
+        self._unanswered.add(seconds)
 
     def answered(
         self, decode_seconds: Sequence[float], compute_seconds: float, encode_seconds: float
@@ -121,6 +162,28 @@ class ModelCounters:
         """Runs of the model."""
         return self.batch_rows.totals()[0]
 
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds of runs: those that failed or were stopped count, and those under way so far.
+
+        It never falls.
+        """
+        self._add_up()
+        with self._adding:
+            now = time.perf_counter()
+            under_way = sum(now - started for started in tuple(self._under_way))
+            _, failed = self._failed_runs.read()
+            # A run that has just ended may be in none of these.
+            self._busy_told = max(self._busy_told, self._run_seconds + failed + under_way)
+            return self._busy_told
+
+    @property
+    def queue_seconds(self) -> float:
+        """Seconds that jobs waited which wait no more, whatever became of them."""
+        _, unanswered = self._unanswered.read()
+        _, answered = self.phases["queue"].totals()
+        return answered + unanswered
+
     def phase_totals(self) -> dict[str, tuple[int, float]]:
         """Returns counts and seconds by phase."""
         self._add_up()
@@ -153,6 +216,7 @@ class ModelCounters:
     def _add_up_batches(self, runs: Sequence[tuple[int, Sequence[float], float]]) -> None:
         for rows, _, seconds in runs:
             self._rows += rows
+            self._run_seconds += seconds
             if rows in self._batches or len(self._batches) < BATCH_SIZES:
                 self._batches.setdefault(rows, Total()).add(seconds)
 

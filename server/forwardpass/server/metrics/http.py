@@ -19,6 +19,7 @@ from wsgiref.types import WSGIApplication
 import structlog
 from prometheus_client import CollectorRegistry
 
+from forwardpass.server.metrics.collector import ReadyCollector
 from forwardpass.server.metrics.pages import pages
 from forwardpass.server.process.descriptors import Reserve
 from forwardpass.server.transport.address import address_of, refused
@@ -44,7 +45,7 @@ class MetricsServer:
     Args:
         host: The address to listen on.
         port: The port; 0 takes a free one.
-        registry: What /metrics renders.
+        registry: What /metrics renders, beside whether the server is ready.
         ready: What /readyz asks.
         alive: What /livez asks.
         started: What /startedz asks.
@@ -64,6 +65,7 @@ class MetricsServer:
         started: Callable[[], bool] = lambda: True,
         certificates: CertificateFiles | None = None,
     ) -> None:
+        registry.register(ReadyCollector(ready))
         try:
             application = pages(registry, ready, alive, started)
             self._server = _Server(host, port, application, certificates)

@@ -84,14 +84,24 @@ def _run(
             job.join(stop)
     names = jobs[0].outputs
     inputs = collate(jobs, group)
-    started = time.perf_counter()
-    values = run(names, inputs, None if stop is None else stop.begin)
-    seconds = time.perf_counter() - started
-    outputs = dict(zip(names, values, strict=True))
-    if len(jobs) > 1:
-        check_rows(outputs, rows)
+    started = counters.begin_run()
+    try:
+        values = run(names, inputs, None if stop is None else stop.begin)
+        seconds = time.perf_counter() - started
+        outputs = dict(zip(names, values, strict=True))
+        if len(jobs) > 1:
+            check_rows(outputs, rows)
+    except Exception:
+        # The other jobs are run again, and counted then.
+        last = [job for job in jobs if job.gone or len(jobs) == 1]
+        counters.run_failed(started, [started - job.submitted for job in last])
+        raise
+    except BaseException:
+        # It held up the transport: all jobs run elsewhere, and are counted there.
+        counters.run_failed(started, ())
+        raise
     waited = [started - job.submitted for job in jobs]
-    counters.ran(rows, waited, seconds)
+    counters.ran(started, rows, waited, seconds)
     return Outcome(outputs, rows, seconds), waited
 
 

@@ -118,6 +118,7 @@ class WaitList:
     def drop(self, job: Job, reason: Reason) -> None:
         """Fails a job that is not run, and counts it."""
         self._counters.dropped[_DROPPED[reason]].add()
+        self._counters.left_queue(time.perf_counter() - job.submitted)
         text = _TIMED_OUT if job.times_out and not job.gone else _DROPPED_TEXT[reason]
         job.failed(CallError(reason, text))
 

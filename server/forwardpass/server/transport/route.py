@@ -63,5 +63,9 @@ class Transport(ABC):
         """Whether it takes what arrives, as far as can be told at once."""
 
     @abstractmethod
+    def cpu_seconds(self) -> float | None:
+        """Processor time of the one thread of all calls; None where each has a thread."""
+
+    @abstractmethod
     def stop(self, grace: float) -> None:
         """Takes no more calls, gives those under way `grace` seconds, and cancels the rest."""

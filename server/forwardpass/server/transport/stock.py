@@ -81,6 +81,10 @@ class StockTransport(Transport):
             return True
         return now - asked[1] < HANG_SECONDS
 
+    def cpu_seconds(self) -> float | None:
+        """See `Transport.cpu_seconds`."""
+        return None
+
     def stop(self, grace: float) -> None:
         """See `Transport.stop`."""
         self._server.stop(grace).wait()

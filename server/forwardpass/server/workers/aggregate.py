@@ -24,8 +24,13 @@ _FLAGS = {
 }
 # Likewise, but what is so in every worker is so for the server.
 _COMMON_FLAGS = {"forwardpass_model_ready"}
-# Times, of which the earliest counts.
-_EARLIEST = {"forwardpass_certificate_expires_seconds", "process_start_time_seconds"}
+# Of which the least counts: times, and the memory that all workers share.
+_LEAST = {
+    "forwardpass_certificate_expires_seconds",
+    "forwardpass_memory_available_bytes",
+    "forwardpass_memory_limit_bytes",
+    "process_start_time_seconds",
+}
 # A gauge, though untyped like all of Triton's.
 _UNTYPED_GAUGES = {"nv_inference_pending_request_count"}
 
@@ -113,7 +118,7 @@ class Aggregate(Collector):
         return self._about[name][1] == "gauge" or name in _UNTYPED_GAUGES
 
     def _held(self, name: str) -> dict[_Key, float]:
-        together: Any = max if name in _FLAGS else min if name in _COMMON_FLAGS | _EARLIEST else sum
+        together: Any = max if name in _FLAGS else min if name in _COMMON_FLAGS | _LEAST else sum
         parts: dict[_Key, list[float]] = {}
         for values in self._last.values():
             for key, value in values.get(name, {}).items():

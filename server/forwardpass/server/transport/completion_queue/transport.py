@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -75,6 +76,9 @@ class CompletionQueueTransport(Transport):
         # Whether the thread waits for events, and since when somebody wants to see it take one.
         self._is_idle = False
         self._asked_at: float | None = None
+        # Where the thread's processor time stands while there is a thread, and what was last read.
+        self._clock: int | None = None
+        self._cpu_seconds = 0.0
         # Calls that were not answered in the tick in which they came.
         self._older: list[QueueCall] = []
         # Whether a step of ours is in the queue that tells what is behind it.
@@ -100,6 +104,15 @@ class CompletionQueueTransport(Transport):
             return True
         return now - asked_at < HANG_SECONDS
 
+    def cpu_seconds(self) -> float | None:
+        """See `Transport.cpu_seconds`."""
+        clock = self._clock
+        if clock is not None:
+            # Where the thread has ended since, the clock is gone.
+            with suppress(OSError):
+                self._cpu_seconds = time.clock_gettime(clock)
+        return self._cpu_seconds
+
     def stop(self, grace: float) -> None:
         """See `Transport.stop`."""
         if self._server is None:
@@ -117,6 +130,7 @@ class CompletionQueueTransport(Transport):
 
     def _serve(self) -> None:
         self._context.thread = threading.get_ident()
+        self._clock = time.pthread_getcpuclockid(self._context.thread)
         # The next calls stand in the queue before the messages of those that came just before: with
         # more, messages would have to wait for room where callers are as quick as we are.
         for _ in range(min(_OUTSTANDING, (self._context.transit.most_arriving + 1) // 2)):
@@ -153,6 +167,7 @@ class CompletionQueueTransport(Transport):
                 # One call must not take the others with it.
                 _log.exception("transport_failed")
             taken = 0
+        self._clock = None
 
     def _end_tick(self, taken: int) -> None:
         self._asked_at = None
