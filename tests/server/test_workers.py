@@ -23,9 +23,9 @@ from server.test_process import ServerProcess, run, serving, steps, wait_until_i
 from tiny_models import Publisher, busy, echo, endless
 
 from forwardpass.server import build
+from forwardpass.server.process.memory import memory
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.settings_sources import load
-from forwardpass.server.process.memory import memory
 from forwardpass.server.workers.aggregate import Aggregate, Family
 from forwardpass.server.workers.port import Port
 from forwardpass.v1.inference_service_pb2 import PredictRequest
