@@ -47,7 +47,7 @@ def test_requests_that_share_a_run_count_it_once_and_each_its_own_wait(
     repository("clf", classifier())
     running = start_server()
     request = predict("clf", {"image": IMAGES}, timing=True)
-    answers = [future.result(PATIENCE) for future in [send(running, request) for _ in range(300)]]
+    answers = [future.result(PATIENCE) for future in [send(running, request) for _ in range(200)]]
     ran, waited = told(answers)
     assert counted(running, "clf") == pytest.approx((ran, waited))
     assert ran > 0
