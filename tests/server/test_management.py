@@ -22,7 +22,7 @@ from tiny_models import Publisher, classifier, echo
 
 from forwardpass.artefact import MANIFEST_FILE
 from forwardpass.server.app import Server
-from forwardpass.server.rpc import token_file
+from forwardpass.server.process import watched_files
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.v1.inference_service_pb2 import PredictRequest
 from forwardpass.v1.model_service_pb2 import (
@@ -188,7 +188,7 @@ def test_t133_callers_change_from_one_token_of_the_file_to_the_other(
     monkeypatch: pytest.MonkeyPatch,
     is_shared: bool,
 ) -> None:
-    monkeypatch.setattr(token_file, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watched_files, "_LOOK_SECONDS", 0.0)
     repository("clf", classifier())
     tokens = tmp_path / "tokens"
     tokens.write_text("old-token\n")

@@ -22,8 +22,8 @@ from tiny_models import Publisher, classifier
 
 from forwardpass.server.app import Server
 from forwardpass.server.metrics import http
+from forwardpass.server.process import watched_files
 from forwardpass.server.settings import Settings
-from forwardpass.server.transport import certificate_files
 from forwardpass.server.transport.tls import TlsError
 from forwardpass.v1.model_service_pb2 import ListModelsRequest
 from forwardpass.v1.model_service_pb2_grpc import ModelServiceStub
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the files looked at at each handshake, and not once a second."""
-    monkeypatch.setattr(certificate_files, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watched_files, "_LOOK_SECONDS", 0.0)
 
 
 def given(pair: Pair, folder: Path) -> dict[str, Any]:

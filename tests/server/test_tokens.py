@@ -21,9 +21,9 @@ from tiny_models import Publisher
 
 from forwardpass.server.app import Server
 from forwardpass.server.build import build_admission, open_repository
+from forwardpass.server.process import watched_files
 from forwardpass.server.repository.readiness import Policy, Readiness
 from forwardpass.server.routes import Services, methods
-from forwardpass.server.rpc import token_file
 from forwardpass.server.rpc.inputs import InputReader
 from forwardpass.server.rpc.tokens import Permission
 from forwardpass.server.settings import Settings, SettingsError
@@ -88,7 +88,7 @@ def tokens_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_file, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watched_files, "_LOOK_SECONDS", 0.0)
 
 
 def served(root: Path) -> set[str]:
@@ -269,7 +269,7 @@ def test_refusals_and_a_broken_file_are_counted(
         assert outcome(running.channel, path, HEADERS["read"]) == "OK"
         tokens_file.write_text(whole)
         assert samples(running, "forwardpass_tokens_failing") == {"": 0}
-    assert [line["event"] for line in lines if line["event"] != "call"] == ["tokens_kept"]
+    assert [line["event"] for line in lines if line["event"] != "call"] == ["tokens_kept", "tokens"]
 
 
 def test_without_tokens_there_is_no_metric_of_them(

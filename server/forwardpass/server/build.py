@@ -255,7 +255,7 @@ class _Guard:
     def access(self) -> Access:
         """Returns what has become of them; the file is looked at, as without calls nobody does."""
         if self.file is not None:
-            self.file.tokens()
+            self.file.current()
         denied = {why: count.value for why, count in self.authorization.denied.items()}
         return Access(None if self.file is None else self.file.failing, denied)
 
@@ -274,12 +274,12 @@ def _guard(settings: Settings, *, has_tls: bool) -> _Guard | None:
                 "service mesh encrypts"
             )
         file = _token_file("tokens_file", settings.tokens_file, TABLE)
-        return _Guard(Authorization(file.tokens, everywhere=True), file)
+        return _Guard(Authorization(file.current, everywhere=True), file)
     if settings.management_port is None:
         return None
     if settings.management_token_file is not None:
         file = _token_file("management_token_file", settings.management_token_file, LINES)
-        return _Guard(Authorization(file.tokens, everywhere=False), file)
+        return _Guard(Authorization(file.current, everywhere=False), file)
     if settings.management_token is None:
         return None
     token = settings.management_token.get_secret_value()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from forwardpass.server.rpc import token_file
+from forwardpass.server.process import watched_files
 from forwardpass.server.rpc.token_file import LINES, TokenFile, TokenFileError, management_token
 from forwardpass.server.rpc.tokens import Token
 
@@ -19,7 +19,7 @@ FIRST_TOKEN, SECOND_TOKEN = management_token(FIRST), management_token(SECOND)
 @pytest.fixture
 def always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the file looked at whenever tokens are asked for."""
-    monkeypatch.setattr(token_file, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watched_files, "_LOOK_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 )
 def test_a_line_is_a_token(path: Path, content: bytes, tokens: list[Token]) -> None:
     path.write_bytes(content)
-    assert TokenFile(path, LINES).tokens() == tokens
+    assert TokenFile(path, LINES).current() == tokens
 
 
 def missing(path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_file_that_becomes_unusable_leaves_the_tokens_and_is_told_once(
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     spoil(path)
     with capture_logs() as lines:
-        assert [file.tokens() for _ in range(3)] == [[FIRST_TOKEN]] * 3
+        assert [file.current() for _ in range(3)] == [[FIRST_TOKEN]] * 3
     (line,) = lines
     assert (line["event"], line["log_level"]) == ("management_tokens_kept", "warning")
     assert str(path) in line["reason"]
@@ -111,10 +111,10 @@ def test_a_file_that_becomes_unusable_leaves_the_tokens_and_is_told_once(
     # And once it is mended, a fault is news again.
     path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
     path.write_bytes(SECOND)
-    assert file.tokens() == [SECOND_TOKEN]
+    assert file.current() == [SECOND_TOKEN]
     path.unlink()
     with capture_logs() as lines:
-        assert [file.tokens() for _ in range(3)] == [[SECOND_TOKEN]] * 3
+        assert [file.current() for _ in range(3)] == [[SECOND_TOKEN]] * 3
     assert len(lines) == 1
 
 
@@ -136,12 +136,12 @@ def test_a_change_is_seen_whatever_way_it_is_made(path: Path) -> None:
     file = TokenFile(path, LINES)
     with capture_logs() as lines:
         path.write_bytes(FIRST + b"\n" + SECOND)
-        assert file.tokens() == [FIRST_TOKEN, SECOND_TOKEN]
+        assert file.current() == [FIRST_TOKEN, SECOND_TOKEN]
         new = path.with_name("new")
         new.write_bytes(SECOND)
         new.replace(path)
-        assert file.tokens() == [SECOND_TOKEN]
-        assert file.tokens() == [SECOND_TOKEN]
+        assert file.current() == [SECOND_TOKEN]
+        assert file.current() == [SECOND_TOKEN]
     assert [(line["event"], line["tokens"]) for line in lines] == [
         ("management_tokens", 2),
         ("management_tokens", 1),
@@ -158,7 +158,7 @@ def test_another_file_with_the_same_time_and_size_is_seen(path: Path) -> None:
     new.write_bytes(b"other-token"[: len(FIRST)])
     os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
     new.replace(path)
-    assert file.tokens() == [management_token(b"other-token")]
+    assert file.current() == [management_token(b"other-token")]
 
 
 @pytest.mark.usefixtures("always_looks")
@@ -176,21 +176,21 @@ def test_a_mounted_secret_is_followed_from_folder_to_folder(tmp_path: Path) -> N
     mount("..1", FIRST)
     file = TokenFile(path, LINES)
     mount("..2", FIRST + b"\n" + SECOND)
-    assert file.tokens() == [FIRST_TOKEN, SECOND_TOKEN]
+    assert file.current() == [FIRST_TOKEN, SECOND_TOKEN]
     mount("..3", SECOND)
-    assert file.tokens() == [SECOND_TOKEN]
+    assert file.current() == [SECOND_TOKEN]
 
 
 def test_the_file_is_not_looked_at_for_each_call(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.write_bytes(FIRST)
-    monkeypatch.setattr(token_file, "_LOOK_SECONDS", 600.0)
+    monkeypatch.setattr(watched_files, "_LOOK_SECONDS", 600.0)
     file = TokenFile(path, LINES)
     path.write_bytes(SECOND)
-    assert file.tokens() == [FIRST_TOKEN]
-    monkeypatch.setattr(token_file, "_LOOK_SECONDS", 0.0)
-    assert file.tokens() == [SECOND_TOKEN]
+    assert file.current() == [FIRST_TOKEN]
+    monkeypatch.setattr(watched_files, "_LOOK_SECONDS", 0.0)
+    assert file.current() == [SECOND_TOKEN]
 
 
 def test_a_change_is_seen_within_a_second_or_so(path: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_change_is_seen_within_a_second_or_so(path: Path) -> None:
     file = TokenFile(path, LINES)
     path.write_bytes(SECOND)
     for _ in range(400):
-        if file.tokens() == [SECOND_TOKEN]:
+        if file.current() == [SECOND_TOKEN]:
             return
         threading.Event().wait(0.01)
     raise AssertionError("not within four seconds")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from forwardpass.server.rpc import token_file
+from forwardpass.server.process import watched_files
 from forwardpass.server.rpc.token_file import TokenFile, TokenFileError
 from forwardpass.server.rpc.token_table import TABLE
 from forwardpass.server.rpc.tokens import Permission, Token, digest_of
@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 )
 def test_an_entry_has_a_token_or_its_digest(path: Path, secret: str) -> None:
     path.write_text(f'[[tokens]]\nname = "a"\n{secret}\npermissions = ["read", "infer"]\n')
-    (token,) = TokenFile(path, TABLE).tokens()
+    (token,) = TokenFile(path, TABLE).current()
     permissions = frozenset({Permission.INFER, Permission.READ})
     assert token == Token("a", digest_of(SECRET.encode()), permissions)
     assert SECRET not in repr(token)
@@ -35,7 +35,7 @@ def test_an_entry_has_a_token_or_its_digest(path: Path, secret: str) -> None:
 
 def test_two_tokens_of_a_name_hold(path: Path) -> None:
     path.write_text(ENTRY + ENTRY.replace("s3cr3t-s3cr3t", "another-s3cr3t"))
-    assert [token.name for token in TokenFile(path, TABLE).tokens()] == ["a", "a"]
+    assert [token.name for token in TokenFile(path, TABLE).current()] == ["a", "a"]
 
 
 UNUSABLE = {
@@ -109,19 +109,19 @@ def test_a_file_that_cannot_be_used_is_refused_and_not_quoted(
 def test_a_file_that_becomes_so_leaves_the_tokens_and_is_told_once(
     path: Path, monkeypatch: pytest.MonkeyPatch, content: str | bytes | None, reason: str
 ) -> None:
-    monkeypatch.setattr(token_file, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watched_files, "_LOOK_SECONDS", 0.0)
     path.write_text(ENTRY)
     file = TokenFile(path, TABLE)
-    held = file.tokens()
+    held = file.current()
     spoil(path, content)
     with capture_logs() as lines:
-        assert [file.tokens() for _ in range(3)] == [held] * 3
+        assert [file.current() for _ in range(3)] == [held] * 3
     assert file.failing
     (line,) = lines
     assert (line["event"], line["log_level"]) == ("tokens_kept", "warning")
     assert "s3cr3t" not in str(line)
     path.write_text(ENTRY.replace('"a"', '"b"'))
     with capture_logs() as lines:
-        assert [token.name for token in file.tokens()] == ["b"]
+        assert [token.name for token in file.current()] == ["b"]
     assert [line["event"] for line in lines] == ["tokens"]
     assert not file.failing

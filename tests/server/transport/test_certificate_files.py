@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from structlog.testing import capture_logs
 
-from forwardpass.server.transport import certificate_files
+from forwardpass.server.process import watched_files
 from forwardpass.server.transport.certificate_files import CertificateFiles, open_certificates
 from forwardpass.server.transport.tls import TlsError
 
@@ -22,7 +22,7 @@ FIRST, SECOND, THIRD = (AUTHORITY.issue(days=days) for days in (1, 2, 3))
 @pytest.fixture
 def always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the files looked at whenever certificates are asked for."""
-    monkeypatch.setattr(certificate_files, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watched_files, "_LOOK_SECONDS", 0.0)
 
 
 def opened(folder: Path) -> CertificateFiles:
@@ -274,11 +274,11 @@ def test_the_files_are_not_looked_at_for_each_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FIRST.write(tmp_path)
-    monkeypatch.setattr(certificate_files, "_LOOK_SECONDS", 600.0)
+    monkeypatch.setattr(watched_files, "_LOOK_SECONDS", 600.0)
     files = opened(tmp_path)
     SECOND.write(tmp_path)
     assert holds(files, FIRST)
-    monkeypatch.setattr(certificate_files, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watched_files, "_LOOK_SECONDS", 0.0)
     assert holds(files, SECOND)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 Stamp = tuple[int, ...]
 
 
-class PlainFileError(ValueError):
-    """A file that is not read; the message says why, and nothing of what is in it."""
+class UnusableFileError(ValueError):
+    """A file that cannot be used; the message says why, and nothing of what is in it."""
 
 
 def read_plain_file(path: Path, most: int) -> tuple[Stamp, bytes]:
@@ -20,7 +20,7 @@ def read_plain_file(path: Path, most: int) -> tuple[Stamp, bytes]:
         most: The most bytes that it may have.
 
     Raises:
-        PlainFileError: It is not there, cannot be read, is no plain file, or has more bytes.
+        UnusableFileError: It is not there, cannot be read, is no plain file, or has more bytes.
     """
     try:
         # A pipe would have it wait for whoever writes.
@@ -28,15 +28,15 @@ def read_plain_file(path: Path, most: int) -> tuple[Stamp, bytes]:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise PlainFileError(f"{path} is not a plain file")
+                raise UnusableFileError(f"{path} is not a plain file")
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 content = file.read(most + 1)
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise PlainFileError(f"cannot read {path}: {error.strerror}") from None
+        raise UnusableFileError(f"cannot read {path}: {error.strerror}") from None
     if len(content) > most:
-        raise PlainFileError(f"{path} has more than {most} bytes")
+        raise UnusableFileError(f"{path} has more than {most} bytes")
     return _stamp(status), content
 
 

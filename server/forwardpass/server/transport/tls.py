@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forwardpass.server.process.plain_file import PlainFileError, Stamp, read_plain_file
+from forwardpass.server.process.plain_file import Stamp, UnusableFileError, read_plain_file
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -20,7 +20,7 @@ _MAX_BYTES = 1 << 20
 _CURVES = {"secp256r1", "secp384r1", "secp521r1"}
 
 
-class TlsError(ValueError):
+class TlsError(UnusableFileError):
     """Certificates that cannot be used; the message says why."""
 
 
@@ -79,7 +79,7 @@ def read_pem(setting: str, path: Path) -> PemFile:
     """
     try:
         return PemFile(setting, path, *read_plain_file(path, _MAX_BYTES))
-    except PlainFileError as error:
+    except UnusableFileError as error:
         raise TlsError(f"setting {setting!r}: {error}") from None
 
 
