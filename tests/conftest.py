@@ -1,7 +1,7 @@
 """What most tests need: a repository to publish into, and servers that are stopped for sure."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,8 @@ StartServer = Callable[..., Running]
 class Guest:
     """Who takes places at a server's admission, where a test takes them itself."""
 
-    peer: str = "ipv4:192.0.2.1:1"
+    account: Hashable = "ipv4:192.0.2.1:1"
+    size: int = 0
 
 
 # As the program does. Of what other arenas keep, malloc_trim does not give back all that is free.

@@ -25,6 +25,7 @@ REQUIRED = {
     *range(130, 133),  # the log
     *range(133, 139),  # doors: tokens, addresses, metrics, quotas
     139,  # a neighbour on the core
+    *range(150, 155),  # what one token may have
 }
 # A number that begins a word: the t16 of uint16 is none.
 NUMBER = re.compile(r"(?<![^\W_])t(\d{2,3})(?!\d)", re.IGNORECASE)

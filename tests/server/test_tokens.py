@@ -2,8 +2,12 @@
 
 import hashlib
 import hmac
+import re
 import socket
 import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import mkdtemp
@@ -11,24 +15,32 @@ from typing import Any, Self, TypeAlias
 from urllib.request import urlopen
 
 import grpc
+import numpy as np
 import pytest
 from certificates import Authority
 from conftest import Running, StartServer
 from failures import read_failure
+from onnx import TensorProto
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
-from tiny_models import Publisher
+from tiny_models import Publisher, echo
 
 from forwardpass.server.app import Server
 from forwardpass.server.build import build_admission, open_repository
 from forwardpass.server.process import watched_files
 from forwardpass.server.repository.readiness import Policy, Readiness
 from forwardpass.server.routes import Services, methods
+from forwardpass.server.rpc import open_streams
 from forwardpass.server.rpc.inputs import InputReader
+from forwardpass.server.rpc.open_streams import OpenStreams
+from forwardpass.server.rpc.stream import IN_FLIGHT
 from forwardpass.server.rpc.tokens import Permission
 from forwardpass.server.settings import Settings, SettingsError
+from forwardpass.v1.inference_service_pb2 import PredictRequest, PredictStreamRequest
+from forwardpass.v1.model_service_pb2 import ModelReference
+from forwardpass.wire import Failure, Reason, to_tensor
 
-Metadata: TypeAlias = tuple[tuple[str, str], ...]
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 PATIENCE = 60
 NATIVE = "/forwardpass.v1.InferenceService"
@@ -66,6 +78,7 @@ NEEDED: dict[str, str] = {
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": "read",
 }
 TOKENS = {permission.value: f"s3cret-{permission}" for permission in Permission}
+ALL, GONE, OLD, NEW = "s3cret-all", "s3cret-gone", "s3cret-old", "s3cret-new"
 
 
 def entry(name: str, token: str, *permissions: str, is_hashed: bool = False) -> str:
@@ -82,7 +95,7 @@ def tokens_file(tmp_path: Path) -> Path:
         entry(name, token, name, is_hashed=index % 2 == 0)
         for index, (name, token) in enumerate(TOKENS.items())
     ]
-    path.write_text("".join([*entries, entry("all", "s3cret-all", *TOKENS)]))
+    path.write_text("".join([*entries, entry("all", ALL, *TOKENS)]))
     return path
 
 
@@ -138,39 +151,81 @@ def shared_port() -> dict[str, Any]:
     return {"port": port, "management_port": port}
 
 
-def expected(path: str, kind: str, health: str | None) -> set[str]:
-    """Returns the refusal that a call must meet; those that are let in may fail otherwise."""
+@dataclass(frozen=True)
+class Kind:
+    """A way for a call to carry a token.
+
+    Attributes:
+        metadata: What it carries.
+        permits: What that permits; None where it is no token.
+    """
+
+    metadata: Metadata
+    permits: frozenset[str] | None = None
+
+
+EVERYTHING = frozenset(TOKENS)
+KINDS: dict[str, Kind] = {
+    "none": Kind(()),
+    "wrong": Kind(carrying("s3cret-other")),
+    "cut off": Kind(carrying(ALL[:-1])),
+    "longer": Kind(carrying(ALL + "l")),
+    "long": Kind(carrying(ALL + "l" * 5_000)),
+    "upper case": Kind(carrying(ALL.upper())),
+    "its digest": Kind(carrying(hashlib.sha256(ALL.encode()).hexdigest())),
+    "empty": Kind(carrying("")),
+    "two blanks": Kind(carrying(f" {ALL}")),
+    "bare": Kind((("authorization", ALL),)),
+    "no header": Kind((("authorization", ""),)),
+    "another scheme": Kind((("authorization", f"Basic {ALL}"),)),
+    "a scheme without end": Kind((("authorization", f"Bearer{ALL}"),)),
+    "another header": Kind((("x-api-key", ALL), ("proxy-authorization", f"Bearer {ALL}"))),
+    "bytes": Kind((("authorization-bin", f"Bearer {ALL}".encode()),)),
+    "two": Kind((*carrying(ALL), *carrying(NEW))),
+    "the same twice": Kind((*carrying(ALL), *carrying(ALL))),
+    "a wrong one first": Kind((*carrying("s3cret-other"), *carrying(ALL))),
+    "a wrong one last": Kind((*carrying(ALL), *carrying("s3cret-other"))),
+    "two in one": Kind(carrying(f"{ALL},Bearer {NEW}")),
+    "taken back": Kind(carrying(GONE)),
+    "to be replaced": Kind(carrying(OLD), EVERYTHING),
+    "its replacement": Kind(carrying(NEW), EVERYTHING),
+    # As RFC 9110 has it.
+    "a scheme in lower case": Kind((("authorization", f"bearer {ALL}"),), EVERYTHING),
+    "all": Kind(carrying(ALL), EVERYTHING),
+    **{name: Kind(carrying(token), frozenset({name})) for name, token in TOKENS.items()},
+}
+NOT_SERVED = (
+    UNKNOWN,
+    f"{NATIVE}/predict",
+    f"{NATIVE}/Predict/",
+    "/forwardpass.v1.Nothing/Predict",
+    "/grpc.health.v1.Health/List",
+    "/inference.GRPCInferenceService/SystemSharedMemoryRegister",
+    f"{NATIVE}/{'x' * 1_000}",
+)
+
+
+def expected(path: str, kind: Kind, health: str | None) -> str | None:
+    """Returns the refusal that a call must meet; None for those that are let in."""
     needed = NEEDED.get(path)
     if needed == "health":
         needed = health
         if needed is None:
-            return set()
-    if kind in {"none", "wrong", "cut off", "bare", "empty"}:
-        return {UNAUTHENTICATED}
-    return {DENIED} if needed not in {None, kind} and kind != "all" else set()
+            return None
+    if kind.permits is None:
+        return UNAUTHENTICATED
+    return DENIED if needed not in {None, *kind.permits} else None
 
 
-HEADERS: dict[str, Metadata] = {
-    "none": (),
-    "wrong": carrying("s3cret-other"),
-    "cut off": carrying(TOKENS["infer"][:-1]),
-    "bare": (("authorization", TOKENS["infer"]),),
-    "empty": carrying(""),
-    "all": carrying("s3cret-all"),
-    **{name: carrying(token) for name, token in TOKENS.items()},
-}
-
-
+@pytest.mark.usefixtures("always_looks")
 @pytest.mark.parametrize("health", [None, "read"])
-@pytest.mark.parametrize("kind", HEADERS)
-def test_t69_t73_a_call_is_let_in_whose_token_permits_it(
-    repository: Publisher,
-    start_server: StartServer,
-    tokens_file: Path,
-    kind: str,
-    health: str | None,
+def test_t69_t70_t73_every_method_of_the_server_by_every_kind_of_token(
+    repository: Publisher, start_server: StartServer, tokens_file: Path, health: str | None
 ) -> None:
-    assert served(repository.root) == set(NEEDED)
+    methods_of_server = served(repository.root)
+    assert methods_of_server == set(NEEDED)
+    others = tokens_file.read_text()
+    tokens_file.write_text(others + entry("gone", GONE, *TOKENS))
     with capture_logs() as lines:
         running = start_server(
             **shared_port(),
@@ -178,13 +233,67 @@ def test_t69_t73_a_call_is_let_in_whose_token_permits_it(
             reflection=True,
             health_needs_token=health is not None,
         )
-        for path in (*NEEDED, UNKNOWN):
-            found = outcome(running.channel, path, HEADERS[kind])
-            refusal = expected(path, kind, health)
-            assert {found} & {UNAUTHENTICATED, DENIED} == refusal, path
-            if path == UNKNOWN and not refusal:
-                assert found == "UNIMPLEMENTED"
+        assert outcome(running.channel, f"{MODELS}/ListModels", carrying(GONE)) == "OK"
+        replaced = entry("two", OLD, *TOKENS) + entry("two", NEW, *TOKENS, is_hashed=True)
+        tokens_file.write_text(others + replaced)
+        found = {
+            (name, path): outcome(running.channel, path, kind.metadata)
+            for name, kind in KINDS.items()
+            for path in (*methods_of_server, *NOT_SERVED)
+        }
+        denied = samples(running, "forwardpass_access_denied_total")
     assert "s3cret" not in str(lines)
+    refused = {call: how for call, how in found.items() if how in {UNAUTHENTICATED, DENIED}}
+    assert refused == {
+        (name, path): refusal
+        for name, path in found
+        if (refusal := expected(path, KINDS[name], health))
+    }
+    let_in = {call: how for call, how in found.items() if call not in refused}
+    assert not {
+        call for call, how in let_in.items() if call[1] in NEEDED and how == "UNIMPLEMENTED"
+    }
+    counted = Counter(refused.values())
+    assert denied["missing"] + denied["unknown"] == counted[UNAUTHENTICATED]
+    assert denied["permission"] == counted[DENIED]
+
+
+def test_t69_t72_t73_what_is_not_served_is_not_told_without_a_token(
+    repository: Publisher, start_server: StartServer, tokens_file: Path
+) -> None:
+    """Neither reflection nor management, which are off."""
+    running = start_server(tokens_file=tokens_file)
+    off = {path for path, needed in NEEDED.items() if needed == "manage" or "reflection" in path}
+    assert len(off) == 6
+    for path in off:
+        assert outcome(running.channel, path, ()) == UNAUTHENTICATED
+        assert outcome(running.channel, path, carrying(ALL)) == "UNIMPLEMENTED"
+
+
+def test_t69_metadata_that_is_too_long_is_refused(
+    repository: Publisher, start_server: StartServer, tokens_file: Path
+) -> None:
+    running = start_server(tokens_file=tokens_file)
+    call: Any = running.channel.unary_unary(f"{MODELS}/ListModels")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(b"", metadata=carrying(ALL + "l" * 20_000), timeout=PATIENCE)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert call(b"", metadata=carrying(ALL), timeout=PATIENCE) is not None
+
+
+def test_t69_a_call_without_a_token_is_refused_before_its_message_is_received(
+    repository: Publisher, start_server: StartServer, tokens_file: Path
+) -> None:
+    running = start_server(tokens_file=tokens_file)
+    for path in (f"{NATIVE}/Predict", f"{NATIVE}/GenerateStream", f"{NATIVE}/PredictStream"):
+        never: SimpleQueue[bytes | None] = SimpleQueue()
+        for metadata, reason in ((), UNAUTHENTICATED), (carrying(TOKENS["read"]), DENIED):
+            method: Any = running.channel.stream_stream(path)
+            call = method(iter(never.get, None), metadata=metadata, timeout=PATIENCE)
+            with pytest.raises(grpc.RpcError) as caught:
+                next(call)
+            assert read_failure(caught.value).reason == reason
+            never.put(None)
 
 
 def test_t72_management_calls_take_a_token_on_their_own_port_too(
@@ -192,14 +301,14 @@ def test_t72_management_calls_take_a_token_on_their_own_port_too(
 ) -> None:
     running = start_server(management_port=0, tokens_file=tokens_file)
     path = f"{MODELS}/LoadModel"
-    assert outcome(running.channel, path, HEADERS["manage"]) == "UNIMPLEMENTED"
-    assert outcome(running.channel, path, HEADERS["none"]) == UNAUTHENTICATED
+    assert outcome(running.channel, path, carrying(TOKENS["manage"])) == "UNIMPLEMENTED"
+    assert outcome(running.channel, path, ()) == UNAUTHENTICATED
     with grpc.insecure_channel(f"127.0.0.1:{running.server.management_port}") as channel:
-        assert outcome(channel, path, HEADERS["none"]) == UNAUTHENTICATED
-        assert outcome(channel, path, HEADERS["read"]) == DENIED
-        assert outcome(channel, path, HEADERS["manage"]) == "INVALID_INPUT"
-        assert outcome(channel, f"{MODELS}/ListModels", HEADERS["none"]) == UNAUTHENTICATED
-        assert outcome(channel, f"{MODELS}/ListModels", HEADERS["read"]) == "UNIMPLEMENTED"
+        assert outcome(channel, path, ()) == UNAUTHENTICATED
+        assert outcome(channel, path, carrying(TOKENS["read"])) == DENIED
+        assert outcome(channel, path, carrying(TOKENS["manage"])) == "INVALID_INPUT"
+        assert outcome(channel, f"{MODELS}/ListModels", ()) == UNAUTHENTICATED
+        assert outcome(channel, f"{MODELS}/ListModels", carrying(TOKENS["read"])) == "UNIMPLEMENTED"
 
 
 def test_without_tokens_every_method_is_open(
@@ -227,12 +336,20 @@ def test_a_call_that_is_refused_takes_no_place(
     running = start_server(tokens_file=tokens_file, health_needs_token=True, max_watches=1)
     watch = "/grpc.health.v1.Health/Watch"
     method: Any = running.channel.unary_stream(watch)
-    held = method(b"", metadata=HEADERS["read"], timeout=PATIENCE)
+    held = method(b"", metadata=carrying(TOKENS["read"]), timeout=PATIENCE)
     next(held)
-    assert outcome(running.channel, watch, HEADERS["none"]) == UNAUTHENTICATED
-    assert outcome(running.channel, watch, HEADERS["infer"]) == DENIED
-    assert outcome(running.channel, watch, HEADERS["read"]) == "QUEUE_FULL"
+    assert outcome(running.channel, watch, ()) == UNAUTHENTICATED
+    assert outcome(running.channel, watch, carrying(TOKENS["infer"])) == DENIED
+    assert outcome(running.channel, watch, carrying(TOKENS["read"])) == "QUEUE_FULL"
     held.cancel()
+
+
+def wait_until(comes_true: Callable[[], bool]) -> None:
+    for _ in range(100 * PATIENCE):
+        if comes_true():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it has not come true")
 
 
 def samples(running: Running, name: str) -> dict[str, float]:
@@ -254,19 +371,21 @@ def test_refusals_and_a_broken_file_are_counted(
 ) -> None:
     running = start_server(tokens_file=tokens_file)
     denied = "forwardpass_access_denied_total"
-    assert samples(running, denied) == {"missing": 0, "unknown": 0, "permission": 0}
+    reasons = ("missing", "unknown", "permission", "revoked", "calls", "bytes", "streams")
+    none = dict.fromkeys(reasons, 0)
+    assert samples(running, denied) == none
     path = f"{MODELS}/ListModels"
     for kind in ("none", "bare", "wrong", "infer", "embed", "manage", "read"):
-        outcome(running.channel, path, HEADERS[kind])
-    outcome(running.channel, UNKNOWN, HEADERS["wrong"])
-    assert samples(running, denied) == {"missing": 2, "unknown": 2, "permission": 3}
+        outcome(running.channel, path, KINDS[kind].metadata)
+    outcome(running.channel, UNKNOWN, KINDS["wrong"].metadata)
+    assert samples(running, denied) == none | {"missing": 2, "unknown": 2, "permission": 3}
     assert samples(running, "forwardpass_tokens_failing") == {"": 0}
     whole = tokens_file.read_text()
     with capture_logs() as lines:
         tokens_file.write_text(whole[:-2])
         # Nobody calls: the scrape looks.
         assert samples(running, "forwardpass_tokens_failing") == {"": 1}
-        assert outcome(running.channel, path, HEADERS["read"]) == "OK"
+        assert outcome(running.channel, path, carrying(TOKENS["read"])) == "OK"
         tokens_file.write_text(whole)
         assert samples(running, "forwardpass_tokens_failing") == {"": 0}
     assert [line["event"] for line in lines if line["event"] != "call"] == ["tokens_kept", "tokens"]
@@ -364,23 +483,148 @@ def test_t70_tokens_are_rotated_while_calls_go_on(
     assert callers.failures == []
 
 
-@pytest.mark.usefixtures("always_looks")
-def test_a_stream_goes_on_whose_token_is_taken_back(
-    repository: Publisher, start_server: StartServer, tokens_file: Path
+class Questions:
+    """A stream of server reflection that is open: each question is answered.
+
+    Args:
+        running: The server.
+        token: What it carries.
+    """
+
+    def __init__(self, running: Running, token: str) -> None:
+        path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+        self._questions: SimpleQueue[bytes | None] = SimpleQueue()
+        method: Any = running.channel.stream_stream(path)
+        questions = iter(self._questions.get, None)
+        self._answers = method(questions, metadata=carrying(token), timeout=PATIENCE)
+        self.ask()
+
+    def ask(self) -> None:
+        self._questions.put(b"")
+        next(self._answers)
+
+    def wait_for_end(self) -> Failure:
+        """Returns what ends it, while nobody calls."""
+        with pytest.raises(grpc.RpcError) as caught:
+            next(self._answers)
+        self._questions.put(None)
+        return read_failure(caught.value)
+
+    def close(self) -> None:
+        self._questions.put(None)
+        assert list(self._answers) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ((), (Reason.UNAUTHENTICATED, "has been taken back")),
+        (("jobs", NEW, "read"), (Reason.UNAUTHENTICATED, "has been taken back")),
+        (("jobs", OLD, "infer"), (Reason.PERMISSION_DENIED, "permission read, .* only infer")),
+    ],
+)
+def test_t70_a_stream_ends_soon_after_its_token_was_taken_back(
+    repository: Publisher,
+    start_server: StartServer,
+    tokens_file: Path,
+    changed: tuple[str, ...],
+    told: tuple[Reason, str],
 ) -> None:
+    others = tokens_file.read_text()
+    tokens_file.write_text(others + entry("jobs", OLD, "read"))
     running = start_server(tokens_file=tokens_file, reflection=True)
-    path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
-    questions: SimpleQueue[bytes | None] = SimpleQueue()
-    method: Any = running.channel.stream_stream(path)
-    answers = method(iter(questions.get, None), metadata=HEADERS["read"], timeout=PATIENCE)
-    questions.put(b"")
-    next(answers)
-    tokens_file.write_text(entry("other", "s3cret-new", "read"))
-    assert outcome(running.channel, path, HEADERS["read"]) == UNAUTHENTICATED
-    questions.put(b"")
-    next(answers)
-    questions.put(None)
-    assert list(answers) == []
+    stream, other = Questions(running, OLD), Questions(running, TOKENS["read"])
+    tokens_file.write_text(others + (entry(*changed) if changed else ""))
+    failure = stream.wait_for_end()
+    assert failure.reason is told[0]
+    assert re.search(told[1], failure.message)
+    assert "s3cret" not in failure.message
+    other.ask()
+    other.close()
+    assert samples(running, "forwardpass_access_denied_total")["revoked"] == 1
+
+
+def test_t70_a_watch_of_health_ends_too_and_a_file_that_broke_ends_nothing(
+    repository: Publisher,
+    start_server: StartServer,
+    tokens_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    always_looks: None,
+) -> None:
+    looks = threading.Semaphore(0)
+    look = OpenStreams._look
+
+    def look_and_tell(self: OpenStreams) -> None:
+        look(self)
+        looks.release()
+
+    monkeypatch.setattr(open_streams, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(OpenStreams, "_look", look_and_tell)
+    running = start_server(tokens_file=tokens_file, reflection=True, health_needs_token=True)
+    method: Any = running.channel.unary_stream("/grpc.health.v1.Health/Watch")
+    watch = method(b"", metadata=carrying(TOKENS["read"]), timeout=PATIENCE)
+    next(watch)
+    stream = Questions(running, TOKENS["read"])
+    tokens_file.write_text("[[tokens]]")
+    for _ in range(3):
+        assert looks.acquire(timeout=PATIENCE)
+    stream.ask()
+    tokens_file.write_text(entry("other", NEW, "read"))
+    assert stream.wait_for_end().reason is Reason.UNAUTHENTICATED
+    with pytest.raises(grpc.RpcError) as caught:
+        list(watch)
+    assert read_failure(caught.value).reason is Reason.UNAUTHENTICATED
+
+
+def test_t70_a_stream_ends_whose_caller_does_not_read(
+    repository: Publisher,
+    start_server: StartServer,
+    transport: str,
+    tokens_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(open_streams, "_LOOK_SECONDS", 0.05)
+    repository("echo", echo(TensorProto.FLOAT, ["n"]))
+    running = start_server(tokens_file=tokens_file)
+    # More than the network takes before anybody reads.
+    long = to_tensor(np.zeros(3 << 18, np.float32))
+    request = PredictRequest(model=ModelReference(name="echo"), inputs={"x": long})
+    message = PredictStreamRequest(request=request).SerializeToString()
+    method: Any = running.channel.stream_stream(f"{NATIVE}/PredictStream")
+    call = method(iter([message] * IN_FLIGHT), metadata=carrying(TOKENS["infer"]), timeout=PATIENCE)
+    slow = running.server._transit.slow
+    wait_until(lambda: any(transfer.unsent for transfer in list(slow)))
+    streams = "forwardpass_streams_in_flight"
+    assert samples(running, streams) == {"": 1}
+    tokens_file.write_text(entry("other", NEW, "infer"))
+    wait_until(lambda: samples(running, streams) == {"": 0})
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call)
+    # grpcio has no other status for what is cut off.
+    code = grpc.StatusCode.CANCELLED if transport == "stock" else grpc.StatusCode.UNAUTHENTICATED
+    assert caught.value.code() is code
+
+
+def test_streams_of_tokens_are_looked_after_only_while_there_are_any(
+    repository: Publisher,
+    start_server: StartServer,
+    tokens_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(open_streams, "_LOOK_SECONDS", 0.01)
+    running = start_server(tokens_file=tokens_file, reflection=True)
+
+    def is_looking() -> bool:
+        return any(thread.name == "open_streams" for thread in threading.enumerate())
+
+    wait_until(lambda: not is_looking())
+    outcome(running.channel, f"{MODELS}/ListModels", carrying(ALL))
+    assert not is_looking()
+    for _ in range(2):
+        stream = Questions(running, ALL)
+        assert is_looking()
+        stream.close()
+        wait_until(lambda: not is_looking())
 
 
 @pytest.mark.parametrize("kind", ["infer", "all", "wrong"])
@@ -401,9 +645,10 @@ def test_t70_a_token_is_compared_with_every_one(
         return compare(one, other)
 
     monkeypatch.setattr(hmac, "compare_digest", record)
-    outcome(running.channel, f"{MODELS}/ListModels", HEADERS[kind])
-    given = hashlib.sha256(HEADERS[kind][0][1].removeprefix("Bearer ").encode()).digest()
-    tokens = [*TOKENS.values(), "s3cret-all"]
+    token = {"wrong": "s3cret-other", "all": ALL}.get(kind) or TOKENS[kind]
+    outcome(running.channel, f"{MODELS}/ListModels", carrying(token))
+    given = hashlib.sha256(token.encode()).digest()
+    tokens = [*TOKENS.values(), ALL]
     assert compared == [(given, hashlib.sha256(token.encode()).digest()) for token in tokens]
 
 

@@ -32,6 +32,7 @@ from forwardpass.server.rpc.token_file import (
 from forwardpass.server.rpc.token_table import TABLE
 from forwardpass.server.rpc.tokens import Permission
 from forwardpass.server.scheduling.admission import Admission, AdmissionLimits
+from forwardpass.server.scheduling.token_admission import TokenAdmission
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.transport.address import SOCKET, address_of
 from forwardpass.server.transport.certificate_files import CertificateFiles
@@ -71,7 +72,8 @@ class Transports:
 
 def build_admission(settings: Settings) -> Admission:
     """Returns what bounds the calls in flight."""
-    return Admission(
+    kind = Admission if settings.tokens_file is None else TokenAdmission
+    return kind(
         AdmissionLimits(
             calls=settings.max_in_flight,
             bytes=settings.max_in_flight_bytes or _memory(settings) // _REQUEST_PART,

@@ -100,8 +100,8 @@ class Settings(BaseModel):
         0.5,
         gt=0,
         le=1,
-        description="Of the second half of each of these, the part that one connection may have "
-        "while others want some.",
+        description="Of the second half of each of these, the part that one connection, or one "
+        "name of a tokens_file, may have while others want some.",
     )
     max_queued: Annotated[int, Group.LIMITS] = Field(
         1024, ge=1, description="The most requests that wait for one version of a model."

@@ -30,15 +30,15 @@ def admission_of(calls: int, size: int, streams: int = 4, watches: int = 4) -> A
     return Admission(AdmissionLimits(calls, size, streams, watches))
 
 
-def entered(admission: Admission, size: int, peer: str = "a") -> Guest:
-    guest = Guest(peer)
+def entered(admission: Admission, size: int, account: str = "a") -> Guest:
+    guest = Guest(account)
     admission.enter(guest, size)
     return guest
 
 
-def refusal(admission: Admission, size: int = 1, peer: str = "a") -> Failure:
+def refusal(admission: Admission, size: int = 1, account: str = "a") -> Failure:
     with pytest.raises(CallError) as caught:
-        admission.enter(Guest(peer), size)
+        admission.enter(Guest(account), size)
     assert caught.value.failure.retry_after == RETRY_AFTER
     return caught.value.failure
 

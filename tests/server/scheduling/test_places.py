@@ -7,19 +7,20 @@ from conftest import Guest
 
 from forwardpass.server.errors import CallError
 from forwardpass.server.scheduling import places as module
+from forwardpass.server.scheduling.accounts import UNLIMITED, Accounts
 from forwardpass.server.scheduling.places import Places
 
 
-def fill(places: Places, count: int, peer: str) -> list[Guest]:
-    guests = [Guest(peer) for _ in range(count)]
+def fill(places: Places, count: int, account: str) -> list[Guest]:
+    guests = [Guest(account) for _ in range(count)]
     for guest in guests:
         places.take(guest)
     return guests
 
 
-def refusal(places: Places, peer: str) -> str:
+def refusal(places: Places, account: str) -> str:
     with pytest.raises(CallError) as caught:
-        places.take(Guest(peer))
+        places.take(Guest(account))
     return caught.value.failure.message
 
 
@@ -47,6 +48,16 @@ def test_one_that_comes_finds_the_reserve_and_then_its_share() -> None:
     assert "its share" in refusal(places, "heavy")
     assert "connection_share" in refusal(places, "heavy")
     fill(places, 1, "light")
+
+
+def test_a_token_that_has_its_share_is_told_its_name() -> None:
+    places = places_of(16)
+    account = Accounts().update({"heavy": UNLIMITED})["heavy"]
+    for _ in range(12):
+        places.take(Guest(account))
+    fill(places, 1, "light")
+    with pytest.raises(CallError, match="and the token 'heavy' has its share of those"):
+        places.take(Guest(account))
 
 
 def test_a_share_binds_as_long_as_another_wants_places() -> None:
@@ -85,7 +96,7 @@ def test_the_first_half_is_counted_for_nobody() -> None:
     assert list(places.guests) == [fifth]
     for guest in (*held, fifth):
         places.leave(guest)
-    assert (places.taken, places.guests, places._by_peer) == (0, {}, {})
+    assert (places.taken, places.guests, places._by_account) == (0, {}, {})
 
 
 def test_what_one_takes_in_parts_it_gives_back_at_once() -> None:
@@ -93,6 +104,6 @@ def test_what_one_takes_in_parts_it_gives_back_at_once() -> None:
     guest = Guest()
     places.take(guest, 60)
     places.take(guest, 20)
-    assert places.guests[guest] == (guest.peer, 80)
+    assert places.guests[guest] == (guest.account, 80)
     places.leave(guest, 80)
-    assert (places.taken, places._by_peer) == (0, {})
+    assert (places.taken, places._by_account) == (0, {})

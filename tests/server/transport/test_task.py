@@ -59,6 +59,9 @@ class LoneCall(StreamCall):
     def read(self) -> None:
         self.asked += 1
 
+    def cut(self, why: Failure) -> None:
+        self.fail(why)
+
     def resume(self, step: Callable[[*Ts], None], *args: *Ts) -> None:
         self.steps.put(partial(self._run, step, *args))
 

@@ -22,7 +22,7 @@ SOON = 1.2 * module.YOUNG_SECONDS
 class Message:
     """A message of a connection, and what became of it."""
 
-    peer: str = "a"
+    account: str = "a"
     unsent: int = 0
     has_ended: bool = False
     evicted_for: Failure | None = None
@@ -70,9 +70,9 @@ def transit(clock: Clock) -> Transit:
     return Transit(LONGEST, clock.room, clock.trim)
 
 
-def receive(transit: Transit, count: int, peer: str = "a") -> list[Message]:
+def receive(transit: Transit, count: int, account: str = "a") -> list[Message]:
     """Has messages asked for as a transport does."""
-    messages = [Message(peer) for _ in range(count)]
+    messages = [Message(account) for _ in range(count)]
     for message in messages:
         if len(transit.arriving) < transit.places:
             transit.arriving[message] = time.perf_counter()
@@ -149,7 +149,7 @@ def test_one_connection_cannot_fill_the_queue_for_others(transit: Transit) -> No
     assert [message.is_evicted for message in many[-3:]] == [False, True, True]
     why = many[-1].evicted_for
     assert why is not None
-    assert "others of this connection among them" in why.message
+    assert "others of this caller among them" in why.message
     (other,) = receive(transit, 1, "b")
     assert not other.is_evicted
 
@@ -342,7 +342,7 @@ def test_what_a_thread_takes_in_counts_with_its_copies(threaded: Transit, clock:
 
 def test_the_kept_place_does_not_let_in_one_after_another(threaded: Transit, clock: Clock) -> None:
     """Each gets slow before memory is looked at, and nobody knows that they are long."""
-    messages = [message for peer in "abcdefgh" for message in receive(threaded, 4, peer)]
+    messages = [message for account in "abcdefgh" for message in receive(threaded, 4, account)]
     for _ in range(40):
         make_slow(threaded, clock)
     asked_for = sum(message.is_asked_for for message in messages)

@@ -10,17 +10,17 @@ from forwardpass.server.transport.turns import Turns
 class Message:
     """A message of a connection."""
 
-    peer: str
+    account: str
     number: int = 0
 
 
-def line_up(turns: Turns[Message], peer: str, count: int) -> None:
+def line_up(turns: Turns[Message], account: str, count: int) -> None:
     for number in range(count):
-        turns.add(Message(peer, number))
+        turns.add(Message(account, number))
 
 
 def order(turns: Turns[Message]) -> list[str]:
-    return [turns.pop().peer for _ in range(turns.count)]
+    return [turns.pop().account for _ in range(turns.count)]
 
 
 def test_connections_take_turns_and_each_keeps_its_order() -> None:
@@ -31,8 +31,8 @@ def test_connections_take_turns_and_each_keeps_its_order() -> None:
     assert turns.has("a")
     assert not turns.has("d")
     popped = [turns.pop() for _ in range(turns.count)]
-    assert [message.peer for message in popped] == ["a", "b", "c", "a", "c", "a"]
-    assert [message.number for message in popped if message.peer == "a"] == [0, 1, 2]
+    assert [message.account for message in popped] == ["a", "b", "c", "a", "c", "a"]
+    assert [message.number for message in popped if message.account == "a"] == [0, 1, 2]
     assert not turns.has("a")
 
 
@@ -51,7 +51,7 @@ def test_who_sends_a_long_message_while_others_of_it_wait_goes_to_the_end() -> N
     turns.sent_long("long")
     line_up(turns, "long", 1)
     popped = [turns.pop() for _ in range(turns.count)]
-    assert [message.peer for message in popped] == ["a", "long", "long", "long"]
+    assert [message.account for message in popped] == ["a", "long", "long", "long"]
     assert [message.number for message in popped[1:]] == [0, 1, 0]
 
 
@@ -60,7 +60,7 @@ def test_long_messages_have_a_turn_now_and_then() -> None:
     turns.sent_long("long")
     line_up(turns, "long", 2)
     line_up(turns, "a", 3 * module._SHORT_TURNS)
-    places = [place for place, peer in enumerate(order(turns)) if peer == "long"]
+    places = [place for place, account in enumerate(order(turns)) if account == "long"]
     assert places == [module._SHORT_TURNS, 2 * module._SHORT_TURNS + 1]
 
 

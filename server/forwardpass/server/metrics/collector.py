@@ -44,7 +44,7 @@ class Access:
     Attributes:
         failing: Whether the file of tokens cannot be used and those before hold; None where the
             token is of no file.
-        denied: How many calls were refused, by why.
+        denied: How many calls were refused, or ended, by why.
     """
 
     failing: bool | None
@@ -246,7 +246,9 @@ def _collect_certificates(files: CertificateFiles) -> Iterator[Metric]:
 
 def _collect_access(access: Access) -> Iterator[Metric]:
     denied = CounterMetricFamily(
-        "forwardpass_access_denied", "Calls refused for their token, by why.", labels=["reason"]
+        "forwardpass_access_denied",
+        "Calls refused, or ended, for their token, by why.",
+        labels=["reason"],
     )
     for reason, number in access.denied.items():
         denied.add_metric([reason], number)

@@ -171,6 +171,68 @@ class Gate:
             _log_end(call, code)
 
 
+class GuardedGate(Gate):
+    """A gate whose calls carry a token, which is looked at before their message is received.
+
+    Args:
+        method: What is called.
+        counters: What is counted of it.
+        let_in: See `Gate`.
+        let_out: See `Gate`.
+        permission: What the token has to permit.
+        authorization: Tells whether it does.
+    """
+
+    def __init__(  # noqa: PLR0917  # each is one thing
+        self,
+        method: Method,
+        counters: MethodCounters,
+        let_in: Pass | None,
+        let_out: Pass | None,
+        permission: Permission,
+        authorization: Authorization,
+    ) -> None:
+        super().__init__(method.begin, counters, let_in, let_out)
+        self._takes = method.takes
+        self._is_stream = method.call_type is not CallType.UNARY
+        self._permission = permission
+        self._authorization = authorization
+
+    def check(self, call: StreamCall) -> None:
+        """Lets a call pass whose token permits it, and has room for it.
+
+        Raises:
+            CallError: It carries no such token.
+        """
+        self._count_start()
+        call.on_end(self._count)
+        token, account = self._authorization.check(call, self._permission)
+        if self._takes is Takes.CALL:
+            account.enter_call()
+            call.on_end(lambda *_: account.leave_call())
+        elif self._takes is Takes.STREAM:
+            account.enter_stream()
+            call.on_end(lambda stream, _: account.leave_stream(stream))
+        if self._is_stream:
+            self._authorization.follow(call, token, self._permission)
+
+    def enter(self, call: StreamCall, message: bytes) -> None:
+        """Lets a call in that has passed the check, and has its handler begin.
+
+        Raises:
+            CallError: It is not admitted.
+        """
+        call.size = len(message)
+        if self._let_in is not None:
+            self._let_in(call, call.size)
+            call.on_end(self._release)
+        self._begin(call, message)
+
+    def _release(self, call: Call, _: int) -> None:
+        if self._let_out is not None:
+            self._let_out(call, call.size)
+
+
 def routes(
     methods: Mapping[str, Method],
     counters: Mapping[str, MethodCounters],
@@ -194,12 +256,14 @@ def routes(
     }
     found = {}
     for path, method in methods.items():
-        let_in, let_out = places[method.takes]
+        passes = places[method.takes]
         permission = method.permission
         if permission and authorization and authorization.guards(permission):
-            let_in = _checked(authorization, permission, let_in)
-        gate = Gate(method.begin, counters[path], let_in, let_out)
-        found[path] = Route(method.call_type, gate.enter)
+            guarded = GuardedGate(method, counters[path], *passes, permission, authorization)
+            found[path] = Route(method.call_type, guarded.enter, guarded.check)
+        else:
+            gate = Gate(method.begin, counters[path], *passes)
+            found[path] = Route(method.call_type, gate.enter)
     return found
 
 
@@ -208,22 +272,10 @@ def unknown_route(authorization: Authorization | None) -> Route:
     if authorization is None or not authorization.everywhere:
         return UNKNOWN
 
-    def begin(call: StreamCall, message: bytes) -> None:
+    def check(call: StreamCall) -> None:
         authorization.authenticate(call)
-        UNKNOWN.begin(call, message)
 
-    return Route(UNKNOWN.call_type, begin)
-
-
-def _checked(authorization: Authorization, permission: Permission, let_in: Pass | None) -> Pass:
-    """Returns what lets a call in whose token permits it: others take no place."""
-
-    def check(call: Call, size: int) -> None:
-        authorization.check(call, permission)
-        if let_in is not None:
-            let_in(call, size)
-
-    return check
+    return Route(UNKNOWN.call_type, UNKNOWN.begin, check)
 
 
 def _log_end(call: Call, code: int) -> None:

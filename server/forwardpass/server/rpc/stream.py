@@ -7,7 +7,8 @@ sends faster than the models run, or that does not read, is held back.
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from forwardpass.server.errors import CallError
@@ -66,6 +67,11 @@ class StreamedCall(Call):
     def peer(self) -> str:
         """See `Call.peer`."""
         return self._stream.peer
+
+    @property
+    def account(self) -> Hashable:
+        """See `Call.account`: the stream's."""
+        return self._stream.account
 
     @property
     def has_ended(self) -> bool:
@@ -210,7 +216,8 @@ class Stream(ABC, Generic[Item]):
         try:
             request = self.parse(message)
         except CallError as error:
-            self._let_in(call)
+            with suppress(CallError):
+                self._let_in(call)
             call.fail(error.failure)
             return None
         if self._begun and self.must_be_alone(request):
@@ -219,21 +226,25 @@ class Stream(ABC, Generic[Item]):
         return None
 
     def _begin(self, call: StreamedCall, message: bytes, request: Item) -> None:
-        self._let_in(call)
         try:
+            self._let_in(call)
             self.begin(call, message, request)
         except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
             call.fail_with(error)
 
     def _let_in(self, call: StreamedCall) -> None:
-        """Counts a request until its answer is written, or the stream ends."""
-        self._admission.enter_from_stream(call, call.size)
+        """Counts a request until its answer is written, or the stream ends.
+
+        Raises:
+            CallError: It is counted, but may not be answered.
+        """
         self._begun.append(call)
+        self._admission.enter_from_stream(call, call.size)
 
     def _flush(self) -> None:
         """Writes the answers that are next in order."""
         begun, stream, release = self._begun, self._call, self._window.release
-        leave = self._admission.leave
+        leave = self._admission.leave_from_stream
         while begun and (answer := begun[0].answer) is not None:
             call = begun.popleft()
             leave(call, call.size)
@@ -254,7 +265,7 @@ class Stream(ABC, Generic[Item]):
         begun, self._begun = self._begun, deque()
         for call in begun:
             call.abandon(code)
-            self._admission.leave(call, call.size)
+            self._admission.leave_from_stream(call, call.size)
 
     def _drain_if_asked(self) -> None:
         # A stream whose caller has sent its last ends as it would without.

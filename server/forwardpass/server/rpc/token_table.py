@@ -4,6 +4,8 @@
     name = "nightly-embedding"
     sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     permissions = ["embed", "read"]
+    max_in_flight = 16
+    max_in_flight_bytes = 16_777_216
 
 Nothing that is refused of it is quoted: a token may stand in the wrong place.
 """
@@ -27,6 +29,7 @@ from pydantic import (
 
 from forwardpass.server.rpc.token_file import MAX_OF_ONE, TokenFileError, TokenFormat
 from forwardpass.server.rpc.tokens import Permission, Token, digest_of, fault_of
+from forwardpass.server.scheduling.accounts import Quota
 
 # Each is compared with the token of every call.
 _MAX_TOKENS = 64
@@ -45,6 +48,8 @@ class _Entry(BaseModel):
     token: SecretStr | None = None
     sha256: str | None = None
     permissions: frozenset[Permission] = Field(min_length=1)
+    max_in_flight: int | None = Field(None, ge=1, strict=True)
+    max_in_flight_bytes: int | None = Field(None, ge=1, strict=True)
 
     @field_validator("name")
     @classmethod
@@ -81,7 +86,8 @@ class _Entry(BaseModel):
         else:
             assert self.sha256 is not None
             digest = bytes.fromhex(self.sha256)
-        return Token(self.name, digest, self.permissions)
+        quota = Quota(self.max_in_flight, self.max_in_flight_bytes)
+        return Token(self.name, digest, self.permissions, quota)
 
 
 class _Table(BaseModel):
@@ -102,6 +108,13 @@ def _parse_table(path: Path, content: bytes) -> Sequence[Token]:
         if count > MAX_OF_ONE:
             raise TokenFileError(
                 f"{path} has {count} tokens of the name {name!r}; at most {MAX_OF_ONE} are taken"
+            )
+    quotas = {(token.name, token.quota) for token in tokens}
+    for name, count in Counter(name for name, _ in quotas).items():
+        if count > 1:
+            raise TokenFileError(
+                f"{path} has two tokens of the name {name!r} with different bounds; these are the "
+                "name's, so both have to state the same max_in_flight and max_in_flight_bytes"
             )
     if len({token.digest for token in tokens}) != len(tokens):
         raise TokenFileError(f"{path} has the same token twice")

@@ -4,6 +4,10 @@ import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from forwardpass.server.errors import CallError
+from forwardpass.server.scheduling.accounts import UNLIMITED, Quota
+from forwardpass.wire import Reason
+
 # A shorter token was cut off, or can be guessed.
 MIN_LENGTH = 8
 
@@ -26,11 +30,13 @@ class Token:
         name: Whose it is, as the operator calls them.
         digest: The SHA-256 of the token, 32 bytes.
         permissions: What its calls may do.
+        quota: The most that calls with tokens of this name hold together.
     """
 
     name: str
     digest: bytes = field(repr=False)
     permissions: frozenset[Permission]
+    quota: Quota = UNLIMITED
 
 
 def digest_of(token: bytes) -> bytes:
@@ -46,3 +52,13 @@ def fault_of(token: bytes) -> str | None:
     if len(token) < MIN_LENGTH:
         return f"has a token of less than {MIN_LENGTH} characters"
     return None
+
+
+def refusal(token: Token, permission: Permission) -> CallError:
+    """Returns what a caller is told whose token does not permit a call."""
+    permitted = ", ".join(sorted(token.permissions))
+    return CallError(
+        Reason.PERMISSION_DENIED,
+        f"the call needs the permission {permission}, and its token, {token.name!r}, has only "
+        f"{permitted}; ask the operator for another one",
+    )

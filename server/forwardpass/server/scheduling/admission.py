@@ -20,8 +20,8 @@ class AdmissionLimits:
         bytes: Bytes of their requests, and of what these become. One call alone always fits.
         streams: Streams of requests.
         watches: Calls that watch health.
-        share: Of the second half of each, the part that one connection may have while others want
-            some.
+        share: Of the second half of each, the part that one connection, or one token, may have
+            while others want some.
     """
 
     calls: int
@@ -99,7 +99,13 @@ class Admission:
             self._lock.release()
 
     def enter_from_stream(self, call: Guest, size: int) -> None:
-        """Takes a request of a stream in, which `may_read` made room for; `leave` must follow."""
+        """Takes a request of a stream in, which `may_read` made room for.
+
+        `leave_from_stream` must follow, whether or not it raises.
+
+        Raises:
+            CallError: QUEUE_FULL: it is in, but may not be answered.
+        """
         self._lock.acquire()
         try:
             calls, held = self._calls, self._bytes
@@ -170,6 +176,9 @@ class Admission:
             self._lock.release()
         for again in waiting.values():
             again()
+
+    # Two names, as a subclass may count them apart.
+    leave_from_stream = leave
 
     def enter_stream(self, call: Guest, _: int) -> None:
         """Takes a stream in, which has no request yet; `leave_stream` must follow.

@@ -16,7 +16,7 @@ threads reach a call by `resume` alone, which is what the futures of `task` stan
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from typing import Any, TypeVar, TypeVarTuple
 
 import structlog
@@ -52,6 +52,7 @@ class Call(ABC):
     """
 
     __slots__ = (
+        "_account",
         "_callbacks",
         "_request_id",
         "_tasks",
@@ -68,6 +69,7 @@ class Call(ABC):
         self.started = time.perf_counter()
         self.size = 0
         self.code: int | None = None
+        self._account: Hashable | None = None
         self._request_id = ""
         self._callbacks: list[OnEnd] = []
         # Made with the first task: calls of a known form have none.
@@ -76,7 +78,7 @@ class Call(ABC):
     @property
     @abstractmethod
     def metadata(self) -> Mapping[str, str]:
-        """What the caller sent beside its message; binary values are left out."""
+        """What the caller sent beside its message, as `text_metadata` tells it."""
 
     @property
     @abstractmethod
@@ -111,6 +113,15 @@ class Call(ABC):
     def has_ended(self) -> bool:
         """Whether nobody waits any more, so that work for it can be given up; from any thread."""
         return self.code is not None
+
+    @property
+    def account(self) -> Hashable:
+        """Whose share of the server it takes: the one it is charged to, else its connection."""
+        return self.peer if self._account is None else self._account
+
+    def charge_to(self, account: Hashable) -> None:
+        """Has what the call takes counted for an account, whichever connection it came by."""
+        self._account = account
 
     @property
     def request_id(self) -> str:
@@ -224,6 +235,19 @@ class Call(ABC):
             for task in tasks:
                 task.cancel(code)
         return True
+
+
+def text_metadata(pairs: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
+    """Returns what a caller has sent by its keys, without binary values.
+
+    A key that came twice has both values, joined by a comma as gRPC has it: whoever reads one must
+    not be shown the one of them that he likes.
+    """
+    found: dict[str, str] = {}
+    for key, value in pairs:
+        if isinstance(value, str):
+            found[key] = f"{found[key]},{value}" if key in found else value
+    return found
 
 
 def _settle(future: Future[T], step: Callable[[], T]) -> None:

@@ -30,10 +30,13 @@ class Route:
         call_type: How many messages go each way.
         begin: Begins to answer a call, on its own thread; what it raises fails the call. It takes
             the call and its one message, which is empty where the caller streams.
+        check: What a call has to pass before its message is received, on its own thread; what it
+            raises fails the call. None where all pass.
     """
 
     call_type: CallType
     begin: Callable[[StreamCall, bytes], None]
+    check: Callable[[StreamCall], None] | None = None
 
 
 Routes = Mapping[str, Route]

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -21,10 +21,10 @@ class Cuttable(Protocol):
     """A call that can be ended from any thread."""
 
     @property
-    def peer(self) -> str:
-        """The caller's address."""
+    def account(self) -> Hashable:
+        """See `Transfer.account`."""
 
-    def cut(self) -> None:
+    def cut(self, why: Failure) -> None:
         """Ends it."""
 
 
@@ -42,14 +42,13 @@ class StockTransfer:
         self.unsent = 0
 
     @property
-    def peer(self) -> str:
-        """See `Transfer.peer`."""
-        return self._call.peer
+    def account(self) -> Hashable:
+        """See `Transfer.account`."""
+        return self._call.account
 
     def evict(self, why: Failure) -> None:
-        """See `Transfer.evict`; grpcio has no way to say why."""
-        _log.debug("evicted", peer=self.peer, reason=why.message)
-        self._call.cut()
+        """See `Transfer.evict`."""
+        self._call.cut(why)
 
 
 class StockArrival(StockTransfer):

@@ -9,8 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import grpc
+import structlog
 
-from forwardpass.server.transport.call import NO_MESSAGE, Ts
+from forwardpass.server.transport.call import NO_MESSAGE, Ts, text_metadata
 from forwardpass.server.transport.credentials import credential_arguments
 from forwardpass.server.transport.listener import Listener
 from forwardpass.server.transport.route import (
@@ -31,6 +32,7 @@ _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grp
 # Threads beyond those that one connection can hold: they answer health checks and refusals.
 _SPARE_THREADS = 32
 _OK = 0
+_log = structlog.get_logger()
 _Step = Callable[[], None]
 
 
@@ -178,8 +180,7 @@ class StockCall(StreamCall):
     @property
     def metadata(self) -> Mapping[str, str]:
         """See `Call.metadata`."""
-        pairs = self._context.invocation_metadata()
-        return {key: value for key, value in pairs if isinstance(value, str)}
+        return text_metadata(self._context.invocation_metadata())
 
     @property
     def peer(self) -> str:
@@ -240,11 +241,9 @@ class StockCall(StreamCall):
             arrival.size = len(message or b"")
         return message
 
-    def cut(self) -> None:
-        """Ends the call, as there is no room for its messages; from any thread.
-
-        grpcio has no other status for that than CANCELLED.
-        """
+    def cut(self, why: Failure) -> None:
+        """See `StreamCall.cut`; grpcio has no other status for that than CANCELLED, and no text."""
+        _log.debug("cut", peer=self.peer, reason=why.message)
         self._context.cancel()
 
     def answers(self, route: Route) -> Iterator[bytes]:
@@ -281,6 +280,10 @@ class StockCall(StreamCall):
     def _begin_by(self, route: Route) -> None:
         """Begins to answer when the one message is there, or at once where the caller streams."""
         message: bytes | None = b""
+        if route.check is not None:
+            self.guard(route.check, self)
+            if self.code is not None:
+                return
         if route.call_type is CallType.BIDI_STREAM:
             self._reader = _Reader(self)
         else:

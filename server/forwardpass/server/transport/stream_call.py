@@ -6,6 +6,7 @@ from typing import Any, Protocol, Self
 
 from forwardpass.server.transport.call import Call
 from forwardpass.server.transport.task import Future, Task
+from forwardpass.wire import Failure
 
 
 class StreamCall(Call):
@@ -42,6 +43,10 @@ class StreamCall(Call):
     @abstractmethod
     def read(self) -> None:
         """Asks for the caller's next message, which is then given to `deliver`."""
+
+    @abstractmethod
+    def cut(self, why: Failure) -> None:
+        """Ends the call without waiting until what was written is taken; from any thread."""
 
     def drive_stream(self, handler: Coroutine[Any, Any, None]) -> None:
         """Runs the call's handler; when it returns, the call ends well."""

@@ -6,7 +6,7 @@ read stays. A message is asked for as if it were the longest: no more are at a t
 room kept for, the others wait, and hold nothing but what core takes in unasked. Most are there in
 less than a millisecond. One that has not come, or not been taken, in five is slow, and makes room
 for others: it is counted among the slow ones. Where these come to more than the memory there is, no
-more messages are asked for, and the longest under way of the connection that holds most is ended.
+more messages are asked for, and the longest under way of the account that holds most is ended.
 """
 
 import math
@@ -38,7 +38,7 @@ _FREE_PART, _FREE_MESSAGES, _MOST_FREE_PART = 4, 10, 2
 LONG_BYTES = 1 << 18
 # Answers below this are looked after once there are more than that on their way.
 SMALL_BYTES, MOST_UNREAD = 1 << 14, 1024
-# The most that wait to be asked for, as far as their connections have more than one.
+# The most that wait to be asked for, as far as their accounts have more than one.
 _MOST_WAITING = 16_384
 # Instead of when a message was asked for, and later than any time: it is there and waits for us, or
 # core is being asked for it.
@@ -46,13 +46,13 @@ _HERE, _ASKING = math.inf, 1e300
 # What a call is told that is ended.
 _NO_ROOM = Failure(
     Reason.QUEUE_FULL,
-    "the server's memory is short, and of the messages under way this connection has the most: it "
+    "the server's memory is short, and of the messages under way this caller has the most: it "
     "came in, or was read, too slowly; try again in 0.1 s",
     retry_after=0.1,
 )
 _NO_TURN = Failure(
     Reason.QUEUE_FULL,
-    f"{_MOST_WAITING} messages wait to be taken in, others of this connection among them; try "
+    f"{_MOST_WAITING} messages wait to be taken in, others of this caller among them; try "
     "again in 0.1 s",
     retry_after=0.1,
 )
@@ -62,8 +62,8 @@ class Transfer(Hashable, Protocol):
     """A message under way."""
 
     @property
-    def peer(self) -> str:
-        """The connection's other end."""
+    def account(self) -> Hashable:
+        """Whose it is: its token's where calls have to carry one, else its connection's."""
 
     @property
     def unsent(self) -> int:
@@ -116,8 +116,8 @@ class Slow:
 
 
 @dataclass(slots=True)
-class _Connection:
-    """What a connection has under way: bytes in all, and each message, the oldest first."""
+class _Account:
+    """What an account has under way: bytes in all, and each message, the oldest first."""
 
     bytes: int = 0
     transfers: deque[Transfer] = field(default_factory=deque)
@@ -190,9 +190,9 @@ class Transit:
     def wait(self, arrival: Arrival) -> None:
         """Has a message asked for in its turn: there is no room for it.
 
-        Too many do not wait, as far as their connections have more than one.
+        Too many do not wait, as far as their accounts have more than one.
         """
-        if self.waiting.count >= _MOST_WAITING and self.waiting.has(arrival.peer):
+        if self.waiting.count >= _MOST_WAITING and self.waiting.has(arrival.account):
             self.evicted += 1
             arrival.evict(_NO_TURN)
         else:
@@ -201,7 +201,7 @@ class Transit:
 
     def was_long(self, arrival: Arrival) -> None:
         """Says that a message has more than `LONG_BYTES`."""
-        self.waiting.sent_long(arrival.peer)
+        self.waiting.sent_long(arrival.account)
 
     def came(self, arrival: Arrival) -> None:
         """Says that a message is there, and waits for us: it gets no slower, and keeps its room."""
@@ -247,7 +247,7 @@ class Transit:
     def ask_for_more(self) -> None:
         """Asks for messages that wait, as many as there are places.
 
-        One place more is kept for connections that are not known to send long ones, so that they
+        One place more is kept for accounts that are not known to send long ones, so that they
         need not wait for those of others.
         """
         waiting = self.waiting
@@ -354,9 +354,9 @@ class Transit:
         self._room_for_slow = max(room.available - kept_free, self.most_slow)
         # What is going makes room as well, once it has gone.
         excess = self.bytes - self._going - (self._room_for_slow + self._going)
-        connections = _by_connection(self.slow) if excess > 0 else []
+        accounts = _by_account(self.slow) if excess > 0 else []
         while excess > 0:
-            heaviest = max(connections, key=lambda connection: connection.bytes)
+            heaviest = max(accounts, key=lambda account: account.bytes)
             transfer = heaviest.transfers.popleft()
             slow = self.slow[transfer]
             if now - slow.since < patience:
@@ -384,13 +384,13 @@ class Transit:
             self.is_swollen = False
 
 
-def _by_connection(slow: Mapping[Transfer, Slow]) -> list["_Connection"]:
-    """Returns what each connection has under way."""
-    found: dict[str, _Connection] = {}
+def _by_account(slow: Mapping[Transfer, Slow]) -> list["_Account"]:
+    """Returns what each account has under way."""
+    found: dict[Hashable, _Account] = {}
     for transfer, one in slow.items():
         if one.is_evicted:
             continue
-        connection = found.setdefault(transfer.peer, _Connection())
-        connection.bytes += one.size
-        connection.transfers.append(transfer)
+        account = found.setdefault(transfer.account, _Account())
+        account.bytes += one.size
+        account.transfers.append(transfer)
     return list(found.values())

@@ -2,14 +2,14 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 from threading import get_ident
 from typing import Any, TypeAlias
 
-from forwardpass.server.transport.call import NO_MESSAGE, Ts
+from forwardpass.server.transport.call import NO_MESSAGE, Ts, text_metadata
 from forwardpass.server.transport.completion_queue.core import (
     CLOSE,
     INITIAL_METADATA,
@@ -104,7 +104,7 @@ class QueueCall(StreamCall):
     @property
     def metadata(self) -> Mapping[str, str]:
         """See `Call.metadata`."""
-        return {key: value for key, value in self._invocation_metadata if isinstance(value, str)}
+        return text_metadata(self._invocation_metadata)
 
     @property
     def peer(self) -> str:
@@ -114,7 +114,12 @@ class QueueCall(StreamCall):
 
     def begin(self) -> None:
         """Begins to answer when the one message is there, or at once where the caller streams."""
-        if self._route.call_type is not CallType.BIDI_STREAM:
+        route = self._route
+        if route.check is not None:
+            self.guard(route.check, self)
+            if self.code is not None:
+                return
+        if route.call_type is not CallType.BIDI_STREAM:
             # As `read`, of which a call would cost as much again.
             transit = self._context.transit
             if len(transit.arriving) < transit.places:
@@ -223,7 +228,10 @@ class QueueCall(StreamCall):
             self.cut(why)
 
     def cut(self, why: Failure) -> None:
-        """Ends the call without waiting until what it has to send has been taken."""
+        """See `StreamCall.cut`."""
+        if get_ident() != self._context.thread:
+            self.post(partial(self._run, self.cut, why))
+            return
         if self._outbox:
             self._outbox.clear()
         self._status = None
@@ -377,9 +385,9 @@ class _Sending:
         return self._call.unsent
 
     @property
-    def peer(self) -> str:
-        """See `Transfer.peer`."""
-        return self._call.peer
+    def account(self) -> Hashable:
+        """See `Transfer.account`."""
+        return self._call.account
 
     def evict(self, why: Failure) -> None:
         """See `Transfer.evict`."""
