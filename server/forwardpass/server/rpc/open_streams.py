@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class _Leave:
+class _Grant:
     """By what a stream is open.
 
     Attributes:
@@ -54,17 +54,18 @@ class OpenStreams:
         self._tokens = tokens
         self._count = count
         self._lock = threading.Lock()
-        self._open: dict[Call, _Leave] = {}
+        self._open: dict[Call, _Grant] = {}
         self._is_looking = False
 
     def follow(self, call: StreamCall, token: Token, permission: Permission) -> None:
         """Has a stream end once a token that it carries no longer holds or permits it."""
         with self._lock:
-            self._open[call] = _Leave(call, token.digest, permission)
-            if not self._is_looking:
-                self._is_looking = True
-                threading.Thread(target=self._look_on, name="open_streams", daemon=True).start()
+            self._open[call] = _Grant(call, token.digest, permission)
         call.on_end(self._forget)
+        with self._lock:
+            if not self._is_looking:
+                threading.Thread(target=self._look_on, name="open_streams", daemon=True).start()
+                self._is_looking = True
 
     def _forget(self, call: Call, _: int) -> None:
         with self._lock:
@@ -86,18 +87,18 @@ class OpenStreams:
     def _look(self) -> None:
         held = {token.digest: token for token in self._tokens()}
         with self._lock:
-            leaves = list(self._open.values())
-        for leave in leaves:
-            failure = _fault(held.get(leave.digest), leave.permission)
+            grants = list(self._open.values())
+        for grant in grants:
+            failure = _fault(held.get(grant.digest), grant.permission)
             if failure is None:
                 continue
-            if leave.is_over:
+            if grant.is_over:
                 # It has not ended since the last time: its caller does not read.
-                leave.call.cut(failure)
+                grant.call.cut(failure)
             else:
-                leave.is_over = True
+                grant.is_over = True
                 self._count()
-                leave.call.resume(leave.call.fail, failure)
+                grant.call.resume(grant.call.fail, failure)
 
 
 def _fault(token: Token | None, permission: Permission) -> Failure | None:
