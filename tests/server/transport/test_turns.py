@@ -1,6 +1,9 @@
 """In which order messages are asked for that wait."""
 
+import time
 from dataclasses import dataclass
+
+import pytest
 
 from forwardpass.server.transport import turns as module
 from forwardpass.server.transport.turns import Turns
@@ -8,7 +11,7 @@ from forwardpass.server.transport.turns import Turns
 
 @dataclass(frozen=True)
 class Message:
-    """A message of a connection."""
+    """A message of an account."""
 
     account: str
     number: int = 0
@@ -84,3 +87,18 @@ def test_who_sent_long_messages_is_forgotten_once_many_others_did() -> None:
     line_up(turns, "other-0", 1)
     assert order(turns) == ["other-0", "often"]
     assert len(turns._known_long) == module._MOST_KNOWN
+
+
+def test_who_sent_a_long_message_is_forgotten_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = Turns[Message]()
+    turns.sent_long("once")
+    assert turns.may_be_long(Message("once"))
+    later = time.perf_counter() + module._KNOWN_SECONDS
+    monkeypatch.setattr(time, "perf_counter", lambda: later)
+    turns.sent_long("long")
+    line_up(turns, "long", 1)
+    line_up(turns, "once", 1)
+    assert not turns.may_be_long(Message("once"))
+    assert order(turns) == ["once", "long"]

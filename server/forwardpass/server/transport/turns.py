@@ -6,6 +6,7 @@ One that is longer than others keeps all of them waiting, however: those account
 have sent such a message, but for a turn now and then.
 """
 
+import time
 from collections import deque
 from collections.abc import Hashable
 from typing import Generic, Protocol, TypeVar
@@ -14,6 +15,8 @@ from typing import Generic, Protocol, TypeVar
 _SHORT_TURNS = 16
 # Of so many accounts it is known that they have sent a long message: those that did last.
 _MOST_KNOWN = 1024
+# And for so many seconds. A connection is rarely older, but a token's account is as old as we are.
+_KNOWN_SECONDS = 300.0
 
 
 class Waiting(Protocol):
@@ -40,8 +43,8 @@ class Turns(Generic[W]):
         self._short: dict[Hashable, deque[W]] = {}
         self._long: dict[Hashable, deque[W]] = {}
         self._short_turns = 0
-        # Accounts that sent a long message, the latest last.
-        self._known_long: dict[Hashable, None] = {}
+        # Accounts that sent a long message, the latest last, with when that was.
+        self._known_long: dict[Hashable, float] = {}
 
     @property
     def has_long(self) -> bool:
@@ -56,7 +59,7 @@ class Turns(Generic[W]):
         """Has a message wait."""
         account = message.account
         is_long = account in self._long or (
-            account in self._known_long and account not in self._short
+            account not in self._short and self._is_known_long(account)
         )
         (self._long if is_long else self._short).setdefault(account, deque()).append(message)
         self.count += 1
@@ -75,7 +78,11 @@ class Turns(Generic[W]):
 
     def may_be_long(self, message: W) -> bool:
         """Whether a message is of an account that has sent a long one."""
-        return bool(self._known_long) and message.account in self._known_long
+        return bool(self._known_long) and self._is_known_long(message.account)
+
+    def _is_known_long(self, account: Hashable) -> bool:
+        since = self._known_long.get(account)
+        return since is not None and time.perf_counter() - since < _KNOWN_SECONDS
 
     def _pop(self, lines: dict[Hashable, deque[W]]) -> W:
         account = next(iter(lines))
@@ -90,7 +97,7 @@ class Turns(Generic[W]):
     def sent_long(self, account: Hashable) -> None:
         """Says that an account has sent a long message."""
         self._known_long.pop(account, None)
-        self._known_long[account] = None
+        self._known_long[account] = time.perf_counter()
         if len(self._known_long) > _MOST_KNOWN:
             del self._known_long[next(iter(self._known_long))]
         line = self._short.pop(account, None)
