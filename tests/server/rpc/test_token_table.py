@@ -10,6 +10,7 @@ from forwardpass.server.process import watched_files
 from forwardpass.server.rpc.token_file import TokenFile, TokenFileError
 from forwardpass.server.rpc.token_table import TABLE
 from forwardpass.server.rpc.tokens import Permission, Token, digest_of
+from forwardpass.server.scheduling.accounts import UNLIMITED, Quota
 
 SECRET = "s3cr3t-s3cr3t"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
@@ -38,6 +39,17 @@ def test_two_tokens_of_a_name_hold(path: Path) -> None:
     assert [token.name for token in TokenFile(path, TABLE).current()] == ["a", "a"]
 
 
+def test_an_entry_may_have_bounds_which_are_its_name_s(path: Path) -> None:
+    other = ENTRY.replace("s3cr3t-s3cr3t", "another-s3cr3t")
+    bounds = "max_in_flight = 4\nmax_in_flight_bytes = 1_048_576\n"
+    without = '[[tokens]]\nname = "b"\ntoken = "a-third-s3cr3t"\npermissions = ["infer"]\n'
+    path.write_text(ENTRY + bounds + other + bounds + without)
+    quotas = [token.quota for token in TokenFile(path, TABLE).current()]
+    assert quotas == [Quota(4, 1 << 20), Quota(4, 1 << 20), UNLIMITED]
+    path.write_text(f"{ENTRY}max_in_flight = 4")
+    assert TokenFile(path, TABLE).current()[0].quota == Quota(4, None)
+
+
 UNUSABLE = {
     "missing": (None, "cannot read .*: No such file"),
     "empty": ("", "tokens: Field required"),
@@ -56,7 +68,7 @@ UNUSABLE = {
     ),
     "a token as a key": (
         f'{ENTRY}{SECRET} = ["infer"]',
-        r"tokens\[0\]: there is an unknown key; the keys are name, token, sha256, permissions$",
+        r"tokens\[0\]: there is an unknown key; the keys are name, token, .*, max_in_flight_bytes$",
     ),
     "a token on top": (f"{SECRET} = 1\n{ENTRY}", "unknown key; the keys are tokens$"),
     "no name": (ENTRY.replace('name = "a"', ""), r"tokens\[0\].name: Field required"),
@@ -76,6 +88,21 @@ UNUSABLE = {
     "unknown permission": (
         ENTRY.replace('"infer"', f'"{SECRET}"'),
         r"permissions\[0\]: Input should be 'infer', 'embed', 'generate', 'read' or 'manage'",
+    ),
+    "no call": (f"{ENTRY}max_in_flight = 0", "max_in_flight: Input should be greater than or"),
+    "fewer": (f"{ENTRY}max_in_flight_bytes = -1", "max_in_flight_bytes: Input should be greater"),
+    "half a call": (
+        f"{ENTRY}max_in_flight = 1.5",
+        "max_in_flight: Input should be a valid integer",
+    ),
+    "a bound as text": (
+        f'{ENTRY}max_in_flight_bytes = "{SECRET}"',
+        "max_in_flight_bytes: Input should be a valid integer$",
+    ),
+    "a switch": (f"{ENTRY}max_in_flight = true", "max_in_flight: Input should be a valid integer"),
+    "two bounds of a name": (
+        f"{ENTRY}max_in_flight = 1\n" + ENTRY.replace("s3cr3t-s3cr3t", "another-s3cr3t"),
+        "two tokens of the name 'a' with different bounds; .* so both have to state the same",
     ),
     "the same twice": (ENTRY + ENTRY.replace('"a"', '"b"'), "has the same token twice"),
     "three of a name": (
