@@ -16,8 +16,9 @@ from forwardpass.server.rpc.request_templates import RequestTemplates
 from forwardpass.server.rpc.tokens import Permission
 from forwardpass.server.scheduling.admission import Admission
 from forwardpass.server.transport.call import Call
-from forwardpass.server.transport.route import UNKNOWN, CallType, Route
+from forwardpass.server.transport.route import BUSY, UNKNOWN, CallType, Route
 from forwardpass.server.transport.stream_call import StreamCall
+from forwardpass.wire import Failure
 
 Begin: TypeAlias = Callable[[StreamCall, bytes], None]
 Pass: TypeAlias = Callable[[Call, int], None]
@@ -160,6 +161,12 @@ class Gate:
         call.on_end(self._leave)
         self._begin(call, message)
 
+    def turn_away(self) -> Failure:
+        """Counts a call that is not begun; returns what its caller is told."""
+        self._count_start()
+        self._count_end(0.0, BUSY.code)
+        return BUSY
+
     def _leave(self, call: Call, code: int) -> None:
         self._count(call, code)
         if self._let_out is not None:
@@ -260,10 +267,11 @@ def routes(
         permission = method.permission
         if permission and authorization and authorization.guards(permission):
             guarded = GuardedGate(method, counters[path], *passes, permission, authorization)
-            found[path] = Route(method.call_type, guarded.enter, guarded.check)
+            route = Route(method.call_type, guarded.enter, guarded.check, guarded.turn_away)
         else:
             gate = Gate(method.begin, counters[path], *passes)
-            found[path] = Route(method.call_type, gate.enter)
+            route = Route(method.call_type, gate.enter, turn_away=gate.turn_away)
+        found[path] = route
     return found
 
 

@@ -12,6 +12,12 @@ from forwardpass.wire import Failure, Reason
 # How long threads that take calls in may be busy with what they have, in seconds, before they are
 # taken to hang.
 HANG_SECONDS = 5.0
+# What a call is told that is not begun.
+BUSY = Failure(
+    Reason.QUEUE_FULL,
+    "too many calls are open, or begin at this moment; try again in 0.1 s",
+    retry_after=0.1,
+)
 
 
 class CallType(Enum):
@@ -20,6 +26,10 @@ class CallType(Enum):
     UNARY = "unary"
     SERVER_STREAM = "server_stream"
     BIDI_STREAM = "bidi_stream"
+
+
+def _turn_away() -> Failure:
+    return BUSY
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +42,14 @@ class Route:
             the call and its one message, which is empty where the caller streams.
         check: What a call has to pass before its message is received, on its own thread; what it
             raises fails the call. None where all pass.
+        turn_away: Counts a call that is not begun, for want of a thread, and returns what its
+            caller is told.
     """
 
     call_type: CallType
     begin: Callable[[StreamCall, bytes], None]
     check: Callable[[StreamCall], None] | None = None
+    turn_away: Callable[[], Failure] = _turn_away
 
 
 Routes = Mapping[str, Route]

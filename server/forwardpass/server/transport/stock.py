@@ -6,7 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from typing import NoReturn, ParamSpec, TypeVar
 
 import grpc
 import structlog
@@ -31,8 +33,13 @@ from forwardpass.wire import CODES, Failure, Reason
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 # Threads beyond those that one connection can hold: they answer health checks and refusals.
 _SPARE_THREADS = 32
+# Streams that wait for their thread to run. Where there are more, the thread that takes calls in
+# waits with all of them for its turns of the interpreter, a dozen for each call.
+_BEGINNING = 64
 _OK = 0
 _log = structlog.get_logger()
+P = ParamSpec("P")
+T = TypeVar("T")
 _Step = Callable[[], None]
 
 
@@ -58,10 +65,8 @@ class StockTransport(Transport):
         self._asked: tuple[Future[None], float] | None = None
         self._server = grpc.server(
             self._threads,
-            handlers=[_Handlers(routes, unknown, self._transit)],
+            handlers=[_Handlers(routes, unknown, self._transit, threads)],
             options=listener.channel_arguments(),
-            # Those beyond would wait for a thread, and 20,000 of them take the memory of a pod.
-            maximum_concurrent_rpcs=threads,
         )
 
     def start(self) -> int:
@@ -109,36 +114,96 @@ def _nothing() -> None:
     """Takes a thread for a moment."""
 
 
-class _Handlers(grpc.GenericRpcHandler):
-    """Finds the route of a method."""
+class _Here(ThreadPoolExecutor):
+    """Runs what it is given on the thread that gives it."""
 
-    def __init__(self, routes: Routes, unknown: Route, transit: SharedTransit) -> None:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """See `ThreadPoolExecutor.submit`."""
+        future: Future[T] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+@dataclass(frozen=True, slots=True)
+class _Handler:
+    """What answers a method.
+
+    Attributes:
+        answer: Answers a call, on a thread of its own.
+        refuse: Turns one away, on the thread that takes calls in.
+        streams: Whether its calls may stay open.
+    """
+
+    answer: "grpc.RpcMethodHandler[bytes, bytes]"
+    refuse: "grpc.RpcMethodHandler[bytes, bytes]"
+    streams: bool
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """Finds what answers a call, or turns it away where there is no thread for it.
+
+    Those beyond would wait for one, and 20,000 of them take the memory of a pod. grpcio has a bound
+    of its own, which looks at nothing but the number of calls.
+
+    Args:
+        routes: What answers each method.
+        unknown: What answers all other methods.
+        transit: What is on its way.
+        threads: How many calls have a thread.
+    """
+
+    def __init__(
+        self, routes: Routes, unknown: Route, transit: SharedTransit, threads: int
+    ) -> None:
         self._unknown = unknown
         self._transit = transit
-        self._handlers = {
-            method: _handler(method, route, transit) for method, route in routes.items()
-        }
+        self._places = threading.Semaphore(threads)
+        self._beginning = threading.Semaphore(_BEGINNING)
+        self._here = _Here(1)
+        self._handlers = {method: self._handler(method, route) for method, route in routes.items()}
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """Returns what answers a call; on the one thread that takes calls in."""
         method = handler_call_details.method
-        return self._handlers.get(method) or _handler(method, self._unknown, self._transit)
+        handler = self._handlers.get(method) or self._handler(method, self._unknown)
+        if handler.streams and not self._beginning.acquire(blocking=False):
+            return handler.refuse
+        if not self._places.acquire(blocking=False):
+            if handler.streams:
+                self._beginning.release()
+            return handler.refuse
+        return handler.answer
+
+    def _handler(self, method: str, route: Route) -> _Handler:
+        """Returns what answers a method.
+
+        To grpcio all of them stream. It then takes in no message before it is asked for one, which
+        is what a message is counted from; callers see no difference.
+        """
+        streams = route.call_type is not CallType.UNARY
+
+        def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            if streams:
+                self._beginning.release()
+            try:
+                yield from StockCall(method, context, messages, self._transit).answers(route)
+            finally:
+                self._places.release()
+
+        def refuse(_: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            _fail(context, route.turn_away())
+
+        # So does grpcio's own health service say where it is to be called.
+        refuse.experimental_thread_pool = self._here  # type: ignore[attr-defined]
+        stream = grpc.stream_stream_rpc_method_handler
+        return _Handler(stream(answer), stream(refuse), streams)
 
 
-def _handler(
-    method: str, route: Route, transit: SharedTransit
-) -> "grpc.RpcMethodHandler[bytes, bytes]":
-    """Returns the handler of a method.
-
-    To grpcio all of them stream. It then takes in no message before it is asked for one, which is
-    what a message is counted from; callers see no difference.
-    """
-
-    def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        return StockCall(method, context, messages, transit).answers(route)
-
-    return grpc.stream_stream_rpc_method_handler(answer)
+def _fail(context: grpc.ServicerContext, failure: Failure) -> NoReturn:
+    context.set_trailing_metadata(trailing_metadata(failure))
+    context.abort(_STATUS_CODES[failure.code], failure.message)
 
 
 class StockCall(StreamCall):
@@ -274,8 +339,7 @@ class StockCall(StreamCall):
             if self._reader is not None:
                 self._reader.close()
         if self._failure is not None:
-            self._context.set_trailing_metadata(trailing_metadata(self._failure))
-            self._context.abort(_STATUS_CODES[self._failure.code], self._failure.message)
+            _fail(self._context, self._failure)
 
     def _begin_by(self, route: Route) -> None:
         """Begins to answer when the one message is there, or at once where the caller streams."""
