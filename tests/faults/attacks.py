@@ -5,6 +5,7 @@ Each runs in a process of its own, until its time is over.
 
 import gzip
 import io
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -12,6 +13,8 @@ from typing import Any
 
 import grpc
 import numpy as np
+from http2 import PREFACE
+from hyperframe.frame import SettingsFrame
 from PIL import Image
 
 from forwardpass.v1.inference_service_pb2 import (
@@ -21,6 +24,7 @@ from forwardpass.v1.inference_service_pb2 import (
 )
 from forwardpass.v1.inference_service_pb2_grpc import InferenceServiceStub
 from forwardpass.v1.model_service_pb2 import ModelReference
+from forwardpass.v1.tensor_pb2 import DATA_TYPE_FLOAT32, Tensor
 from forwardpass.wire import to_tensor
 
 from .wire import Hostile, prefixed
@@ -29,6 +33,7 @@ SERVICE = "/forwardpass.v1.InferenceService"
 # Of all that an attack sends at a time.
 _TOTAL = 2 << 30
 _HOLD_SECONDS = 2.0
+_ANY_SIZE = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
 Attack = Callable[[str, int, float], None]
 
@@ -137,6 +142,79 @@ def watches(address: str, cap: int, end: float) -> None:
                         return
 
 
+def expired(address: str, cap: int, end: float) -> None:
+    """Asks for what takes longer than it waits, and asks again."""
+    request = GenerateRequest(model=ModelReference(name="gen"), count=256)
+    with grpc.insecure_channel(address, _ANY_SIZE) as channel:
+        generate: Any = InferenceServiceStub(channel).Generate
+        while time.monotonic() < end:
+            calls = [generate.future(request, timeout=0.002 * (1 + n % 8)) for n in range(100)]
+            for call in calls:
+                call.exception()
+
+
+def overload(address: str, cap: int, end: float) -> None:
+    """Asks for many times what can be answered, over two connections, and waits for 0.2 s."""
+    request = GenerateRequest(model=ModelReference(name="gen"), count=64)
+    with ExitStack() as stack:
+        stubs: list[Any] = []
+        for _ in range(2):
+            options = [*_ANY_SIZE, ("grpc.use_local_subchannel_pool", 1)]
+            channel = stack.enter_context(grpc.insecure_channel(address, options))
+            stubs.append(InferenceServiceStub(channel))
+        while time.monotonic() < end:
+            calls = [stub.Generate.future(request, timeout=0.2) for stub in stubs * 200]
+            for call in calls:
+                call.exception()
+
+
+def claims(address: str, cap: int, end: float) -> None:
+    """Sends little that claims to be, unpacks to, or is parsed into far more than the cap."""
+    name = ModelReference(name="echo")
+    shapes: tuple[tuple[int, ...], ...] = ((1 << 33, 1 << 33), (1 << 31,), (-1, 4), (1,) * 4096)
+    requests = [
+        PredictRequest(
+            model=name, inputs={"x": Tensor(data_type=DATA_TYPE_FLOAT32, shape=shape, content=b"1")}
+        )
+        for shape in shapes
+    ]
+    # Groups that are opened and not closed, and inputs that are empty, each an object to a parser.
+    nested, crumbs = b"\x0b" * (1 << 20), b"\x2a\x00" * (min(cap, 4 << 20) // 2 - 64)
+    bomb = prefixed(gzip.compress(bytes(2 * cap)), compressed=True)
+    sent = [(f"{SERVICE}/Predict", prefixed(one.SerializeToString())) for one in requests]
+    sent += [
+        (f"{SERVICE}/Predict", prefixed(nested)),
+        ("/inference.GRPCInferenceService/ModelInfer", prefixed(crumbs)),
+        (f"{SERVICE}/Predict", prefixed(b"", size=0xFFFFFFFF)),
+    ]
+    while time.monotonic() < end:
+        with Hostile(address) as connection:
+            calls = []
+            for path, message in sent:
+                calls.append(connection.call(path))
+                connection.send(calls[-1], message, last=True)
+            calls.append(connection.call(f"{SERVICE}/Predict", ("grpc-encoding", "gzip")))
+            connection.send(calls[-1], bomb, last=True)
+            connection.wait_ended(calls, _HOLD_SECONDS)
+
+
+def churn(address: str, cap: int, end: float) -> None:
+    """Connects and goes, and takes most connections for callers who never say anything."""
+    host, _, port = address.rpartition(":")
+    while time.monotonic() < end:
+        with ExitStack() as stack:
+            for number in range(900):
+                # Those beyond the most connections are hung up on.
+                with suppress(OSError):
+                    idle = stack.enter_context(socket.create_connection((host, int(port)), 5))
+                    idle.sendall(PREFACE[: 10 * (number % 2)])
+            for _ in range(2000):
+                if time.monotonic() > end:
+                    return
+                with suppress(OSError), socket.create_connection((host, int(port)), 5) as one:
+                    one.sendall(PREFACE + SettingsFrame(0).serialize())
+
+
 def outputs_by_value(address: str, cap: int, end: float) -> None:
     """Asks a model for outputs of any size."""
     with grpc.insecure_channel(address) as channel:
@@ -160,7 +238,7 @@ def pictures(address: str, cap: int, end: float) -> None:
         # Just under the most pixels, and of the kind that takes the most of each.
         _images("LA", (8000, 7999), 8, cap),
     ]
-    with grpc.insecure_channel(address, [("grpc.max_send_message_length", -1)]) as channel:
+    with grpc.insecure_channel(address, _ANY_SIZE) as channel:
         predict: Any = InferenceServiceStub(channel).Predict
         while time.monotonic() < end:
             calls = [predict.future(request, timeout=3) for request in requests * 3]
@@ -177,18 +255,21 @@ def _images(mode: str, size: tuple[int, int], most: int, cap: int) -> PredictReq
     return PredictRequest(model=ModelReference(name="clf"), images=[png.getvalue()] * count)
 
 
-ATTACKS: tuple[Attack, ...] = (
+# To whose harm it matters how long a message may be, and to whose it does not.
+BY_SIZE: tuple[Attack, ...] = (
     samples_unread,
     answers_unread,
     packed,
     unfinished,
     unfinished_everywhere,
     streams_full,
-    streams_silent,
-    watches,
     outputs_by_value,
     pictures,
+    claims,
 )
+OTHERS: tuple[Attack, ...] = (streams_silent, watches, expired, overload, churn)
+# Those that a case elsewhere makes on a small scale.
+LONG_ONLY: tuple[Attack, ...] = (claims, expired, overload, churn)
 
 
 def run(attack: Attack, address: str, cap: int, seconds: float) -> None:

@@ -6,16 +6,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+SERVE = ("-c", "from forwardpass.server.cli import main; main()")
 _MOUNT = Path("/sys/fs/cgroup")
 # By version: where groups are made, the limit, what is used, what of it the kernel may take back.
 _V1 = _MOUNT / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
 _V2 = _MOUNT, "memory.max", "memory.current", "inactive_file"
+# Where each tells how many processes the kernel has killed.
+_KILLS = "memory.oom_control", "memory.events"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,14 @@ class Group:
         stat = (self.folder / "memory.stat").read_text().splitlines()
         fields = dict(line.split() for line in stat)
         return int((self.folder / self.used_file).read_text()) - int(fields[self.reclaimable])
+
+    @property
+    def kills(self) -> int:
+        """How many of its processes the kernel has killed for want of memory."""
+        text = "".join(
+            (self.folder / name).read_text() for name in _KILLS if (self.folder / name).exists()
+        )
+        return int(dict(line.split() for line in text.splitlines())["oom_kill"])
 
 
 @contextmanager
@@ -83,6 +94,11 @@ class Confined:
     group: Group | None
 
     @property
+    def descriptors(self) -> int:
+        """How many it has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    @property
     def used(self) -> int:
         """Bytes that it takes."""
         if self.group is not None:
@@ -93,24 +109,34 @@ class Confined:
 
 
 @contextmanager
-def confined(models: Path, limit: int, *flags: str) -> Iterator[Confined]:
-    """Serves models in a group with a limit of memory, until it is left."""
+def confined(
+    models: Path, limit: int, *flags: str, program: Sequence[str] = SERVE, **environment: str
+) -> Iterator[Confined]:
+    """Serves models in a group with a limit of memory, until it is left.
+
+    Args:
+        models: The repository.
+        limit: Bytes.
+        flags: What the server is told beside.
+        program: The server, or a double of it.
+        environment: What its environment has beside.
+    """
     with ExitStack() as stack:
         made = stack.enter_context(group(limit))
         log = stack.enter_context(tempfile.NamedTemporaryFile("w+", suffix=".log"))
-        code = "from forwardpass.server.cli import main; main()"
-        command = [sys.executable, "-c", code, str(models), "--log-format", "json"]
+        command = [sys.executable, *program, str(models), "--log-format", "json"]
         command += ["--port", "0", "--metrics-port", "0", "--cache-dir", "off", *flags]
         if made is not None:
             join = f'echo $$ > "{made.folder}/cgroup.procs" && exec "$@"'
             command = ["sh", "-c", join, "sh", *command]
         with Path(log.name).open("wb") as stderr:
-            process = subprocess.Popen(command, stderr=stderr)
+            process = subprocess.Popen(command, stderr=stderr, env={**os.environ, **environment})
         try:
             with Path(log.name).open(encoding="utf-8") as written:
                 lines = _read_until(written, "ready", process)
-            listening = next(line for line in lines if line["event"] == "listening")
-            yield Confined(process, listening["address"], listening["metrics"], made)
+            # With workers, each of them says where it listens, and the first process the rest.
+            said = {key: value for line in lines for key, value in line.items()}
+            yield Confined(process, said["address"], said["metrics"], made)
         finally:
             process.terminate()
             process.wait()
@@ -132,6 +158,6 @@ def _read_until(
                 process.wait(0.05)
             continue
         lines.append(json.loads(text))
-        if lines[-1]["event"] == event:
+        if lines[-1]["event"] == event and "worker" not in lines[-1]:
             return lines
     raise AssertionError(f"the server did not become {event}: {lines}")
