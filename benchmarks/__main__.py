@@ -23,6 +23,7 @@ from benchmarks import (
     rates,
     rows,
     servers,
+    sizing,
     soak,
     starts,
     workers,
@@ -45,6 +46,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "overload": overload.measure,
     "starts": starts.measure,
     "workers": workers.measure,
+    "sizing": sizing.measure,
 }
 # Those that take too long, or install too much, to be measured unasked.
 LONG: dict[str, Measurement] = {"soak": soak.measure, "servers": servers.measure}
