@@ -48,8 +48,8 @@ def _embed_response(message: bytes) -> Array:
     return from_tensor(pb.EmbedResponse.FromString(message).embeddings)
 
 
-_PREDICT = Protocol("Predict", PREDICT.path, _predict_request, _predict_response)
-_EMBED = Protocol(
+PREDICT_IMAGE = Protocol("Predict", PREDICT.path, _predict_request, _predict_response)
+EMBED_IMAGE = Protocol(
     "Embed", "/forwardpass.v1.InferenceService/Embed", _embed_request, _embed_response
 )
 
@@ -78,18 +78,60 @@ class Network:
 def measure(plan: Plan) -> list[Table]:
     """Measures each network in a server of its own, with the settings of a pod."""
     rows = [
-        _row(network, plan.scratch / network.name, plan.rounds)
+        measure_network(network, plan.scratch / network.name, plan.rounds)
         for network in _networks(plan.models)
     ]
     how = (
         f"One image a call as a uint8 tensor, {_IN_FLIGHT} calls in flight by h2load on another "
         "core; each network alone in a server on one core, with the settings of "
-        "`deploy/kustomize/base/settings.env`. Resident memory once ready, the most right after a "
-        "round, and the most since the start, loading included; the limit by the formula of "
-        f"deploy/README.md. ResNets have random weights. Medians of {plan.rounds} rounds."
+        "`deploy/kustomize/base/settings.env`. In MiB: the model's file; resident memory once "
+        "ready, the most right after a round, and the most since the start, loading included; the "
+        "limit by the formula of deploy/README.md. ResNets have random weights. Medians of "
+        f"{plan.rounds} rounds."
     )
-    columns = ["model", "weights", "call", "file", "at rest", "under load", "most", "limit"]
-    return [Table("Sizing", how, [*columns, "calls/s on one core"], rows)]
+    columns = ["model", "call", "file", "at rest", "under load", "most", "limit", "calls/s"]
+    return [Table("Sizing", how, columns, rows)]
+
+
+def measure_network(network: Network, repository: Path, rounds: int) -> list[str]:
+    """Measures one network, after its answers have been compared, and returns its row.
+
+    Args:
+        network: Which.
+        repository: Where it is served from; there is nothing yet.
+        rounds: How often its rate is measured.
+
+    Raises:
+        SystemExit: An answer is wrong, or a call fails.
+    """
+    shutil.copytree(network.version, repository / network.name / "1")
+    settings = pod_settings()
+    flags = [part for name, value in settings.items() for part in (_flag(name), value)]
+    with serve(repository, *flags) as serving:
+        at_rest = serving.rss_megabytes()
+        random = np.random.default_rng(0)
+        images = random.integers(0, 256, (_QUESTIONS, 1, *network.shape), np.uint8)
+        right = answers(network.version / MODEL_FILE, _INPUT, images, network.output)
+        check_answers(serving.address, network.protocol, network.name, images, right)
+        target = one_target(serving.address, network.protocol, network.name, images[0])
+        calls = Competitor(network.name, target, _IN_FLIGHT, _TRIAL)
+        calls.calibrate()
+        loaded = []
+        for _ in range(rounds):
+            calls.measure()
+            loaded.append(serving.rss_megabytes())
+        serving.check_handled()
+        most = serving.most_rss_megabytes()
+    file = (network.version / MODEL_FILE).stat().st_size
+    limit = limit_mebibytes(file, int(settings["max_message_bytes"]))
+    return [
+        f"{network.name}, {network.weights}",
+        network.protocol.name,
+        f"{file / 2**20:.1f}",
+        *(f"{1e6 * megabytes / 2**20:.0f}" for megabytes in (at_rest, max(loaded), most)),
+        f"{limit:.0f}",
+        f"{median(calls.rates):,.0f}",
+    ]
 
 
 def limit_mebibytes(files: int, message: int) -> float:
@@ -116,48 +158,16 @@ def _networks(demo: Path) -> list[Network]:
     resnets = {depth: publish_resnet(depth, networks) for depth in (18, 50)}
     photo = (224, 224, 3)
     return [
-        Network(_MLP, "float", mlp, (8, 8, 1), _PREDICT, "probabilities"),
-        Network(LENET, "float", lenet, (28, 28, 1), _PREDICT, "probabilities"),
-        Network("resnet-18", "float", resnets[18] / str(FLOAT), photo, _EMBED, "embedding"),
-        Network("resnet-50", "int8", resnets[50] / str(INT8), photo, _EMBED, "embedding"),
+        Network(_MLP, "float", mlp, (8, 8, 1), PREDICT_IMAGE, "probabilities"),
+        Network(LENET, "float", lenet, (28, 28, 1), PREDICT_IMAGE, "probabilities"),
+        Network("resnet-18", "float", resnets[18] / str(FLOAT), photo, EMBED_IMAGE, "embedding"),
+        Network("resnet-50", "int8", resnets[50] / str(INT8), photo, EMBED_IMAGE, "embedding"),
     ]
 
 
 def _newest(model: Path) -> Path:
     versions = (path.parent for path in model.glob("*/manifest.json"))
     return max(versions, key=lambda version: int(version.name))
-
-
-def _row(network: Network, repository: Path, rounds: int) -> list[str]:
-    shutil.copytree(network.version, repository / network.name / "1")
-    settings = pod_settings()
-    flags = [part for name, value in settings.items() for part in (_flag(name), value)]
-    with serve(repository, *flags) as serving:
-        at_rest = serving.rss_megabytes()
-        random = np.random.default_rng(0)
-        images = random.integers(0, 256, (_QUESTIONS, 1, *network.shape), np.uint8)
-        right = answers(network.version / MODEL_FILE, _INPUT, images, network.output)
-        check_answers(serving.address, network.protocol, network.name, images, right)
-        target = one_target(serving.address, network.protocol, network.name, images[0])
-        calls = Competitor(network.name, target, _IN_FLIGHT, _TRIAL)
-        calls.calibrate()
-        loaded = []
-        for _ in range(rounds):
-            calls.measure()
-            loaded.append(serving.rss_megabytes())
-        serving.check_handled()
-        most = serving.most_rss_megabytes()
-    file = (network.version / MODEL_FILE).stat().st_size
-    limit = limit_mebibytes(file, int(settings["max_message_bytes"]))
-    return [
-        network.name,
-        network.weights,
-        network.protocol.name,
-        f"{file / 2**20:.1f} MiB",
-        *(f"{1e6 * megabytes / 2**20:.0f} MiB" for megabytes in (at_rest, max(loaded), most)),
-        f"{limit:.0f} MiB",
-        f"{median(calls.rates):,.0f}",
-    ]
 
 
 def _flag(name: str) -> str:

@@ -1,5 +1,6 @@
 """What the benchmarks say of figures; the figures themselves are nobody's business here."""
 
+import shutil
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -20,10 +21,18 @@ from benchmarks.plan import Plan
 from benchmarks.questions import publish
 from benchmarks.report import Failed, Table, ratio, write
 from benchmarks.serving import serve
+from benchmarks.sizing import (
+    PREDICT_IMAGE,
+    Network,
+    limit_mebibytes,
+    measure_network,
+    pod_settings,
+)
 from benchmarks.streams import PREDICT_STREAM, stream_target
 from forwardpass.v1.inference_service_pb2_grpc import InferenceServiceStub
 from forwardpass.v1.model_service_pb2 import ModelReference
 
+ROOT = Path(__file__).parents[1]
 PAGE = """# Figures
 
 <!-- make bench writes from here -->
@@ -230,6 +239,30 @@ def test_a_stream_that_is_answered_wrongly_is_not_measured(repository: Publisher
         pytest.raises(SystemExit, match="PredictStream wrongly"),
     ):
         stream_target(serving.address, PREDICT_STREAM, message, np.full((1, 3), 9.0), 10)
+
+
+def test_a_pods_limit_is_that_of_the_formula_in_the_readme() -> None:
+    readme = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
+    formula = "memory limit = 100 MiB + 4 x the model files + 16 x the longest message"
+    assert formula in readme
+    message = int(pod_settings()["max_message_bytes"])
+    assert limit_mebibytes(0, message) == 100 + 16 * 8
+    assert limit_mebibytes(10 * 2**20, message) == 100 + 4 * 10 + 16 * 8
+
+
+def test_what_a_pod_takes_is_measured_beside_its_limit(
+    repository: Publisher, tmp_path: Path
+) -> None:
+    if shutil.which("h2load") is None:
+        pytest.skip("h2load is not installed")
+    version = repository("clf", classifier())
+    network = Network("clf", "float", version, (4, 4, 1), PREDICT_IMAGE, "probabilities")
+    name, call, _, *memory, limit, rate = measure_network(network, tmp_path / "pod", 1)
+    assert (name, call, limit) == ("clf, float", "Predict", "228")
+    at_rest, loaded, most = map(float, memory)
+    assert 0 < at_rest <= most
+    assert 0 < loaded <= most < 228
+    assert float(rate.replace(",", "")) > 0
 
 
 def test_a_server_that_does_not_start_says_why(repository: Publisher) -> None:

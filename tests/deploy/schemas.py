@@ -9,6 +9,7 @@ import pytest
 OLDEST, NEWEST = "1.30", "1.37"
 # Groups of custom resources whose models PyPI has, and the package of each.
 MODELS = {
+    "cert-manager.io": "cert_manager",
     "keda.sh": "keda",
     "monitoring.coreos.com": "prometheus_operator",
 }

@@ -1,7 +1,9 @@
 """The files of deploy/ as values: what the Dockerfile says, and what kustomize renders."""
 
+import os
 import shlex
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy/docker/Dockerfile"
-BASE = ROOT / "deploy/kustomize/base"
+KUSTOMIZE = ROOT / "deploy/kustomize"
+BASE = KUSTOMIZE / "base"
+COMPONENTS = KUSTOMIZE / "components"
+# What makes pods, and where in it their spec lies.
+_PODS = {
+    "Pod": ("spec",),
+    "Deployment": ("spec", "template", "spec"),
+    "Job": ("spec", "template", "spec"),
+}
 
 
 @dataclass(frozen=True)
@@ -48,9 +58,33 @@ class Manifests:
         return container
 
     @property
+    def init_container(self) -> dict[str, Any]:
+        """The pod's one container that runs before."""
+        (only,) = self.pod["initContainers"]
+        container: dict[str, Any] = only
+        return container
+
+    @property
+    def volumes(self) -> dict[str, dict[str, Any]]:
+        """The pod's volumes by their names."""
+        return {volume["name"]: volume for volume in self.pod["volumes"]}
+
+    @property
+    def pods(self) -> Iterator[dict[str, Any]]:
+        """The spec of every kind of pod that is made."""
+        for document in self.documents:
+            if document["kind"] in _PODS:
+                spec = document
+                for key in _PODS[document["kind"]]:
+                    spec = spec[key]
+                yield spec
+
+    @property
     def settings(self) -> dict[str, str]:
-        """The environment that the ConfigMap makes."""
-        data: dict[str, str] = self.get("ConfigMap")["data"]
+        """The environment of the pod's container, by the ConfigMap that it names."""
+        (source,) = self.container["envFrom"]
+        maps = {each["metadata"]["name"]: each["data"] for each in self.all("ConfigMap")}
+        data: dict[str, str] = maps[source["configMapRef"]["name"]]
         return data
 
 
@@ -66,6 +100,15 @@ def render(kubectl: str, folder: Path) -> Manifests:
     )
     assert rendered.returncode == 0, rendered.stderr
     return Manifests(list(yaml.safe_load_all(rendered.stdout)))
+
+
+def compose(kubectl: str, folder: Path, *components: str, base: Path = BASE) -> Manifests:
+    """Returns the base with components, as an overlay in an empty folder has it."""
+    lines = ["apiVersion: kustomize.config.k8s.io/v1beta1", "kind: Kustomization"]
+    lines += ["resources:", f"- {os.path.relpath(base, folder)}", "components:"]
+    lines += [f"- {os.path.relpath(COMPONENTS / name, folder)}" for name in components]
+    (folder / "kustomization.yaml").write_text("\n".join(lines), encoding="utf-8")
+    return render(kubectl, folder)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import from_tensor, to_tensor
 
 from .conftest import FindTool
-from .sources import DOCKERFILE, ROOT, Manifests
+from .sources import DOCKERFILE, ROOT, Manifests, compose
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 
@@ -380,11 +380,16 @@ def test_sigterm_ends_it_while_a_graph_is_tried(built: Engine, repository: Publi
         assert container.log()[-1]["event"] == "stopped"
 
 
-def test_the_deployment_runs_as_written(
-    built: Engine, manifests: Manifests, repository: Publisher, tmp_path: Path
-) -> None:
-    """Podman plays the rendered Deployment; image, ports and volume are this machine's."""
-    repository("clf", classifier())
+@contextmanager
+def played(engine: Engine, manifests: Manifests, file: Path, *more: Any) -> Iterator[Container]:
+    """Has Podman play the rendered Deployment; image, ports and network are this machine's.
+
+    Args:
+        engine: Has the image.
+        manifests: What is rendered.
+        file: Where it is written as Podman gets it.
+        more: Volumes instead of those of their names.
+    """
     port, metrics_port = free_port(), free_port()
     settings, deployment = json.loads(
         json.dumps([manifests.get("ConfigMap"), manifests.get("Deployment")])
@@ -403,18 +408,28 @@ def test_the_deployment_runs_as_written(
     # Podman would ask by curl, which the image does not have; the probes have a test of their own.
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         del server[probe]
-    (models,) = [volume for volume in pod["volumes"] if volume["name"] == "models"]
-    del models["persistentVolumeClaim"]
-    models["hostPath"] = {"path": str(readable(repository)), "type": "Directory"}
-    played = tmp_path / "deployment.yaml"
-    played.write_text("\n---\n".join(map(json.dumps, (settings, deployment))))
-    built("podman", "play", "kube", str(played))
+    volumes = {volume["name"]: volume for volume in (*pod["volumes"], *more)}
+    pod["volumes"] = list(volumes.values())
+    file.write_text("\n---\n".join(map(json.dumps, (settings, deployment))))
+    engine("podman", "play", "kube", str(file))
     try:
-        names = built("podman", "ps", "--format", "{{.Names}}").split()
+        names = engine("podman", "ps", "--format", "{{.Names}}").split()
         (name,) = [name for name in names if name.endswith("-server")]
-        container = Container(built, name, port, metrics_port)
+        container = Container(engine, name, port, metrics_port)
         container.wait_until(container.is_ready)
-        check_classifier(port)
+        yield container
+    finally:
+        engine("podman", "play", "kube", "--down", str(file))
+
+
+def test_the_deployment_runs_as_written(
+    built: Engine, manifests: Manifests, repository: Publisher, tmp_path: Path
+) -> None:
+    repository("clf", classifier())
+    folder = {"path": str(readable(repository)), "type": "Directory"}
+    models = {"name": "models", "hostPath": folder}
+    with played(built, manifests, tmp_path / "deployment.yaml", models) as container:
+        check_classifier(container.port)
         status = container.status()
         assert status["Uid"].split() == ["10001"] * 4
         assert int(status["CapBnd"], 16) == 0
@@ -424,5 +439,60 @@ def test_the_deployment_runs_as_written(
         assert container.inspect("{{.HostConfig.Memory}}") == str(1 << 30)
         container.terminate()
         container.wait_for("stopped")
+
+
+def test_a_pod_copies_its_models_out_of_an_image(
+    built: Engine, find_tool: FindTool, repository: Publisher, tmp_path: Path
+) -> None:
+    """The image of models is built as the README says, with the test's base in busybox's place."""
+    repository("clf", classifier())
+    file = DOCKERFILE.with_name("models.Dockerfile")
+    (busybox,) = re.findall(r"^FROM (\S+) AS init$", file.read_text("utf-8"), re.MULTILINE)
+    built("podman", "tag", BASE_IMAGE, busybox)
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    manifests = compose(find_tool("kubectl"), overlay, "models-from-oci-init")
+    built(
+        *("buildah", "bud", "--isolation=chroot", "--pull-never", "--target=init"),
+        *(f"--tag=localhost/{manifests.init_container['image']}", "--file", str(file)),
+        str(readable(repository)),
+    )
+    with played(built, manifests, tmp_path / "deployment.yaml") as container:
+        check_classifier(container.port)
+        assert not container.runs("touch", "/models/x")
+
+
+def test_compose_runs_the_server(
+    built: Engine, find_tool: FindTool, repository: Publisher, tmp_path: Path
+) -> None:
+    repository("clf", classifier())
+    port, metrics_port = free_port(), free_port()
+    # The host's network, as above; there are then no ports to publish.
+    server = {
+        "image": IMAGE,
+        "network_mode": "host",
+        "environment": {
+            "FORWARDPASS_PORT": port,
+            "FORWARDPASS_METRICS_PORT": metrics_port,
+        },
+    }
+    override = tmp_path / "override.yaml"
+    override.write_text(json.dumps({"services": {"server": server}}))
+    files = (str(ROOT / "deploy/compose/compose.yaml"), str(override))
+    command = (
+        *("env", f"MODELS={readable(repository)}", find_tool("podman-compose")),
+        *(part for file in files for part in ("-f", file)),
+    )
+    built(*command, "up", "--detach", "--no-build", "server")
+    try:
+        (name,) = built("podman", "ps", "--format", "{{.Names}}").split()
+        container = Container(built, name, port, metrics_port)
+        container.wait_until(container.is_ready)
+        check_classifier(port)
+        assert container.inspect("{{.HostConfig.Memory}}") == str(1 << 30)
+        assert not container.runs("touch", "/x")
+        assert not container.runs("touch", "/models/x")
+        container.terminate()
+        container.wait_for("stopped")
     finally:
-        built("podman", "play", "kube", "--down", str(played))
+        built(*command, "down")

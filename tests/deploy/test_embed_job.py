@@ -18,15 +18,20 @@ from forwardpass.client.commands.exit_code import NOT_FOUND, PARTIAL, USAGE
 from forwardpass.pixels import encode_png
 
 from .conftest import FindTool
-from .sources import ROOT, render
+from .schemas import NEWEST, OLDEST, check
+from .sources import ROOT, Manifests, render
 
-OLDEST, NEWEST = "1.30", "1.37"
 FOLDER = ROOT / "deploy" / "kustomize" / "embed-job"
 
 
 @pytest.fixture(scope="module")
-def job(find_tool: FindTool) -> dict[str, Any]:
-    return render(find_tool("kubectl"), FOLDER).get("Job")
+def folder(find_tool: FindTool) -> Manifests:
+    return render(find_tool("kubectl"), FOLDER)
+
+
+@pytest.fixture(scope="module")
+def job(folder: Manifests) -> dict[str, Any]:
+    return folder.get("Job")
 
 
 def container(job: dict[str, Any]) -> dict[str, Any]:
@@ -36,11 +41,16 @@ def container(job: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-def test_kubernetes_takes_it(job: dict[str, Any], version: str) -> None:
-    kubernetes: Any = pytest.importorskip(
-        "kubernetes_validate", reason="kubernetes-validate is not installed"
-    )
-    assert kubernetes.validate(job, version, strict=True) == version
+def test_kubernetes_takes_it(folder: Manifests, version: str) -> None:
+    for document in folder.documents:
+        check(document, version)
+
+
+def test_it_calls_nobody(folder: Manifests, job: dict[str, Any]) -> None:
+    policy = folder.get("NetworkPolicy")["spec"]
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert (policy["ingress"], policy["egress"]) == ([], [])
 
 
 def test_what_would_fail_again_ends_the_job(job: dict[str, Any]) -> None:

@@ -1,12 +1,9 @@
 """The manifests: valid to Kubernetes, and in agreement with the server and the image."""
 
-import os
-import re
 import tomllib
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import PurePosixPath
 
 import pytest
 from conftest import StartServer
@@ -15,105 +12,27 @@ from tiny_models import Publisher, classifier
 from forwardpass.server.settings import Settings, SettingsError
 from forwardpass.server.settings_sources import load
 
-from .conftest import FindTool
-from .sources import BASE, ROOT, Image, Manifests, render
+from .schemas import NEWEST, OLDEST, check
+from .sources import ROOT, Image, Manifests
 
-# The first whose nodes know preStop.sleep without being told to, and the newest with a schema.
-OLDEST, NEWEST = "1.30", "1.37"
 PROBE_PATHS = {"startup": "/startedz", "readiness": "/readyz", "liveness": "/livez"}
-POD_MONITOR = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["apiVersion", "kind", "metadata", "spec"],
-    "properties": {
-        "apiVersion": {"const": "monitoring.coreos.com/v1"},
-        "kind": {"const": "PodMonitor"},
-        "metadata": {"type": "object", "required": ["name"]},
-        "spec": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["selector", "podMetricsEndpoints"],
-            "properties": {
-                "selector": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "properties": {
-                        "matchLabels": {
-                            "type": "object",
-                            "additionalProperties": {"type": "string"},
-                        }
-                    },
-                },
-                "podMetricsEndpoints": {
-                    "type": "array",
-                    "minItems": 1,
-                    "items": {
-                        "type": "object",
-                        "additionalProperties": False,
-                        "required": ["port"],
-                        "properties": {
-                            "port": {"type": "string"},
-                            "path": {"type": "string", "pattern": "^/"},
-                            "interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"},
-                        },
-                    },
-                },
-            },
-        },
-    },
-}
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_kubernetes_takes_every_document(manifests: Manifests, version: str) -> None:
-    kubernetes: Any = pytest.importorskip(
-        "kubernetes_validate", reason="kubernetes-validate is not installed"
-    )
     for document in manifests.documents:
-        if document["kind"] == "PodMonitor":
-            continue
-        # An unknown kind raises as well; the version that was used must be the one asked for.
-        assert kubernetes.validate(document, version, strict=True) == version
+        check(document, version)
 
 
-def test_the_validator_catches_what_kubernetes_would(manifests: Manifests) -> None:
-    kubernetes: Any = pytest.importorskip(
-        "kubernetes_validate", reason="kubernetes-validate is not installed"
-    )
+def test_what_kubernetes_would_refuse_is_found(manifests: Manifests) -> None:
     deployment = manifests.get("Deployment")
-    with pytest.raises(kubernetes.ValidationError, match="sleep"):
-        kubernetes.validate(deployment, "1.28", strict=True)
+    with pytest.raises(ValueError, match="sleep"):
+        check(deployment, "1.28")
     misspelt = {**deployment, "spec": {**deployment["spec"], "replcias": 2}}
-    with pytest.raises(kubernetes.ValidationError, match="replcias"):
-        kubernetes.validate(misspelt, NEWEST, strict=True)
-    removed = {**deployment, "apiVersion": "extensions/v1beta1"}
-    with pytest.raises(kubernetes.SchemaNotFoundError):
-        kubernetes.validate(removed, NEWEST, strict=True)
-
-
-def test_the_overlay_in_the_readme_works(find_tool: FindTool, tmp_path: Path) -> None:
-    kubernetes: Any = pytest.importorskip(
-        "kubernetes_validate", reason="kubernetes-validate is not installed"
-    )
-    readme = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
-    overlay, management = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
-    # The second goes on where the patches of the first end.
-    text = (overlay + management).replace("../base", os.path.relpath(BASE, tmp_path))
-    (tmp_path / "kustomization.yaml").write_text(text)
-    manifests = render(find_tool("kubectl"), tmp_path)
-    for document in manifests.documents:
-        if document["kind"] != "PodMonitor":
-            kubernetes.validate(document, NEWEST, strict=True)
-    assert not manifests.all("PersistentVolumeClaim")
-    assert manifests.container["image"].startswith("registry.example.org/forwardpass@sha256:")
-    assert "image" in manifests.pod["volumes"][0]
-    assert manifests.pod["volumes"][-1]["secret"] == {"secretName": "forwardpass-management"}
-    assert manifests.container["volumeMounts"][-1]["mountPath"] == "/run/management"
-
-
-def test_prometheus_operator_takes_the_pod_monitor(manifests: Manifests) -> None:
-    jsonschema: Any = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
-    jsonschema.Draft202012Validator(POD_MONITOR).validate(manifests.get("PodMonitor"))
+    with pytest.raises(ValueError, match="replcias"):
+        check(misspelt, NEWEST)
+    with pytest.raises(ValueError, match="extensions"):
+        check({**deployment, "apiVersion": "extensions/v1beta1"}, NEWEST)
 
 
 def test_the_server_has_the_settings_that_the_pod_gets(
@@ -145,19 +64,17 @@ def test_the_drain_fits_into_the_grace_period(manifests: Manifests) -> None:
     assert manifests.pod["terminationGracePeriodSeconds"] == pause + drain + 10
 
 
-def test_probes_and_the_monitor_ask_what_the_server_answers(
+def test_probes_ask_what_the_server_answers(
     manifests: Manifests, repository: Publisher, start_server: StartServer
 ) -> None:
     repository("clf", classifier())
     url = start_server().metrics_url
     probes = {name: manifests.container[f"{name}Probe"] for name in PROBE_PATHS}
     assert {name: probe["httpGet"]["path"] for name, probe in probes.items()} == PROBE_PATHS
-    (endpoint,) = manifests.get("PodMonitor")["spec"]["podMetricsEndpoints"]
-    for path in {*PROBE_PATHS.values(), endpoint["path"]}:
+    for path in PROBE_PATHS.values():
         with urllib.request.urlopen(url + path, timeout=30) as response:
             assert response.status == 200
-    ports = {probe["httpGet"]["port"] for probe in probes.values()} | {endpoint["port"]}
-    assert ports == {"metrics"}
+    assert {probe["httpGet"]["port"] for probe in probes.values()} == {"metrics"}
     startup = probes["startup"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
 
@@ -184,14 +101,14 @@ def test_ports_are_the_servers(manifests: Manifests) -> None:
 def test_every_selector_means_the_pods(manifests: Manifests) -> None:
     labels = manifests.template["metadata"]["labels"]
     found = list(selectors(manifests))
-    assert len(found) == 7
+    assert len(found) == 6
     for selector in found:
         assert set(selector) == {"app.kubernetes.io/name", "app.kubernetes.io/component"}
         assert selector.items() <= labels.items()
 
 
 def selectors(manifests: Manifests) -> Iterator[dict[str, str]]:
-    for kind in ("Deployment", "PodDisruptionBudget", "PodMonitor"):
+    for kind in ("Deployment", "PodDisruptionBudget"):
         yield manifests.get(kind)["spec"]["selector"]["matchLabels"]
     for service in manifests.all("Service"):
         yield service["spec"]["selector"]

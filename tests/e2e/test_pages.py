@@ -74,7 +74,8 @@ def variables(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[
 def clone(tmp_path: Path) -> Path:
     """A folder with what a reader's clone has beside the sources: an environment, and examples."""
     (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for name in ("deploy", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
 
 

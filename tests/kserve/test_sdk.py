@@ -1,9 +1,7 @@
 """The KServe SDK's gRPC client, unmodified, in an environment of its own: it pins much else."""
 
 import json
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +11,8 @@ from conftest import StartServer
 from onnx import TensorProto
 from tiny_models import EMBEDDER_WEIGHTS, Publisher, echo, embedder
 
-SDK = "kserve==0.21.0"
 CLIENT = Path(__file__).with_name("client.py")
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def sdk_python(pytestconfig: pytest.Config) -> Path:
-    """The interpreter of an environment with the SDK: made once, and kept in pytest's cache."""
-    assert pytestconfig.cache is not None
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    kept = pytestconfig.cache.mkdir(f"environment-{SDK.replace('==', '-')}-python-{version}")
-    python, made = kept / "bin" / "python", kept / "made"
-    if not made.exists():
-        # What an interrupted attempt has left is no environment.
-        shutil.rmtree(kept)
-        subprocess.run([sys.executable, "-m", "venv", str(kept)], check=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", SDK]
-        result = subprocess.run(install, capture_output=True, text=True, check=False)
-        if result.returncode:
-            last = (result.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-            pytest.skip(f"{SDK} cannot be installed: {last}")
-        made.touch()
-    return python
 
 
 @pytest.fixture
