@@ -159,6 +159,7 @@ class Caller:
             self._fail(steps(1), grpc.StatusCode.RESOURCE_EXHAUSTED)
         meanwhile()
         waiting.cancel()
+        self._wait('forwardpass_queue_jobs{model="busy"}', 0)
         running.cancel()
         self.rounds += 1
         total = self.rounds * (ANSWERED + WRONG + REFUSED + LEFT)
