@@ -199,11 +199,11 @@ def test_f12_a_worker_that_the_kernel_kills_for_memory_is_started_again(
         def exhaust() -> None:
             clients.wait_answered()
             before = metric(server, "forwardpass_worker_restarts_total")
-            # The one that the kernel will choose.
-            Path(f"/proc/{children_of(server.process.pid)[0]}/oom_score_adj").write_text("1000")
-            hog = subprocess.run([sys.executable, "-c", HOG, str(group.folder)], check=False)
-            assert hog.returncode == 0
             while metric(server, "forwardpass_worker_restarts_total") == before:
+                # Its first choice; where it is slow to go, the kernel may choose the hog as well.
+                victim = children_of(server.process.pid)[0]
+                Path(f"/proc/{victim}/oom_score_adj").write_text("1000")
+                subprocess.run([sys.executable, "-c", HOG, str(group.folder)], check=False)
                 clients.wait_answered(1)
 
         with clients.asking():
