@@ -23,6 +23,17 @@ from cryptography.x509.oid import NameOID
 Key: TypeAlias = (
     ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | dsa.DSAPrivateKey
 )
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass(frozen=True)
@@ -78,16 +89,16 @@ class Authority:
     def __init__(self, name: str = "test authority") -> None:
         self._name = _name(name)
         self._key = ec.generate_private_key(ec.SECP256R1())
-        built = _builder(self._name, self._name, self._key, days=2).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True
-        )
+        built = self._builder(self._name, self._key, days=2)
+        built = built.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        built = built.add_extension(_SIGNS_CERTIFICATES, critical=True)
         self.certificate = built.sign(self._key, SHA256()).public_bytes(Encoding.PEM)
 
     def issue(self, name: str = "server", *, days: int = 2, key: Key | None = None) -> Pair:
         """Returns a certificate for localhost, which ends in so many days."""
         key = ec.generate_private_key(ec.SECP256R1()) if key is None else key
         names = [x509.DNSName("localhost"), x509.IPAddress(IPv4Address("127.0.0.1"))]
-        built = _builder(self._name, _name(name), key, days).add_extension(
+        built = self._builder(_name(name), key, days).add_extension(
             x509.SubjectAlternativeName(names), critical=False
         )
         certificate = built.sign(self._key, SHA256()).public_bytes(Encoding.PEM)
@@ -98,6 +109,25 @@ class Authority:
         if shown is None:
             return grpc.ssl_channel_credentials(self.certificate)
         return grpc.ssl_channel_credentials(self.certificate, shown.key, shown.certificate)
+
+    def _builder(self, subject: x509.Name, key: Key, days: int) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        public = key.public_key()
+        authority = self._key.public_key()
+        return (
+            x509.CertificateBuilder()
+            .issuer_name(self._name)
+            .subject_name(subject)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=7))
+            .not_valid_after(now + timedelta(days=days))
+            # From 3.13 on Python takes no certificate that does not say by which key it was signed.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority), critical=False
+            )
+        )
 
 
 def pem_of(key: Key, password: bytes | None = None) -> bytes:
@@ -110,16 +140,3 @@ def pem_of(key: Key, password: bytes | None = None) -> bytes:
 
 def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-
-def _builder(issuer: x509.Name, subject: x509.Name, key: Key, days: int) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .issuer_name(issuer)
-        .subject_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=7))
-        .not_valid_after(now + timedelta(days=days))
-    )

@@ -373,8 +373,9 @@ def test_t118_a_server_that_leaves_takes_calls_and_says_that_it_goes(repository:
         assert next(statuses).status == health_pb2.HealthCheckResponse.SERVING
         server.signal(signal.SIGTERM)
         assert next(statuses).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        with pytest.raises(urllib.error.HTTPError, match="503"):
+        with pytest.raises(urllib.error.HTTPError, match="503") as refused:
             urllib.request.urlopen(f"http://{server.lines[0]['metrics']}/readyz", timeout=60)
+        refused.value.close()
         x = np.ones(3, np.float32)
         request = PredictRequest(model=ModelReference(name="good"), inputs={"x": to_tensor(x)})
         answer = InferenceServiceStub(channel).Predict(request, timeout=60)
