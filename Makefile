@@ -16,6 +16,11 @@
 #                   measure what is checked out against that commit, and fail where it is slower
 #                   (ten minutes; trains nothing, writes nothing)
 #   make protos     regenerate the protobuf modules after a change of a .proto file
+#   make lock       write deploy/docker/*.lock anew: the newest packages of pyproject.toml's ranges
+#   make sbom       list what images and wheel are made of, with licences, in dist/ (CycloneDX)
+#   make dist       build sdist and wheel in dist/, and check them
+#   make release VERSION=1.2.3
+#                   set the version and build it; commits and tags, and sends nothing anywhere
 #   make clean      remove what was built; trained models stay
 
 PYTHON ?= python3
@@ -34,8 +39,26 @@ SECONDS ?= 15
 BASE ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES := pyproject.toml hatch_build.py $(shell find protos -name '*.proto')
+LOCKS := deploy/docker
+# For every Python and platform at once. No address of an index is written: whoever installs has its own.
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--only-binary :all: --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+# Pins and digests hold for what builds, too.
+define BUILD
+rm -rf dist
+$(BIN)/uv build --quiet --python $(BIN)/python --build-constraints $(LOCKS)/build.lock --require-hashes
+$(BIN)/twine check --strict dist/*
+endef
+# Lists what a command of uv pip installs: $(call INVENTORY,NAME,COMMAND).
+define INVENTORY
+$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/sbom/$(1)
+$(BIN)/uv pip $(2) --quiet --only-binary :all: --python build/sbom/$(1)
+$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	--output-file dist/forwardpass-$(1).cdx.json build/sbom/$(1)/bin/python
+rm -rf build/sbom
+endef
 
-.PHONY: demo test heavy faults gpu zoo lint format bench protos clean
+.PHONY: demo test heavy faults gpu zoo lint format bench protos lock sbom dist release clean
 .DELETE_ON_ERROR:
 
 $(VENV)/product: $(SOURCES)
@@ -46,7 +69,7 @@ $(VENV)/product: $(SOURCES)
 	touch $@
 
 $(VENV)/tools: $(VENV)/product
-	$(PIP_INSTALL) --editable '.[server,trainer,embed]' --group test --group lint
+	$(PIP_INSTALL) --editable '.[server,trainer,embed]' --group test --group lint --group release
 	touch $@
 
 demo: $(VENV)/product
@@ -58,7 +81,7 @@ test: $(VENV)/tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 $(VENV)/heavy: $(VENV)/tools
-	$(PIP_INSTALL) --editable '.[server,trainer,embed]' --group test --group lint --group heavy
+	$(PIP_INSTALL) --editable '.[server,trainer,embed]' --group test --group lint --group release --group heavy
 	touch $@
 
 heavy: $(VENV)/heavy
@@ -104,6 +127,31 @@ endif
 protos:
 	rm -f $(VENV)/product
 	$(MAKE) $(VENV)/product
+
+lock: $(VENV)/tools
+	$(COMPILE) --extra server --output-file $(LOCKS)/server.lock pyproject.toml
+	$(COMPILE) --extra server --extra embed --output-file $(LOCKS)/server-embed.lock pyproject.toml
+	$(COMPILE) --extra server-cuda --output-file $(LOCKS)/server-cuda.lock pyproject.toml
+	$(BIN)/python -c 'import tomllib; file = open("pyproject.toml", "rb"); \
+		print(*tomllib.load(file)["build-system"]["requires"], sep="\n")' \
+		| $(COMPILE) --output-file $(LOCKS)/build.lock -
+
+# Not server-cuda: CUDA's libraries are gigabytes.
+sbom: $(VENV)/tools
+	mkdir -p dist
+	$(call INVENTORY,wheel,install --constraint $(LOCKS)/server.lock --requirements pyproject.toml)
+	$(call INVENTORY,server,install --require-hashes --requirements $(LOCKS)/server.lock)
+	$(call INVENTORY,server-embed,install --require-hashes --requirements $(LOCKS)/server-embed.lock)
+
+dist: $(VENV)/tools
+	$(BUILD)
+
+release: $(VENV)/tools
+	$(BIN)/python release.py '$(VERSION)'
+	$(BUILD)
+	git commit --quiet --all --message 'Version $(VERSION)'
+	git tag --annotate --message 'forwardpass $(VERSION)' 'v$(VERSION)'
+	@echo "v$(VERSION) is committed and tagged here, and dist/ has its sdist and wheel; CONTRIBUTING.md says how they leave"
 
 clean:
 	rm -rf client/forwardpass/client/proto_files $(VENV) $(GPU_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

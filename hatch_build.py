@@ -1,16 +1,18 @@
 """Generates the protobuf modules, their type stubs and the descriptor sets, and copies what
-`forwardpass protos` writes.
+`forwardpass protos` writes; makes the README's links absolute, for pages beyond the repository.
 
 Runs at every editable install, wheel and sdist; `make protos` is an editable install.
 What it writes is not committed.
 """
 
+import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 ROOT = Path(__file__).parent
 PROTOS = ROOT / "protos"
@@ -68,3 +70,14 @@ class ProtobufHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         generate()
         copy()
+
+
+class ReadmeHook(MetadataHookInterface):
+    """States the README, whose links into the repository lead to the version's tag there."""
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        tag = f"{metadata['urls']['Source']}/blob/v{metadata['version']}"
+        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        # Not those that have a scheme, nor those within the page.
+        text = re.sub(r"\]\((?!\w+:|#)", f"]({tag}/", text)
+        metadata["readme"] = {"content-type": "text/markdown", "text": text}

@@ -35,6 +35,8 @@ from forwardpass.wire import Failure, Reason
 from .scripted import Refusal, StartScripted
 
 PROGRAMS = Path(__file__).parents[2] / "examples" / "clients" / "node"
+# What says which packages they need: by name, and with digests.
+PINNED = ("package.json", "package-lock.json")
 # How often the programs' retry policy makes a call.
 TRIES = 4
 ANSWER = pb.PredictResponse(
@@ -45,17 +47,19 @@ ANSWER = pb.PredictResponse(
 
 @pytest.fixture(scope="module")
 def packages(pytestconfig: pytest.Config) -> Path:
-    """What package.json asks for: installed once, and kept in pytest's cache."""
+    """What package-lock.json pins: installed once, and kept in pytest's cache."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm, which comes with Node.js, is not installed")
     assert pytestconfig.cache is not None
-    wanted = (PROGRAMS / "package.json").read_bytes()
-    kept = pytestconfig.cache.mkdir(f"node-{hashlib.sha256(wanted).hexdigest()[:16]}")
+    wanted = {name: (PROGRAMS / name).read_bytes() for name in PINNED}
+    digest = hashlib.sha256(b"".join(wanted.values())).hexdigest()
+    kept = pytestconfig.cache.mkdir(f"node-{digest[:16]}")
     made = kept / "made"
     if not made.exists():
-        (kept / "package.json").write_bytes(wanted)
-        install = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund"]
+        for name, content in wanted.items():
+            (kept / name).write_bytes(content)
+        install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         ended = subprocess.run(
             install, cwd=kept, capture_output=True, text=True, timeout=300, check=False
         )

@@ -118,10 +118,11 @@ def built(engine: Engine, pytestconfig: pytest.Config) -> Engine:
     attempt = engine.run("podman", "run", "--rm", "--cpus=1", "--memory=64m", BASE_IMAGE, "true")
     if attempt.returncode != 0:
         pytest.skip(f"podman runs no container here: {attempt.stderr.strip()}")
+    digest = engine("podman", "image", "inspect", "--format={{.Digest}}", BASE_IMAGE).strip()
     engine(
         *("buildah", "bud", "--isolation=chroot", "--network=host", "--pull-never"),
         # Only Docker's format has a place for the health check.
-        *("--format=docker", f"--build-arg=BASE={BASE_IMAGE}", f"--tag={IMAGE}"),
+        *("--format=docker", f"--build-arg=BASE={BASE_IMAGE}@{digest}", f"--tag={IMAGE}"),
         *(f"--volume={path}:{path}:ro" for path in MACHINE),
         *("--file", str(DOCKERFILE), str(ROOT)),
     )

@@ -83,12 +83,13 @@ def test_the_health_check_tells_ready_from_not(
     assert check(1) == 1
 
 
-def test_the_build_gets_every_part_of_the_wheel_and_nothing_else() -> None:
+def test_the_build_gets_every_part_of_the_wheel_and_the_locks_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = {
         "pyproject.toml",
-        project["project"]["readme"],
+        "README.md",
+        "deploy/docker/*.lock",
         *project["project"]["license-files"],
         project["tool"]["hatch"]["build"]["hooks"]["custom"]["path"],
         *wheel["sources"],
