@@ -17,6 +17,7 @@ from training import Publish
 
 from forwardpass.client import Client
 from forwardpass.pixels import encode_png
+from forwardpass.trainer.export.published import find_published
 
 ROOT = Path(__file__).parents[2]
 # The first that needs it waits until the recipe has trained.
@@ -95,3 +96,12 @@ def test_a_module_of_ones_own(
         wine = np.load(tmp_path / "wine.npy")
         answer = client.predict("wines", {"measurements": wine}, top_k=1)
     assert answer.classes[0][0].label in {"class_0", "class_1", "class_2"}
+
+
+def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
+    program = str(Path(sys.executable).with_name("forwardpass-train"))
+    recipe = str(ROOT / "examples" / "own_recipe.py")
+    run(tmp_path, program, "run", recipe, "epochs=4")
+    published = find_published(tmp_path / "models", "own-recipe", None)
+    # Told better than by the mean of what was learned from.
+    assert published.card.metrics["r_squared"] > 0
