@@ -15,6 +15,8 @@
 #   make bench BASE=COMMIT
 #                   measure what is checked out against that commit, and fail where it is slower
 #                   (ten minutes; trains nothing, writes nothing)
+#   make pictures   make the pictures of the documents, and train what they are of (half an hour; takes
+#                   chromium)
 #   make protos     regenerate the protobuf modules after a change of a .proto file
 #   make lock       write deploy/docker/*.lock anew: the newest packages of pyproject.toml's ranges
 #   make sbom       list what images and wheel are made of, with licences, in dist/ (CycloneDX)
@@ -58,7 +60,7 @@ $(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible
 rm -rf build/sbom
 endef
 
-.PHONY: demo test heavy faults gpu zoo lint format bench protos lock sbom dist release clean
+.PHONY: demo test heavy faults gpu zoo lint format bench pictures protos lock sbom dist release clean
 .DELETE_ON_ERROR:
 
 $(VENV)/product: $(SOURCES)
@@ -123,6 +125,9 @@ else
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh train
 	$(BIN)/python -m benchmarks demo/models $(BENCH)
 endif
+
+pictures: demo
+	$(BIN)/python -m docs.make_pictures demo
 
 protos:
 	rm -f $(VENV)/product
