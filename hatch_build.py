@@ -76,8 +76,10 @@ class ReadmeHook(MetadataHookInterface):
     """States the README, whose links into the repository lead to the version's tag there."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        tag = f"{metadata['urls']['Source']}/blob/v{metadata['version']}"
+        source, tag = metadata["urls"]["Source"], f"v{metadata['version']}"
         text = (ROOT / "README.md").read_text(encoding="utf-8")
-        # Not those that have a scheme, nor those within the page.
-        text = re.sub(r"\]\((?!\w+:|#)", f"]({tag}/", text)
+        # Not those that have a scheme, nor those within the page. Of a picture the file itself is
+        # wanted, and not the page that shows it.
+        text = re.sub(r"(!\[[^\]]*\]\()(?!\w+:)", rf"\1{source}/raw/{tag}/", text)
+        text = re.sub(r"\]\((?!\w+:|#)", f"]({source}/blob/{tag}/", text)
         metadata["readme"] = {"content-type": "text/markdown", "text": text}

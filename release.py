@@ -17,12 +17,8 @@ from packaging.version import Version
 ROOT = Path(__file__).parent
 PROJECT = ROOT / "pyproject.toml"
 CHANGELOG = ROOT / "CHANGELOG.md"
-# Where an image of ours is named with its version.
-MANIFESTS = (
-    ROOT / "deploy/README.md",
-    ROOT / "deploy/kustomize/base/deployment.yaml",
-    ROOT / "deploy/kustomize/embed-job/job.yaml",
-)
+# Images that hold the product; those of models have versions of their own.
+IMAGES = "forwardpass|forwardpass-embed|forwardpass-cuda"
 # Names that nobody can own (RFC 2606): a stand-in for a home that was not chosen.
 RESERVED = re.compile(r"(^|\.)(example|example\.(com|net|org)|invalid|localhost|test)$")
 
@@ -67,10 +63,19 @@ def check(version: str, current: str, urls: dict[str, str]) -> None:
             )
 
 
-def with_version(path: Path, current: str, version: str) -> str:
-    """Returns a manifest's text with the images of another version."""
-    image = rf"\b(forwardpass|forwardpass-embed):{re.escape(current)}(?![\w.])"
-    return replace(path, image, rf"\1:{version}")
+def with_images(current: str, version: str) -> dict[Path, str]:
+    """Returns the text of each file in which images are named, with those of another version.
+
+    Raises:
+        ReleaseError: There is none.
+    """
+    image = rf"\b({IMAGES}):{re.escape(current)}(?![\w.])"
+    found = [ROOT / name for name in git("ls-files", "deploy").splitlines()]
+    texts = {path: path.read_text(encoding="utf-8") for path in found}
+    named = {path: text for path, text in texts.items() if re.search(image, text)}
+    if not named:
+        raise ReleaseError(f"no file in deploy/ names an image of {current}: mend release.py")
+    return {path: re.sub(image, rf"\1:{version}", text) for path, text in named.items()}
 
 
 def with_section(text: str, version: str, date: str) -> str:
@@ -111,7 +116,7 @@ def release(version: str) -> None:
     texts = {
         PROJECT: replace(PROJECT, rf'^version = "{re.escape(current)}"$', f'version = "{version}"'),
         CHANGELOG: with_section(CHANGELOG.read_text(encoding="utf-8"), version, date),
-        **{path: with_version(path, current, version) for path in MANIFESTS},
+        **with_images(current, version),
     }
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")

@@ -126,7 +126,9 @@ def test_images_have_the_version(released: Clone) -> None:
     for path in ("deploy/kustomize/base/deployment.yaml", "deploy/kustomize/embed-job/job.yaml"):
         text = (released.folder / path).read_text(encoding="utf-8")
         assert re.search(rf"image: forwardpass(-embed)?:{re.escape(VERSION)}$", text, re.MULTILINE)
-    named = released.git("grep", "--only-matching", "-E", r"\bforwardpass(-embed)?:[0-9][0-9.]*")
+    named = released.git(
+        "grep", "--only-matching", "-E", r"\bforwardpass(-embed|-cuda)?:[0-9][0-9.]*"
+    )
     assert f":{before['version']}" not in named
 
 
@@ -170,6 +172,10 @@ def test_the_readme_leads_to_the_files_of_the_version(
     assert len(into) > 10
     assert all((released.folder / link.split("#")[0]).exists() for link in into)
     assert all(re.match("https?://|#", link) for link in links)
+    files = f"https://{HOME}/forwardpass/forwardpass/raw/v{VERSION}/"
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
+    assert pictures
+    assert all(picture.startswith(files) for picture in pictures)
 
 
 def test_the_metadata_is_that_of_the_project(metadata: email.message.Message) -> None:
