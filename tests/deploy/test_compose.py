@@ -53,8 +53,8 @@ def test_the_server_is_that_of_the_base(services: dict[str, Any], manifests: Man
     assert f"{server['mem_limit']}i".upper() == limits["memory"].upper()
     drain = int(manifests.settings["FORWARDPASS_DRAIN_SECONDS"])
     assert server["stop_grace_period"] == f"{drain + 10}s"
-    uid = manifests.pod["securityContext"]["runAsUser"]
-    assert f"uid={uid}" in server["tmpfs"][0]
+    size = manifests.volumes["tmp"]["emptyDir"]["sizeLimit"].removesuffix("Mi")
+    assert server["tmpfs"] == [f"/tmp:size={size}m,mode=1777"]
 
 
 def test_both_are_confined_and_on_loopback(services: dict[str, Any]) -> None:
