@@ -35,7 +35,7 @@ _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grp
 _SPARE_THREADS = 32
 # Streams that wait for their thread to run. Where there are more, the thread that takes calls in
 # waits with all of them for its turns of the interpreter, a dozen for each call.
-_BEGINNING = 64
+_BEGINNING = 128
 _OK = 0
 _log = structlog.get_logger()
 P = ParamSpec("P")
