@@ -84,10 +84,10 @@ def measure(plan: Plan) -> list[Table]:
     how = (
         f"One image a call as a uint8 tensor, {_IN_FLIGHT} calls in flight by h2load on another "
         "core; each network alone in a server on one core, with the settings of "
-        "`deploy/kustomize/base/settings.env`. In MiB: the model's file; resident memory once "
-        "ready, the most right after a round, and the most since the start, loading included; the "
-        "limit by the formula of deploy/README.md. ResNets have random weights. Medians of "
-        f"{plan.rounds} rounds."
+        "`deploy/kustomize/base/settings.env`. In MiB: the model's file; resident memory, files "
+        "that are mapped included, once ready, the most right after a round and since the "
+        "start; the limit by the formula of deploy/README.md. ResNets have random weights. Medians "
+        f"of {plan.rounds} rounds."
     )
     columns = ["model", "call", "file", "at rest", "under load", "most", "limit", "calls/s"]
     return [Table("Sizing", how, columns, rows)]
