@@ -82,6 +82,16 @@ def test_columns_become_features() -> None:
     np.testing.assert_allclose(given, scaler.transform(table), atol=1e-5)
 
 
+def test_columns_may_be_called_anything() -> None:
+    names = ["Age (years)", "Age__years_", "variable", "größe", "joined", "linear", "0"]
+    numbers = np.arange(21, dtype=np.float32).reshape(3, 7)
+    frame = pd.DataFrame(numbers, columns=names).assign(**{"s e x": ["m", "f", "f"]})
+    columns = make_column_transformer(("passthrough", [*range(7)]), (OneHotEncoder(), [7]))
+    expected = columns.fit_transform(frame.to_numpy(object))
+    sample = to_columns(read_sample(frame))
+    np.testing.assert_array_equal(check(Columns(columns), sample), expected)
+
+
 def taking_floats(opset: int, ir: int, rows: str | int = "n") -> onnx.ModelProto:
     """Returns a file that gives the pictures it takes as floats, channels first."""
     extents = [rows, 3, 4, 6]

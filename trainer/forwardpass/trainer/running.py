@@ -82,8 +82,9 @@ def _release(recipe: Recipe, held: _Held, workspace: Workspace) -> Published:
     """Publishes the model, then what its weights are published as besides; returns the former."""
     settings = held.provenance.settings
     end = "-limited" if settings.limit and workspace.keeps_limited_apart else ""
-    versions = {recipe.name: held.trained}
-    versions |= {f"{recipe.name}-{part}": also for part, also in held.trained.also.items()}
+    model = settings.model_name(recipe.name)
+    versions = {model: held.trained}
+    versions |= {f"{model}-{part}": also for part, also in held.trained.also.items()}
     published, *_ = [
         release(name + end, trained, recipe.evaluate(trained), held.provenance, workspace)
         for name, trained in versions.items()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from forwardpass.trainer.export.draft import Roles
-from forwardpass.trainer.export.front import Front
+from forwardpass.trainer.export.preprocess import Preprocess
 from forwardpass.trainer.training.fitted import Fitted
 from forwardpass.trainer.training.settings import Settings
 from forwardpass.v1 import model_card_pb2
@@ -47,8 +47,8 @@ class Trained:
         fitted: How it did on validation rows, by which a sweep chooses; None where nothing may be
             chosen by them.
         labels: The name of each class, where there are any.
-        front: What makes the module's input, COUNTS, of the one input, texts; None where the module
-            takes the inputs itself.
+        front: What makes the module's inputs of texts or columns, before it in the graph; None
+            where the module takes the inputs itself.
         states: Of a step, the output that each state input takes its next value from.
         sequences: The inputs of which axis 1 counts steps, of any number.
         judge: Of a generator, the model that its metrics are the opinion of; None for any other.
@@ -66,7 +66,7 @@ class Trained:
     evaluate: Callable[[], Evaluation] = Evaluation
     fitted: Fitted | None = None
     labels: tuple[str, ...] = ()
-    front: Front | None = None
+    front: Preprocess | None = None
     states: Mapping[str, str] = field(default_factory=dict)
     sequences: tuple[str, ...] = ()
     judge: model_card_pb2.PublishedModel | None = None

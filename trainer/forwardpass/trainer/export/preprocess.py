@@ -252,6 +252,8 @@ class Columns:
         front = onnx.compose.add_prefix(
             front, "columns/", rename_inputs=False, rename_outputs=False
         )
+        # A column may have the name of any tensor within.
+        head = onnx.compose.add_prefix(head, "network/", rename_inputs=False, rename_outputs=False)
         front.ir_version = head.ir_version
         return onnx.compose.merge_models(front, head, io_map=[(_FEATURES, _FEATURES)])
 

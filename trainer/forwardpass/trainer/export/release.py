@@ -7,7 +7,6 @@ import onnx
 from forwardpass.artefact import MODEL_FILE, Golden, file_digest
 from forwardpass.trainer.export.card import Evaluation, Provenance, Trained, make_card, software
 from forwardpass.trainer.export.draft import Draft, publish_draft, serialize, with_card
-from forwardpass.trainer.export.front import COUNTS
 from forwardpass.trainer.export.graph import export_graph
 from forwardpass.trainer.export.int8 import Int8
 from forwardpass.trainer.export.parity import answer, measure_row_independence
@@ -60,10 +59,9 @@ def _export(trained: Trained) -> tuple[onnx.ModelProto, Golden]:
     if trained.front is None:
         golden = answer(module, trained.golden_inputs, outputs)
         return export_graph(module, trained.golden_inputs, outputs, trained.sequences), golden
-    ((name, texts),) = trained.golden_inputs.items()
-    counts = {COUNTS: trained.front.counts(texts)}
-    golden = Golden(trained.golden_inputs, answer(module, counts, outputs).outputs)
-    return trained.front.join(export_graph(module, counts, outputs), name), golden
+    taken = trained.front.apply(trained.golden_inputs)
+    golden = Golden(trained.golden_inputs, answer(module, taken, outputs).outputs)
+    return trained.front.join(export_graph(module, taken, outputs), trained.golden_inputs), golden
 
 
 def _shorter(trained: Trained) -> Golden:

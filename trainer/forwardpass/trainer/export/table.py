@@ -12,7 +12,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
 from forwardpass.trainer.errors import PublishError
-from forwardpass.trainer.export.surgery import put_first
+from forwardpass.trainer.export.surgery import put_first, rename_input
 from forwardpass.wire import Array
 
 T = TypeVar("T")
@@ -104,12 +104,16 @@ def to_graph(
 
     if len(columns) > 1 and not _takes_columns(estimator):
         return _join_graph(estimator, columns, outputs, opset)
+    # skl2onnx changes names that are no identifiers, and may call a tensor within as a column is; a
+    # transformer that chooses columns by their names has to find those.
+    by_name = getattr(estimator, "feature_names_in_", None) is not None
+    plain = {name: name if by_name else f"input_{at}" for at, name in enumerate(columns)}
     types = [
-        (name, getattr(data_types, _TYPES[array.dtype.kind])([None, array.shape[1]]))
+        (plain[name], getattr(data_types, _TYPES[array.dtype.kind])([None, array.shape[1]]))
         for name, array in columns.items()
     ]
     options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "classes_") else None
-    return convert(
+    model = convert(
         estimator,
         lambda: to_onnx(
             estimator,
@@ -119,6 +123,10 @@ def to_graph(
             target_opset=opset and {"": opset, "ai.onnx.ml": 3},
         ),
     )
+    model = onnx.compose.add_prefix(model, "estimator/", rename_inputs=False, rename_outputs=False)
+    for name, given in plain.items():
+        rename_input(model.graph, given, name)
+    return model
 
 
 def _takes_columns(estimator: Any) -> bool:

@@ -8,6 +8,11 @@ from numpy.typing import NDArray
 
 from forwardpass.trainer.plots.canvas import drawing, to_png
 
+# Of more a picture shows nothing.
+MAX_CLASSES = 40
+# Letters of a class's name.
+_LETTERS = 24
+
 
 def confusion_matrix(
     predicted: NDArray[np.int64], true: NDArray[np.int64], labels: Sequence[str]
@@ -43,8 +48,11 @@ def confusion_matrix(
         ticks = range(count)
         # Names are slanted, or long ones would run into one another.
         slant = 45 if max(map(len, labels)) > 3 else 0
-        axes.set_xticks(ticks, labels, rotation=slant, ha="right" if slant else "center")
-        axes.set_yticks(ticks, labels)
+        # As they are: two dollars would stand for mathematics.
+        names = [_shortened(label) for label in labels]
+        style = {"parse_math": False}
+        axes.set_xticks(ticks, names, rotation=slant, ha="right" if slant else "center", **style)
+        axes.set_yticks(ticks, names, **style)
         axes.grid(visible=False)
         right = matrix.trace() / matrix.sum()
         axes.set(
@@ -55,3 +63,7 @@ def confusion_matrix(
         )
         figure.colorbar(image, label="test examples", shrink=0.8)
         return to_png(figure)
+
+
+def _shortened(label: str) -> str:
+    return f"{label[: _LETTERS - 1]}…" if len(label) > _LETTERS else label

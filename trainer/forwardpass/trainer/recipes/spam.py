@@ -18,6 +18,7 @@ from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.evaluation import predict
 from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.export.front import Front
+from forwardpass.trainer.export.preprocess import Texts
 from forwardpass.trainer.models.text import TextClassifier, TextNetwork, TfIdf
 from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.curves import learning_curves
@@ -158,7 +159,7 @@ def train(settings: Settings, data: Dataset, run: Run) -> Trained:
         'retrieval", 1988; Androutsopoulos et al., "An experimental comparison of naive '
         'Bayesian and keyword-based anti-spam filtering", 2000',
         module=classifier,
-        front=front,
+        front=Texts(front.vectorizer),
         inputs={"text": model_card_pb2.TENSOR_ROLE_TEXT},
         outputs={"probabilities": model_card_pb2.TENSOR_ROLE_PROBABILITIES},
         golden_inputs={"text": data.test.inputs[:8]},

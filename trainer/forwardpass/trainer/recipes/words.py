@@ -17,6 +17,7 @@ from torchmetrics.classification import BinaryAUROC
 from forwardpass.trainer.data import spam
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.evaluation import predict
+from forwardpass.trainer.export import preprocess
 from forwardpass.trainer.export.card import Evaluation, Trained
 from forwardpass.trainer.export.front import Front
 from forwardpass.trainer.models.text import MeanVector, SkipGram
@@ -139,7 +140,7 @@ def train(settings: Settings, data: Dataset, run: Run) -> Trained:
         reference='Mikolov, Sutskever, Chen, Corrado and Dean, "Distributed '
         'representations of words and phrases and their compositionality", 2013',
         module=published,
-        front=front,
+        front=preprocess.Texts(front.vectorizer),
         inputs={"text": model_card_pb2.TENSOR_ROLE_TEXT},
         outputs={"embedding": model_card_pb2.TENSOR_ROLE_EMBEDDING},
         golden_inputs={"text": data.test.inputs[:8]},

@@ -159,7 +159,7 @@ def play(game: Game, settings: Settings, run: Run) -> tuple[nn.Module, list[Epoc
                 bar.step(number, losses[1])
             forger_mean, critic_mean = (totals / steps).tolist()
             history.append({"generator_loss": forger_mean, "discriminator_loss": critic_mean})
-            run.keep_picture(f"round-{number + 1:02}.png", game.picture(averaged))
+            run.keep_file(f"round-{number + 1:02}.png", game.picture(averaged))
             run.save(fabric, "play", state)
             bar.epoch(number, history[-1])
     return averaged.to("cpu"), history

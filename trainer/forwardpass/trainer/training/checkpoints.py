@@ -27,7 +27,7 @@ class Run:
     """What a recipe trains in; made by `open_run`.
 
     Attributes:
-        folder: Holds the checkpoints and the pictures.
+        folder: Holds the checkpoints, pictures and tables.
         reporter: Where progress is told.
     """
 
@@ -83,16 +83,18 @@ class Run:
         for path in self.folder.glob("*.checkpoint"):
             path.unlink()
 
-    def keep_picture(self, name: str, png: bytes) -> None:
-        """Writes a picture of the run under way, over the last one of that name.
+    def keep_file(self, name: str, content: bytes) -> None:
+        """Writes what a person may look at, such as a picture, over the last file of that name.
 
         Raises:
             RunError: It could not be written.
         """
+        if not is_first_process():
+            return
         path = self.folder / name
         draft = path.with_suffix(".tmp")
         try:
-            draft.write_bytes(png)
+            draft.write_bytes(content)
             draft.replace(path)
         except OSError as error:
             draft.unlink(missing_ok=True)

@@ -75,6 +75,10 @@ class Settings:
         """Returns them with the values that they leave to a preset; the card has these."""
         return self
 
+    def model_name(self, recipe: str) -> str:
+        """Returns what the model is called: as its recipe, where the settings do not say else."""
+        return recipe
+
     def as_text(self) -> dict[str, str]:
         """Returns each setting by name, as a person would type it."""
         return {key: _text(value) for key, value in dataclasses.asdict(self).items()}
