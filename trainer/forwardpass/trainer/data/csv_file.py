@@ -42,6 +42,8 @@ _OTHER_KINDS = (
 _SEPARATORS = ",;\t|"
 # Excel's way of stating the separator in a line of its own.
 _STATED = re.compile(r'"?sep=(.)"?\r?\n')
+# The share of a text that may be NUL; e-mails have some, what is no text has many.
+_NULS = 0.001
 # Records that the separator is told by.
 _PROBED = 200
 # Lines that an error names.
@@ -164,7 +166,8 @@ def _encoding(path: Path, content: bytes) -> str:
             encodings = ["utf-8", "cp1252", "latin-1"]
     for encoding in encodings:
         try:
-            if "\0" not in content.decode(encoding):
+            text = content.decode(encoding)
+            if text.count("\0") <= len(text) * _NULS:
                 return encoding
         except UnicodeDecodeError:
             continue

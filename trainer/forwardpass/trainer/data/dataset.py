@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class Dataset:
     validation: Split
     test: Split
 
-    def limited(self, count: int) -> "Dataset":
+    def limited(self, count: int) -> Self:
         """Returns the first rows of each split; 0 for all of them."""
         if not count:
             return self

@@ -10,6 +10,8 @@ from forwardpass.v1 import model_card_pb2
 
 Floats = NDArray[np.float32]
 
+_MARKS = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
@@ -19,12 +21,13 @@ class Series:
         name: Such as "sunspots".
         origin: The package that it came in, with its version.
         license: What the publisher states; empty where nothing is.
-        years: When each was measured, as years and parts of them (t).
-        values: float32 (t), above 0 or 0.
-        season: After how many values the series does much the same again.
-        ticks: Every how many years a picture is marked.
+        years: When each was measured, as years and parts of them, or as `clock` says (t).
+        values: float32 (t).
+        season: After how many values the series does much the same again; 0 for never.
+        ticks: Every how many years a picture is marked; 0 for a few evenly spread marks.
         validation: How many values, before the test values, to choose by.
         test: How many values, the last ones, to measure on.
+        clock: What `years` counts.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Series:
     ticks: int
     validation: int
     test: int
+    clock: str = "year"
 
     @property
     def train(self) -> Floats:
@@ -56,6 +60,14 @@ class Series:
         """Returns the naive forecast of the test values: what came so many values before each."""
         return self.values[-self.test - before : -before]
 
+    def marks(self) -> list[tuple[int, str]]:
+        """Returns the values that a picture marks, and what is written there."""
+        if self.ticks:
+            marked = [at for at, year in enumerate(self.years) if year % self.ticks == 0]
+            return [(at, f"{self.years[at]:.0f}") for at in marked]
+        spread = np.linspace(0, len(self.years) - 1, _MARKS).astype(int).tolist()
+        return [(at, f"{self.years[at]:.6g}") for at in spread]
+
     def windows(self, length: int) -> tuple[Floats, Floats]:
         """Returns each stretch of the training values, and the same one value later.
 
@@ -66,7 +78,7 @@ class Series:
             Twice (stretches, length).
         """
         stretches = np.lib.stride_tricks.sliding_window_view(self.train, length + 1)
-        return stretches[:, :-1].copy(), stretches[:, 1:].copy()
+        return stretches[:, :-1], stretches[:, 1:]
 
     def digest(self) -> str:
         """Returns the SHA-256 of the values."""

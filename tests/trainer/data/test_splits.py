@@ -1,0 +1,68 @@
+"""Which rows are learned from, chosen by and measured on."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forwardpass.trainer.data.splits import split
+from forwardpass.trainer.errors import DataError
+
+
+def test_each_class_has_its_share_of_each_part() -> None:
+    classes = [0] * 300 + [1] * 100 + [2] * 20
+    parts = split(range(len(classes)), classes)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(420))
+    counts = [Counter(np.take(classes, part).tolist()) for part in parts]
+    assert [list(dict(sorted(count.items())).values()) for count in counts] == [
+        [195, 65, 13],
+        [45, 15, 3],
+        [60, 20, 4],
+    ]
+
+
+def test_the_same_rows_are_test_rows_each_time_and_not_the_first() -> None:
+    first, second = (split(range(100), [0] * 100) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert first.test.tolist() != list(range(20))
+
+
+def test_a_class_of_few_different_rows_is_learned_from_first() -> None:
+    keys = ["a", "a", "a", "b", "b", "c", *range(6)]
+    classes = [0, 0, 0, 1, 1, 1, *[2] * 6]
+    parts = split(keys, classes)
+    assert [sorted({classes[row] for row in part}) for part in parts] == [[0, 1, 2], [2], [1, 2]]
+
+
+def test_too_few_different_rows_are_refused() -> None:
+    with pytest.raises(DataError, match="30 rows are copies of 2, which are too few"):
+        split([0, 1] * 15, [0, 1] * 15)
+
+
+def test_without_test_rows_there_are_none() -> None:
+    parts = split(range(50), [0] * 50, test=0)
+    assert [len(part) for part in parts] == [42, 8, 0]
+
+
+@given(
+    keys=st.lists(st.integers(0, 12), min_size=1, max_size=60),
+    classes=st.integers(1, 4),
+)
+@settings(max_examples=60)
+def test_copies_are_never_in_two_parts(keys: list[int], classes: int) -> None:
+    strata = [key % classes for key in keys]
+    try:
+        parts = split(keys, strata)
+    except DataError:
+        assert len(set(keys)) < 3 * classes
+        return
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(keys)))
+    held = [{keys[row] for row in part.tolist()} for part in parts]
+    assert not held[0] & held[1]
+    assert not held[0] & held[2]
+    assert not held[1] & held[2]
+    # Whatever there is, something is learned from.
+    assert {strata[row] for row in parts.train} == set(strata)
