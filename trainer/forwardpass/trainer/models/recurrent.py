@@ -13,15 +13,15 @@ from torch.nn import functional
 
 
 class Scale(nn.Module):
-    """Brings a positive series to mean 0 and deviation 1, and back.
+    """Brings a series to mean 0 and deviation 1, and back.
 
     Args:
         kind: Of which function of the values: "log" where what happens is proportional to the
-            level, "sqrt" where the values are counts.
+            level, "sqrt" where the values are counts, "linear" where they may be below 0.
         values: The training values, (t).
     """
 
-    def __init__(self, kind: Literal["log", "sqrt"], values: Tensor) -> None:
+    def __init__(self, kind: Literal["log", "sqrt", "linear"], values: Tensor) -> None:
         super().__init__()
         self.kind = kind
         curved = self._curve(values)
@@ -34,9 +34,13 @@ class Scale(nn.Module):
     def back(self, scaled: Tensor) -> Tensor:
         """From scaled values to values; what `forward` undoes."""
         curved = scaled * self.deviation + self.mean
+        if self.kind == "linear":
+            return curved
         return curved.exp() if self.kind == "log" else curved.clamp(min=0).square()
 
     def _curve(self, values: Tensor) -> Tensor:
+        if self.kind == "linear":
+            return values
         return values.clamp(min=1).log() if self.kind == "log" else values.clamp(min=0).sqrt()
 
 

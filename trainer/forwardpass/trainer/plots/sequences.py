@@ -16,16 +16,23 @@ _UNITS = 24
 
 
 def forecast_picture(
-    times: Floats, series: Floats, forecasts: Mapping[str, Floats], title: str, ylabel: str
+    times: Floats,
+    series: Floats,
+    forecasts: Mapping[str, Floats],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
 ) -> bytes:
     """Draws the whole series, and beside it the held-out end with each forecast of it.
 
     Args:
-        times: When each value was measured, in years (t).
+        times: When each value was measured (t).
         series: The values (t).
         forecasts: Of the last values, each made from those before it, by what made it; the first
             is the network's.
         title: Of the series.
+        xlabel: What the times count.
         ylabel: What its values are, with their unit.
     """
     held_out = len(next(iter(forecasts.values())))
@@ -34,16 +41,19 @@ def forecast_picture(
         whole, end = figure.subplots(2, 1)
         whole.plot(times, series, color=_TRUTH, linewidth=0.9)
         whole.axvspan(begin, times[-1], color=VALIDATION, alpha=0.15, label="held out")
-        whole.set(title=title, xlabel="year", ylabel=ylabel)
+        whole.set(xlabel=xlabel)
+        whole.set_title(title, parse_math=False)
+        whole.set_ylabel(ylabel, parse_math=False)
         whole.legend(loc="upper left")
         end.plot(times[-held_out:], series[-held_out:], color=_TRUTH, label="what came")
         colours = (VALIDATION, _BASELINE)
         for (name, values), colour in zip(forecasts.items(), colours, strict=True):
             error = float(np.abs(values - series[-held_out:]).mean())
             style = "-" if colour == VALIDATION else "--"
-            label = f"{name}, off by {error:.1f} on average"
+            label = f"{name}, off by {error:.3g} on average"
             end.plot(times[-held_out:], values, style, color=colour, linewidth=1.3, label=label)
-        end.set(title="Each value forecast from those before it", xlabel="year", ylabel=ylabel)
+        end.set(title="Each value forecast from those before it", xlabel=xlabel)
+        end.set_ylabel(ylabel, parse_math=False)
         end.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(*end.get_legend_handles_labels(), loc="outside lower center", ncols=3)
         return to_png(figure)
@@ -97,7 +107,7 @@ def state_along(
         else:
             above, units = figure.subplots(2, 1, height_ratios=(1, 2), sharex=True)
             above.plot(values, color=TRAIN)
-            above.set(title=title)
+            above.set_title(title, parse_math=False)
         drawn = units.imshow(
             states[:, shown].T,
             cmap="PuOr_r",
