@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from forwardpass.trainer.recipes import Recipe
     from forwardpass.trainer.training.workspace import Workspace
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 # Enough to go through every line of a recipe, not to learn much.
 QUICK: dict[str, list[str]] = {
     "kernels": [],
@@ -39,6 +40,15 @@ QUICK: dict[str, list[str]] = {
     "sunspots": ["epochs=6"],
     "airline": ["epochs=15"],
     "text": ["epochs=1", "limit=64"],
+    "table": [f"data={EXAMPLES / 'penguins.csv'}", "target=species", "epochs=8"],
+    "text-classifier": [
+        *(f"data={EXAMPLES / 'messages.csv'}", "text=message", "target=kind"),
+        *("epochs=12", "batch_size=8"),
+    ],
+    "forecaster": [
+        *(f"data={EXAMPLES / 'sunspots.csv'}", "value=spots", "time=year", "season=11"),
+        "epochs=2",
+    ],
     "mnist-gan": ["rounds=3", "limit=256", "width=8"],
     "mnist-cgan": ["rounds=3", "limit=256", "width=8"],
 }

@@ -109,8 +109,10 @@ def test_a_page_can_be_followed(
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where blocks that train find what those before them have trained."""
-    return tmp_path_factory.mktemp("trained")
+    """Where blocks that train find examples, and what those before them have trained."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    return folder
 
 
 @pytest.mark.heavy

@@ -36,7 +36,7 @@ from forwardpass.wire import Array
 
 Publish = Callable[[str], Published]
 # What these publish takes a series of any length, (rows, steps).
-OF_ANY_LENGTH = ("airline", "sunspots")
+OF_ANY_LENGTH = ("airline", "forecaster", "sunspots")
 every_recipe = pytest.mark.parametrize("name", sorted(RECIPES))
 
 
