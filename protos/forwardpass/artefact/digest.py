@@ -28,7 +28,8 @@ def array_digest(arrays: Iterable[Array]) -> str:
                 data = item.encode()
                 digest.update(len(data).to_bytes(8, "little") + data)
         else:
-            digest.update(np.ascontiguousarray(array).tobytes())
+            # A view: an array may be larger than what memory has room for.
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
