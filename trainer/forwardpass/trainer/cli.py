@@ -238,7 +238,12 @@ def run(
         _err.print("stopped; the same command goes on from the last checkpoint", highlight=False)
         sys.exit(_INTERRUPTED)
     if published is not None:  # else this process helped the first one, which publishes
-        print_facts(describe_version(published), published.card.recipe, as_json=as_json)
+        print_facts(
+            describe_version(published),
+            published.card.recipe,
+            as_json=as_json,
+            source=published.card.golden_source or "torch",
+        )
 
 
 @app.command(epilog="Example: forwardpass-train quantize mnist-cnn --max-loss 0.002")
@@ -512,7 +517,8 @@ def _sweep(
         print_json(facts | {"sweep": points, "sweep_picture": picture})
         return
     print_points(points, made.outcomes.index(made.best))
-    print_facts({"sweep": picture} | facts, recipe.name, as_json=False)
+    source = made.published.card.golden_source or "torch"
+    print_facts({"sweep": picture} | facts, recipe.name, as_json=False, source=source)
 
 
 def _publish_untrained(name: str, models: Path, seed: int) -> "Published":

@@ -65,10 +65,12 @@ def train(recipe: Recipe, settings: Settings, workspace: Workspace) -> Fitted | 
 @contextmanager
 def _trained(recipe: Recipe, settings: Settings, workspace: Workspace) -> Iterator[_Held]:
     """Trains within the run's folder, which is held until the caller has done with the model."""
-    needed = dict(_needed(recipe, settings.limit, workspace))
     # An error of a stranger's recipe is told as one, even if it comes from the module's forward.
     with recipe.told():
         settings = settings.resolved()
+        names = (*recipe.needs, *settings.needs())
+    needed = {name: _needed(name, recipe, settings, workspace) for name in names}
+    with recipe.told():
         data = recipe.load(settings, replace(workspace, needed=needed))
         key = fingerprint(recipe.name, settings, data.digest(), software() | recipe.code)
         with open_run(workspace.runs / recipe.name / key, workspace.reporter) as opened:
@@ -92,24 +94,22 @@ def _release(recipe: Recipe, held: _Held, workspace: Workspace) -> Published:
     return published
 
 
-def _needed(recipe: Recipe, limit: int, workspace: Workspace) -> Iterator[tuple[str, Path]]:
-    """Yields the name and the newest version of each model that the recipe needs.
+def _needed(name: str, recipe: Recipe, settings: Settings, workspace: Workspace) -> Path:
+    """Returns the newest version of a model that the recipe, or one of its settings, needs.
 
-    One that is not published yet is trained first, with the same limit.
+    If it is not published yet, it is trained first, with the same limit.
     """
-    for name in recipe.needs:
-        folder = newest_version(workspace.models, name)
-        if folder is None:
-            maker = find_listed(name)
-            if maker is None:
-                raise RecipeError(
-                    f"{recipe.origin} needs a model {name!r}, which is not in {workspace.models}, "
-                    "and no recipe that `forwardpass-train list` has makes it; publish it there "
-                    "first"
-                )
-            workspace.reporter.note(f"{recipe.name} needs {name}, which is trained first")
-            published = run(maker, maker.settings(limit=limit), workspace)
-            if published is None:
-                raise RunError(f"several processes need {name}: run it before them, by itself")
-            folder = published.folder
-        yield name, folder
+    folder = newest_version(workspace.models, name)
+    if folder is not None:
+        return folder
+    maker = find_listed(name)
+    if maker is None:
+        raise RecipeError(
+            f"{recipe.origin} needs a model {name!r}, which is not in {workspace.models}, and no "
+            "recipe that `forwardpass-train list` has makes it; publish it there first"
+        )
+    workspace.reporter.note(f"{recipe.name} needs {name}, which is trained first")
+    published = run(maker, maker.settings(limit=settings.limit), workspace)
+    if published is None:
+        raise RunError(f"several processes need {name}: run it before them, by itself")
+    return published.folder

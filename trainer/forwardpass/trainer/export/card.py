@@ -13,7 +13,7 @@ from forwardpass.trainer.export.preprocess import Preprocess
 from forwardpass.trainer.training.fitted import Fitted
 from forwardpass.trainer.training.settings import Settings
 from forwardpass.v1 import model_card_pb2
-from forwardpass.wire import Array
+from forwardpass.wire import Array, Preparation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +47,12 @@ class Trained:
         fitted: How it did on validation rows, by which a sweep chooses; None where nothing may be
             chosen by them.
         labels: The name of each class, where there are any.
-        front: What makes the module's inputs of texts or columns, before it in the graph; None
-            where the module takes the inputs itself.
+        front: What makes the module's inputs of texts, columns or pictures, before it in the graph;
+            None where the module takes the inputs itself.
+        frozen: Parameters of the front, which were trained before.
+        golden_source: Who answers the golden inputs, where it is not torch alone.
+        preparation: What is done to a picture until it has the size of the image input; None for
+            what is usual.
         states: Of a step, the output that each state input takes its next value from.
         sequences: The inputs of which axis 1 counts steps, of any number.
         judge: Of a generator, the model that its metrics are the opinion of; None for any other.
@@ -67,6 +71,9 @@ class Trained:
     fitted: Fitted | None = None
     labels: tuple[str, ...] = ()
     front: Preprocess | None = None
+    frozen: int = 0
+    golden_source: str = ""
+    preparation: Preparation | None = None
     states: Mapping[str, str] = field(default_factory=dict)
     sequences: tuple[str, ...] = ()
     judge: model_card_pb2.PublishedModel | None = None
@@ -115,7 +122,7 @@ def make_card(
         ),
         labels=trained.labels,
         metrics=metrics,
-        parameters=sum(parameter.numel() for parameter in trained.module.parameters()),
+        parameters=trained.frozen + sum(each.numel() for each in trained.module.parameters()),
         data=provenance.source,
         seed=provenance.settings.seed,
         tolerance=trained.tolerance,
@@ -123,4 +130,5 @@ def make_card(
         threads=torch.get_num_threads(),
         reference=trained.reference,
         judge=trained.judge,
+        golden_source=trained.golden_source,
     )

@@ -49,6 +49,7 @@ def release(
         outputs=trained.outputs,
         plots=evaluation.plots,
         also=(_shorter(trained),) if trained.sequences else (),
+        preparation=trained.preparation,
     )
     return Published(publish_draft(draft, workspace.models), draft.card)
 

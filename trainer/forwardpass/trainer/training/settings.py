@@ -79,6 +79,10 @@ class Settings:
         """Returns what the model is called: as its recipe, where the settings do not say else."""
         return recipe
 
+    def needs(self) -> tuple[str, ...]:
+        """Returns the names of published models that they ask for."""
+        return ()
+
     def as_text(self) -> dict[str, str]:
         """Returns each setting by name, as a person would type it."""
         return {key: _text(value) for key, value in dataclasses.asdict(self).items()}
