@@ -7,47 +7,57 @@ import torch
 from torch import Tensor, nn
 
 
-def generator(latent: int, width: int) -> nn.Sequential:
-    """Returns the network from latents (n, latent) to images (n, 1, 28, 28) in [-1, 1].
+def generator(latent: int, width: int, size: int = 28, channels: int = 1) -> nn.Sequential:
+    """Returns the network from latents (n, latent) to images (n, channels, size, size) in [-1, 1].
 
     Args:
         latent: Numbers in a latent vector.
         width: Channels of the last hidden layer; earlier ones have twice and four times as many.
+        size: Pixels of a side: a multiple of 4, at least 8.
+        channels: Of the images.
     """
+    side = size // 8  # of the smallest map
+    # The first doubling adds a row and a column where a side of four times as many needs it.
+    kernel, padding = (3, 0) if size % 8 else (4, 1)
     return nn.Sequential(
-        nn.Linear(latent, 4 * width * 9, bias=False),
-        nn.Unflatten(1, (4 * width, 3, 3)),  # (n, 4 w, 3, 3)
+        nn.Linear(latent, 4 * width * side**2, bias=False),
+        nn.Unflatten(1, (4 * width, side, side)),  # (n, 4 w, s, s)
         nn.BatchNorm2d(4 * width),
         nn.ReLU(),
-        nn.ConvTranspose2d(4 * width, 2 * width, 3, stride=2, bias=False),  # (n, 2 w, 7, 7)
+        nn.ConvTranspose2d(
+            4 * width, 2 * width, kernel, stride=2, padding=padding, bias=False
+        ),  # (n, 2 w, size / 4, size / 4)
         nn.BatchNorm2d(2 * width),
         nn.ReLU(),
-        nn.ConvTranspose2d(2 * width, width, 4, 2, padding=1, bias=False),  # (n, w, 14, 14)
+        nn.ConvTranspose2d(
+            2 * width, width, 4, stride=2, padding=1, bias=False
+        ),  # (n, w, size / 2, size / 2)
         nn.BatchNorm2d(width),
         nn.ReLU(),
-        nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),  # (n, 1, 28, 28)
+        nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),  # (n, c, size, size)
         nn.Tanh(),
     ).apply(_initialize)
 
 
-def discriminator(width: int, channels: int = 1) -> nn.Sequential:
-    """Returns the network from images (n, channels, 28, 28) to scores (n, 1), high for real.
+def discriminator(width: int, channels: int = 1, size: int = 28) -> nn.Sequential:
+    """Returns the network from images (n, channels, size, size) to scores (n, 1), high for real.
 
     Args:
         width: Channels of the first layer; later ones have twice and four times as many.
         channels: Of the images, of which pixels are in [-1, 1].
+        size: Pixels of a side, as of `generator`.
     """
     return nn.Sequential(
-        nn.Conv2d(channels, width, 4, stride=2, padding=1),  # (n, w, 14, 14)
+        nn.Conv2d(channels, width, 4, stride=2, padding=1),  # (n, w, size / 2, size / 2)
         nn.LeakyReLU(0.2),
-        nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),  # (n, 2 w, 7, 7)
+        nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),  # (n, 2 w, size / 4, size / 4)
         nn.BatchNorm2d(2 * width),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),  # (n, 4 w, 3, 3)
+        nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),  # (n, 4 w, s, s)
         nn.BatchNorm2d(4 * width),
         nn.LeakyReLU(0.2),
         nn.Flatten(),
-        nn.Linear(4 * width * 9, 1),
+        nn.Linear(4 * width * (size // 8) ** 2, 1),
     ).apply(_initialize)
 
 
@@ -107,7 +117,7 @@ class Sampler(nn.Module):
         self.network = network
 
     def forward(self, latent: Tensor) -> Tensor:
-        """From float32 (n, latent) to uint8 (n, 28, 28, 1)."""
+        """From float32 (n, latent) to uint8 (n, h, w, c)."""
         return _pixels(self.network(latent))
 
 
@@ -149,7 +159,7 @@ def between(first: Tensor, last: Tensor, count: int) -> Tensor:
 
 
 def _pixels(image: Tensor) -> Tensor:
-    """From (n, 1, 28, 28) in [-1, 1] to uint8 (n, 28, 28, 1)."""
+    """From (n, c, h, w) in [-1, 1] to uint8 (n, h, w, c)."""
     image = (image + 1) * 127.5
     return image.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 

@@ -15,9 +15,10 @@ class FashionCnn(EmbeddingNetwork):
         mean: Of the training set's pixels, in [0, 1].
         deviation: Their standard deviation.
         dropout: Share of the embedding's numbers that is zeroed in training, in [0, 1).
+        classes: How many logits there are.
     """
 
-    def __init__(self, mean: float, deviation: float, dropout: float) -> None:
+    def __init__(self, mean: float, deviation: float, dropout: float, classes: int = 10) -> None:
         super().__init__()
         self.normalize = Normalize(mean, deviation)
         self.first = _stage(1, 32)
@@ -25,7 +26,7 @@ class FashionCnn(EmbeddingNetwork):
         self.third = _stage(64, 128)
         self.hidden = nn.Linear(128 * 3 * 3, 128)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(128, 10)
+        self.head = nn.Linear(128, classes)
 
     def embed(self, image: Tensor) -> Tensor:
         """From uint8 (n, 28, 28, 1) to embeddings (n, 128), none of their numbers negative."""
@@ -35,7 +36,7 @@ class FashionCnn(EmbeddingNetwork):
         return embedding
 
     def forward(self, image: Tensor) -> Tensor:
-        """From uint8 (n, 28, 28, 1) to logits (n, 10)."""
+        """From uint8 (n, 28, 28, 1) to logits (n, classes)."""
         logits: Tensor = self.head(self.embed(image))
         return logits
 

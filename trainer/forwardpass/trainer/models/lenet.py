@@ -17,9 +17,12 @@ class LeNet(EmbeddingNetwork):
         mean: Of the training set's pixels, in [0, 1].
         deviation: Their standard deviation.
         dropout: Share of what F6 gives that is zeroed in training, in [0, 1).
+        classes: How many logits there are.
     """
 
-    def __init__(self, mean: float, deviation: float, dropout: float = 0.0) -> None:
+    def __init__(
+        self, mean: float, deviation: float, dropout: float = 0.0, classes: int = 10
+    ) -> None:
         super().__init__()
         self.normalize = Normalize(mean, deviation)
         self.c1 = nn.Conv2d(1, 6, 5)
@@ -27,7 +30,7 @@ class LeNet(EmbeddingNetwork):
         self.c5 = nn.Linear(400, 120)
         self.f6 = nn.Linear(120, 84)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(84, 10)
+        self.head = nn.Linear(84, classes)
         # What black becomes: the paper's border of two pixels is background.
         self.black = -mean / deviation
 
@@ -42,6 +45,6 @@ class LeNet(EmbeddingNetwork):
         return embedding
 
     def forward(self, image: Tensor) -> Tensor:
-        """From uint8 (n, 28, 28, 1) to logits (n, 10)."""
+        """From uint8 (n, 28, 28, 1) to logits (n, classes)."""
         logits: Tensor = self.head(self.dropout(self.embed(image)))
         return logits

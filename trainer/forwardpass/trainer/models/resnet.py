@@ -144,8 +144,10 @@ def mnist_resnet(mean: float, deviation: float) -> ResNet:
 CIFAR_DEPTHS = (20, 32, 44, 56, 110)
 
 
-def cifar_resnet(depth: int, mean: Sequence[float], deviation: Sequence[float]) -> ResNet:
-    """Returns the network of section 4.2: uint8 (n, 32, 32, 3) to ten logits, by way of 64 numbers.
+def cifar_resnet(
+    depth: int, mean: Sequence[float], deviation: Sequence[float], classes: int = 10
+) -> ResNet:
+    """Returns the network of section 4.2: uint8 (n, 32, 32, 3) to logits, by way of 64 numbers.
 
     A convolution, then (depth - 2) / 6 blocks each of 16, 32 and 64 maps, and a linear layer. With
     20 layers it has 269,722 parameters, none of them in a shortcut. Pixels are shifted and scaled
@@ -155,6 +157,7 @@ def cifar_resnet(depth: int, mean: Sequence[float], deviation: Sequence[float]) 
         depth: 6 n + 2; the paper's are CIFAR_DEPTHS.
         mean: Of each channel of the training set's pixels, in [0, 1].
         deviation: Their standard deviations.
+        classes: How many logits there are.
     """
     blocks: list[Block] = []
     channels = 16
@@ -168,7 +171,7 @@ def cifar_resnet(depth: int, mean: Sequence[float], deviation: Sequence[float]) 
         nn.Sequential(*_convolution(3, 16, 3), nn.ReLU()),  # (n, 16, 32, 32)
         nn.Sequential(*blocks),  # (n, 64, 8, 8)
         width=64,
-        classes=10,
+        classes=classes,
     )
 
 

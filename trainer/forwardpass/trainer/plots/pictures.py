@@ -31,13 +31,13 @@ def rows_of_images(
     """Draws rows of images, each with its name in front.
 
     Args:
-        images: uint8 (rows, columns, height, width, 1).
+        images: uint8 (rows, columns, height, width, 1 or 3).
         labels: Of each row.
         title: What is to be seen.
         across: What changes, or what is the same, along a row.
     """
-    rows, columns, height, width, _ = images.shape
-    grid = image_grid(images.reshape(-1, height, width, 1), columns)[..., 0]
+    rows, columns, *shape = images.shape
+    grid = image_grid(images.reshape(-1, *shape), columns)
     with drawing(0.55 * columns + 1, 0.55 * rows + 0.9) as figure:
         axes = figure.subplots()
         axes.imshow(grid, cmap="gray", vmin=0, vmax=255)
@@ -82,6 +82,8 @@ def worst_mistakes(
                 f"is {labels[true[index]]}: {given[index]:.0%}\n"
                 f"said {labels[guess]}: {probabilities[index, guess]:.0%}",
                 fontsize=8,
+                # Names of one's own may have dollars in them.
+                parse_math=False,
             )
         return to_png(figure)
 

@@ -33,15 +33,16 @@ class Game:
     """What `play` does to two networks.
 
     Attributes:
-        generator: From latents (n, latent), and the rows' conditions, to images (n, 1, h, w) in
+        generator: From latents (n, latent), and the rows' conditions, to images (n, c, h, w) in
             [-1, 1]; trained in place.
         discriminator: From such images, and the rows' conditions, to the logarithm of the odds
             that each is real, (n, 1); trained in place.
-        images: uint8 (n, h, w, 1), all of which are real.
+        images: uint8 (n, h, w, c), all of which are real.
         conditions: What each image is known to be, (n, ...) each, which both networks are told;
             none where they are told nothing.
         latent: Numbers in a latent vector.
-        rounds: At least 1, of up to 750 steps each, or of as many as there are batches.
+        rounds: At least 1.
+        steps: Of each round; 0 for as many as there are batches, and 750 at most.
         batch_size: Real images in a step, and as many false ones.
         learning_rate: Of both players.
         average: Decay a step of the moving average of the generator's weights.
@@ -54,6 +55,7 @@ class Game:
     conditions: tuple[Tensor, ...] = ()
     latent: int
     rounds: int
+    steps: int = 0
     batch_size: int
     learning_rate: float
     average: float
@@ -118,7 +120,7 @@ def play(game: Game, settings: Settings, run: Run) -> tuple[nn.Module, list[Epoc
     if run.load(fabric, "play", state):
         run.reporter.note(f"resumed after round {len(state['history'])} from {run.folder}")
     history: list[Epoch] = state["history"]
-    steps = max(1, min(ROUND_STEPS, len(game.images) // game.batch_size))
+    steps = game.steps or max(1, min(ROUND_STEPS, len(game.images) // game.batch_size))
 
     with run.reporter.epochs(game.rounds, steps, len(history), unit="round") as bar:
         for number in range(len(history), game.rounds):
@@ -127,10 +129,10 @@ def play(game: Game, settings: Settings, run: Run) -> tuple[nn.Module, list[Epoc
             forger.train()
             for step, batch in enumerate(_batches(game, steps, settings.seed, number)):
                 images = game.images[batch].permute(0, 3, 1, 2).float() / 127.5 - 1
-                real = fabric.to_device(images)  # (n, 1, h, w)
+                real = fabric.to_device(images)  # (n, c, h, w)
                 known = [fabric.to_device(condition[batch]) for condition in game.conditions]
                 latent = torch.randn((len(batch), game.latent), generator=noise)
-                fake = forger(fabric.to_device(latent), *known)  # (n, 1, h, w)
+                fake = forger(fabric.to_device(latent), *known)  # (n, c, h, w)
 
                 # The discriminator sees real and false in batches of their own, so that batch
                 # normalization does not mix them.
@@ -166,5 +168,7 @@ def play(game: Game, settings: Settings, run: Run) -> tuple[nn.Module, list[Epoc
 
 
 def _batches(game: Game, steps: int, seed: int, number: int) -> Iterator[Tensor]:
-    order = torch.randperm(len(game.images), generator=draws(seed, "order", number))
-    return iter(torch.split(order[: steps * game.batch_size], game.batch_size))
+    drawn = draws(seed, "order", number)
+    passes = -(-steps * game.batch_size // len(game.images))
+    orders = [torch.randperm(len(game.images), generator=drawn) for _ in range(passes)]
+    return iter(torch.split(torch.cat(orders)[: steps * game.batch_size], game.batch_size))
