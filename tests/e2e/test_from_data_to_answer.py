@@ -21,6 +21,7 @@ from forwardpass.server.settings import Settings
 from forwardpass.trainer.data import imagenet_photos
 from forwardpass.trainer.evaluation import accuracy, predict
 from forwardpass.trainer.recipes import transfer
+from forwardpass.trainer.training.head import fit_head
 from forwardpass.trainer.training.settings import parse_settings
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.v1 import model_card_pb2
@@ -232,7 +233,7 @@ def test_a_head_on_the_servers_vectors_is_as_good_as_the_recipes(
         )
         return vectors, np.array([data.labels.index(label) for label in table["label"].to_pylist()])
 
-    head = transfer.fit_head(*embed("train"), settings.decay)
+    head = fit_head(*embed("train"), settings.decay)
     vectors, classes = embed("test")
     (logits,) = predict(head, vectors)
     expected = publish_once("transfer").card.metrics["accuracy"]

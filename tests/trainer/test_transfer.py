@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from training import Publish
 
@@ -13,7 +10,7 @@ from forwardpass.trainer.data import cifar10
 from forwardpass.trainer.errors import SettingError
 from forwardpass.trainer.models.embedding import EmbeddingNetwork
 from forwardpass.trainer.models.enlarged import Enlarged
-from forwardpass.trainer.recipes.transfer import Embedder, Settings, fit_head, load_photos
+from forwardpass.trainer.recipes.transfer import Embedder, Settings, load_photos
 from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.settings import parse_settings
 from forwardpass.trainer.training.workspace import Workspace
@@ -46,21 +43,6 @@ def test_rows_are_a_cat_and_a_dog_in_turn_and_the_test_rows_are_all(workspace: W
     dogs = full.test.inputs[full.test.targets == cifar10.LABELS.index("dog")]
     assert (data.test.inputs[data.test.targets == 1] == dogs).all()
     assert not np.array_equal(data.train.inputs, other.train.inputs)
-
-
-def test_a_head_answers_as_logistic_regression_on_scaled_features() -> None:
-    draw = np.random.default_rng(0)
-    features = draw.normal(5, [1, 10, 0.1], (200, 3)).astype(np.float32)
-    classes = (features @ [1, 0.1, 10] > 55.5).astype(np.int64)
-    regression = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (0.5 * 200)))
-    regression.fit(features, classes)
-
-    head = fit_head(features, classes, decay=0.5)
-
-    with torch.no_grad():
-        probabilities = head(torch.from_numpy(features)).softmax(dim=1).numpy()
-    assert probabilities == pytest.approx(regression.predict_proba(features), abs=1e-4)
-    assert probabilities[:, 1].std() > 0.1
 
 
 def test_decay_must_be_above_0() -> None:

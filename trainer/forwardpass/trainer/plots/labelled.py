@@ -8,12 +8,16 @@ from forwardpass.trainer.plots.canvas import drawing, to_png
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
-def accuracy_by_labels(curves: Mapping[str, Mapping[int, Sequence[float]]]) -> bytes:
-    """Draws test accuracies against the number of labelled examples of each of two classes.
+def accuracy_by_labels(
+    curves: Mapping[str, Mapping[int, Sequence[float]]], guessing: float, title: str
+) -> bytes:
+    """Draws test accuracies against the number of labelled examples of each class.
 
     Args:
         curves: Of up to four kinds of features, by name: for each number of labels the accuracies
             of several draws. Lines join their means; bands reach from the least to the greatest.
+        guessing: The accuracy of whoever always says the same class, in [0, 1).
+        title: What is to be seen.
     """
     with drawing(7, 4.4) as figure:
         axes = figure.subplots()
@@ -23,15 +27,15 @@ def accuracy_by_labels(curves: Mapping[str, Mapping[int, Sequence[float]]]) -> b
             lows, highs = ([f(values) for values in curve.values()] for f in (min, max))
             axes.fill_between(labels, lows, highs, color=colour, alpha=0.15, linewidth=0)
             axes.plot(labels, means, color=colour, marker="o", label=f"{name}: {means[-1]:.3f}")
-        axes.axhline(0.5, color="#888888", linestyle=":", label="guessing: 0.500")
+        axes.axhline(guessing, color="#888888", linestyle=":", label=f"guessing: {guessing:.3f}")
         axes.set_xscale("log")
         axes.set_xticks(labels, [str(count) for count in labels])
         axes.minorticks_off()
         axes.set(
-            title="A linear classifier on three kinds of features",
+            title=title,
             xlabel="labelled examples of each class",
             ylabel="test accuracy",
-            ylim=(0.45, 1),
+            ylim=(0.9 * guessing, 1),
         )
         axes.legend(title="with all labels", loc="center left", bbox_to_anchor=(1, 0.5))
         return to_png(figure)

@@ -6,9 +6,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
-from torch import nn
 
 from forwardpass.trainer.data import cifar10
 from forwardpass.trainer.data.dataset import Dataset, Split
@@ -28,6 +25,7 @@ from forwardpass.trainer.plots.pictures import best_guesses
 from forwardpass.trainer.pretrained import resnet50
 from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.fit import make_fabric
+from forwardpass.trainer.training.head import fit_head
 from forwardpass.trainer.training.seeds import generator, seed_everything
 from forwardpass.trainer.training.settings import Settings as BaseSettings
 from forwardpass.trainer.training.workspace import Workspace
@@ -127,7 +125,9 @@ def train(settings: Settings, data: Data, run: Run) -> Trained:
                 "raw_pixels_accuracy": by_pixels,
             },
             plots={
-                "learning-curves.png": accuracy_by_labels(curves),
+                "learning-curves.png": accuracy_by_labels(
+                    curves, 0.5, "A linear classifier on three kinds of features"
+                ),
                 "confusion-matrix.png": confusion_matrix(
                     logits.argmax(axis=1), photos.test.targets, photos.labels
                 ),
@@ -159,30 +159,6 @@ def train(settings: Settings, data: Data, run: Run) -> Trained:
         labels=photos.labels,
         evaluate=evaluate,
     )
-
-
-def fit_head(features: Array, classes: Array, decay: float) -> nn.Linear:
-    """Returns the linear layer whose logits tell two classes apart: logistic regression.
-
-    Features are brought to mean 0 and deviation 1, which the layer's weights then undo.
-
-    Args:
-        features: float32 (n, width).
-        classes: 0 or 1 for each (n).
-        decay: What is minimised is the mean cross-entropy and decay / 2 times the sum of the
-            squares of the weights.
-    """
-    scaler = StandardScaler().fit(features)
-    regression = LogisticRegression(C=1 / (decay * len(features)), max_iter=1000)
-    regression.fit(scaler.transform(features), classes)
-    weights = regression.coef_[0] / scaler.scale_
-    bias = regression.intercept_[0] - weights @ scaler.mean_
-    head = nn.Linear(features.shape[1], 2)
-    with torch.no_grad():
-        # Their difference is the regression's one logit.
-        head.weight.copy_(torch.from_numpy(np.stack([-weights / 2, weights / 2])))
-        head.bias.copy_(torch.tensor([-bias / 2, bias / 2]))
-    return head
 
 
 def _random(data: Dataset, settings: Settings) -> EmbeddingNetwork:
