@@ -129,9 +129,10 @@ TRAINER = {
     "quantize": "data display errors export recipes training",
     "running": "errors export recipes training",
     "recipes": (
-        "data errors evaluation export forecasting models plots pretrained traces training"
+        "data errors evaluation export forecasting models plots pretrained scratch traces training"
     ),
     "forecasting": "data evaluation export models plots training",
+    "scratch": "data models",
     "untrained": "export models training zoo",
     "zoo": "data errors export models",
     "export": "display errors training",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from forwardpass.trainer.training.workspace import Workspace
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+# 12 circles and 12 crosses in grey.
+PICTURES = Path(__file__).parent / "pictures"
 # Enough to go through every line of a recipe, not to learn much.
 QUICK: dict[str, list[str]] = {
     "kernels": [],
@@ -34,6 +36,13 @@ QUICK: dict[str, list[str]] = {
     "fashion-cnn": ["epochs=1", "limit=512"],
     "cifar10-resnet": ["epochs=1", "limit=128", "depth=8"],
     "resnet50-imagenet": ["limit=8"],
+    "image-classifier": [
+        f"data={PICTURES}",
+        "features=none",
+        "network=lenet",
+        "epochs=3",
+        "batch_size=6",
+    ],
     "transfer": ["labels=30", "limit=60", "extent=64", "draws=2"],
     "faces-pca": ["components=8", "limit=24"],
     "faces-autoencoder": ["epochs=2", "embedding=8", "limit=24"],
@@ -51,6 +60,14 @@ QUICK: dict[str, list[str]] = {
     ],
     "mnist-gan": ["rounds=3", "limit=256", "width=8"],
     "mnist-cgan": ["rounds=3", "limit=256", "width=8"],
+    "image-gan": [
+        f"data={PICTURES}",
+        "size=16",
+        "rounds=3",
+        "steps=4",
+        "width=8",
+        "batch_size=8",
+    ],
 }
 
 MakeWorkspace = Callable[..., "Workspace"]

@@ -42,6 +42,17 @@ def accuracy(scores: Array, targets: Array) -> float:
     return float(np.mean(scores.argmax(axis=1) == targets))
 
 
+def balanced_accuracy(scores: Array, targets: Array) -> float:
+    """Returns the mean over the classes of the share of their rows that are right.
+
+    Args:
+        scores: (n, classes).
+        targets: Classes, (n); those of which there is no row do not count.
+    """
+    right = scores.argmax(axis=1) == targets
+    return float(np.mean([right[targets == each].mean() for each in np.unique(targets)]))
+
+
 def rmse(values: Array, targets: Array) -> float:
     """Returns the root of the mean squared error, in the unit of both, which are of one shape."""
     return float(np.sqrt(np.mean(np.square(values.astype(np.float64) - targets))))
