@@ -39,10 +39,12 @@ class Clone:
 
     def run(self, *command: str, code: int = 0) -> str:
         """Runs a command in it, and returns what it printed."""
+        # Flags of a `make` that runs the tests are not for one that is tested.
+        variables = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
         ended = subprocess.run(
             command,
             cwd=self.folder,
-            env=os.environ | CALLER,
+            env=variables | CALLER,
             capture_output=True,
             text=True,
             timeout=300,
