@@ -18,7 +18,7 @@ from forwardpass.trainer.data import csv_file
 from forwardpass.trainer.errors import DataError, SettingError, TrainerError
 from forwardpass.trainer.export.embedder import Embedder
 from forwardpass.trainer.export.parity import open_session
-from forwardpass.trainer.export.published import Published
+from forwardpass.trainer.export.published import Published, find_published
 from forwardpass.trainer.training.workspace import Workspace
 from forwardpass.wire import Filter, Preparation, Resize
 
@@ -235,6 +235,19 @@ def test_features_of_a_model_that_gives_none_are_refused(
         run(workspace, "features=blind")
     with pytest.raises(SettingError, match=r"features=numbers: .* does not take pictures alone"):
         run(workspace, "features=numbers")
+
+
+@pytest.mark.heavy
+def test_the_usual_features_are_published_first_whatever_the_limit(
+    make_workspace: MakeWorkspace,
+) -> None:
+    workspace = make_workspace(keeps_limited_apart=True)
+
+    published = run_recipe("image-classifier", workspace, f"data={PICTURES}", "limit=6", "draws=1")
+
+    assert published.folder == workspace.models / "image-classifier-limited" / "1"
+    assert published.card.parameters == 23_538_690
+    assert find_published(workspace.models, "resnet50-imagenet", None).card.settings["limit"] == "0"
 
 
 def test_a_sweep_chooses_by_pictures_that_a_head_was_not_fitted_to(

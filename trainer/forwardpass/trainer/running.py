@@ -97,7 +97,8 @@ def _release(recipe: Recipe, held: _Held, workspace: Workspace) -> Published:
 def _needed(name: str, recipe: Recipe, settings: Settings, workspace: Workspace) -> Path:
     """Returns the newest version of a model that the recipe, or one of its settings, needs.
 
-    If it is not published yet, it is trained first, with the same limit.
+    If it is not published yet, it is trained first: with the same limit where the recipe needs it,
+    and with none where a person has named it.
     """
     folder = newest_version(workspace.models, name)
     if folder is not None:
@@ -109,7 +110,8 @@ def _needed(name: str, recipe: Recipe, settings: Settings, workspace: Workspace)
             "recipe that `forwardpass-train list` has makes it; publish it there first"
         )
     workspace.reporter.note(f"{recipe.name} needs {name}, which is trained first")
-    published = run(maker, maker.settings(limit=settings.limit), workspace)
+    limit = settings.limit if name in recipe.needs else 0
+    published = run(maker, maker.settings(limit=limit), workspace)
     if published is None:
         raise RunError(f"several processes need {name}: run it before them, by itself")
     return published.folder

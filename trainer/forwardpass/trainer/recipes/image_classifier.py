@@ -1,7 +1,7 @@
 """image-classifier: tells apart what pictures of one's own show, by features of a published model.
 
-The features are not trained further, so that some dozens of pictures of each class may be enough.
-With `features=none` a small network learns from the pictures alone, which takes thousands.
+The features are not trained further, so that a class needs few pictures. With `features=none` a
+small network learns from the pictures alone.
 """
 
 import hashlib
