@@ -5,7 +5,7 @@
 #   make heavy      build the image and run it, and call the server with the KServe SDK and with
 #                   perf_analyzer (takes root, podman, buildah, runc and mmdebstrap)
 #   make faults     attack a server that has a pod's memory, and kill, stop and starve it; prints a
-#                   table (an hour at most). make faults SECONDS=120: longer attacks (four hours)
+#                   table (an hour at most). make faults SECONDS=120: longer attacks (four hours and a half)
 #   make gpu        run models on a GPU and compare (takes an NVIDIA driver; downloads 1.6 GB)
 #   make zoo        publish, check and serve every architecture of the course, untrained (takes
 #                   4 GB of memory)

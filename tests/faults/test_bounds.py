@@ -1,7 +1,7 @@
 """T103: nobody is shut out, and memory lasts, whatever one caller sends.
 
 A server with the memory and the settings that deploy/ ships is attacked for some seconds, or, by
-`make faults`, for minutes; meanwhile a caller who has nothing to do with it asks for a little.
+`make faults`, for longer; meanwhile a caller who has nothing to do with it asks for a little.
 """
 
 import multiprocessing

@@ -49,9 +49,9 @@ from forwardpass.wire import to_tensor
 
 PATIENCE = 60
 # Calls of each kind and end; so many at a time. `make faults` makes as many as would use up a
-# connection five times if they were not released.
+# connection twice if they were not released.
 CALLS, AT_A_TIME = 16, 4
-MANY_CALLS, MANY_AT_A_TIME = 2600, 100
+MANY_CALLS, MANY_AT_A_TIME = 1300, 100
 CLASSIFIER, EMBEDDER, GENERATOR, WRITER = (
     ModelReference(name=name) for name in ("clf", "emb", "gen", "wr")
 )
@@ -385,7 +385,7 @@ def cancel(calls: list[Begun]) -> None:
         call.call.cancel()
 
 
-@pytest.mark.lasts(15, 0)
+@pytest.mark.lasts(12, 0)
 @pytest.mark.usefixtures("no_inline_runs", "no_collector")
 @pytest.mark.parametrize("name", KINDS)
 def test_t101_calls_leave_nothing_however_they_end(
@@ -461,7 +461,7 @@ class lost:  # noqa: N801  # a context manager
         self._stack.close()
 
 
-@pytest.mark.lasts(15, 0)
+@pytest.mark.lasts(12, 0)
 @pytest.mark.usefixtures("no_collector")
 def test_t101_watches_leave_nothing(running: Running, scale: Scale) -> None:
     health: Any = health_pb2_grpc.HealthStub(running.channel)
@@ -482,7 +482,7 @@ def test_t101_watches_leave_nothing(running: Running, scale: Scale) -> None:
     assert settled(running, expected) == expected
 
 
-@pytest.mark.lasts(15, 0)
+@pytest.mark.lasts(12, 0)
 @pytest.mark.usefixtures("no_collector")
 def test_t101_management_leaves_nothing(running: Running, scale: Scale) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{running.server.management_port}") as channel:
