@@ -10,7 +10,7 @@ import pytest
 
 from forwardpass.trainer.data import columns
 from forwardpass.trainer.data.columns import TableData
-from forwardpass.trainer.errors import DataError, UnknownNameError
+from forwardpass.trainer.errors import DataError, SettingError, UnknownNameError
 
 ROWS = 60
 DRAWS = random.Random(0)
@@ -167,6 +167,13 @@ def test_infinite_numbers_count_as_missing_and_are_listed(tmp_path: Path) -> Non
     assert infinite.left_out.notes() == ["left out: 1 row with an infinite size, line 2"]
 
 
+def test_great_whole_numbers_are_float64_which_integers_fit_in(tmp_path: Path) -> None:
+    people = [16_777_217 + 10**6 * row if row else "" for row in range(ROWS)]
+    data = load(tmp_path, {"people": people, "few": range(ROWS)})
+    dtypes = {name: array.dtype for name, array in data.train.columns.items()}
+    assert (dtypes["people"], dtypes["few"]) == (np.dtype("f8"), np.dtype("f4"))
+
+
 def test_how_a_column_is_read_is_told(tmp_path: Path) -> None:
     price = [f"$1,{DRAWS.randrange(100, 999)}" for _ in range(ROWS)]
     data = load(tmp_path, {"price": price})
@@ -272,6 +279,12 @@ def test_a_class_that_is_in_the_test_rows_alone_is_left_out(tmp_path: Path) -> N
     assert data.left_out.notes() == [RARE.format("huge", "no row", 3)]
 
 
+def test_the_data_may_not_be_its_own_test_rows(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.csv", PLAIN)
+    with pytest.raises(DataError, match="is a test row, too: none is left to learn from"):
+        columns.load(file, "kind", test=file)
+
+
 def test_a_file_of_test_rows_without_any_that_counts_is_refused(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     table = {"size": ["1.5"], "colour": ["red"], "kind": [""]}
@@ -302,4 +315,13 @@ def test_the_digest_is_of_all_that_is_learned_from(tmp_path: Path) -> None:
     }
     assert len(digests) == 4
     assert load(tmp_path, {}).digest() in digests
-    assert len(load(tmp_path, {}).limited(5).train) == 5
+
+
+def test_a_limit_takes_rows_from_all_over_a_sorted_file(tmp_path: Path) -> None:
+    data = load(tmp_path, {"kind": sorted(KIND)})
+    assert data.limited(0) is data
+    limited = data.limited(4)
+    assert [len(part) for part in (limited.train, limited.validation, limited.test)] == [4, 4, 4]
+    assert sorted(set(limited.train.targets.tolist())) == [0, 1]
+    with pytest.raises(SettingError, match="limit=1 leaves nothing to tell apart; give a greater"):
+        data.limited(1)

@@ -137,7 +137,9 @@ SOME_ROWS = st.lists(st.lists(FIELDS, min_size=2, max_size=2), min_size=1, max_s
 
 
 @given(rows=SOME_ROWS, separator=st.sampled_from(",;\t|"))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_what_pythons_own_writer_has_written_is_read_as_it_was(
     rows: list[list[str]], separator: str, tmp_path: Path
 ) -> None:

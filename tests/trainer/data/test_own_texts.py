@@ -30,6 +30,14 @@ def test_each_text_has_a_class(tmp_path: Path) -> None:
     assert data.source().origin == "texts.csv"
 
 
+def test_a_limit_takes_texts_from_all_over_a_sorted_file(tmp_path: Path) -> None:
+    data = load(tmp_path, kinds=sorted(KINDS)).limited(6)
+    assert len(data.train) == len(data.validation) == len(data.test) == 6
+    assert sorted(set(data.train.targets.tolist())) == [0, 1]
+    with pytest.raises(SettingError, match="limit=1 leaves nothing to tell apart"):
+        data.limited(1)
+
+
 def test_numbers_may_be_classes(tmp_path: Path) -> None:
     assert load(tmp_path, kinds=[str(row % 3 / 2) for row in range(40)]).labels == ("0", "0.5", "1")
 

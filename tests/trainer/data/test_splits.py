@@ -51,7 +51,7 @@ def test_without_test_rows_there_are_none() -> None:
     keys=st.lists(st.integers(0, 12), min_size=1, max_size=60),
     classes=st.integers(1, 4),
 )
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_copies_are_never_in_two_parts(keys: list[int], classes: int) -> None:
     strata = [key % classes for key in keys]
     try:

@@ -92,6 +92,17 @@ def test_columns_may_be_called_anything() -> None:
     np.testing.assert_array_equal(check(Columns(columns), sample), expected)
 
 
+def test_columns_of_float64_are_rounded_in_the_graph() -> None:
+    sample: dict[str, Array] = {
+        "small": np.array([[0.5], [1.5]], np.float32),
+        "great": np.array([[16_777_217.0], [np.nan]]),
+    }
+    columns = make_column_transformer(("passthrough", [0, 1]))
+    columns.fit(np.concatenate([*sample.values()], axis=1))
+    given = check(Columns(columns), sample)
+    np.testing.assert_array_equal(given, [[0.5, 16_777_216], [1.5, np.nan]])
+
+
 def taking_floats(opset: int, ir: int, rows: str | int = "n") -> onnx.ModelProto:
     """Returns a file that gives the pictures it takes as floats, channels first."""
     extents = [rows, 3, 4, 6]

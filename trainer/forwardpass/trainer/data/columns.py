@@ -28,8 +28,8 @@ from forwardpass.trainer.data.own_rows import (
     read_rows,
     read_target,
 )
-from forwardpass.trainer.data.splits import Splits, split
-from forwardpass.trainer.errors import DataError
+from forwardpass.trainer.data.splits import Splits, split, spread
+from forwardpass.trainer.errors import DataError, SettingError
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 
@@ -41,6 +41,8 @@ _FEW = 20
 _AGAIN = 5
 # Rows of each, beyond which it is remarked that most are copies.
 _COPIES = 4
+# Up to here float32 has all whole numbers.
+_EXACT = 1 << 24
 # How far from a straight line rounding takes the target in another unit.
 _STRAIGHT = 1e-9
 # What a column of row numbers or keys is called.
@@ -52,8 +54,8 @@ class Part:
     """Rows of a split.
 
     Attributes:
-        columns: By name: numbers as float32 (n, 1), NaN where one is missing; categories as texts
-            of `str` (n, 1), "" where one is missing.
+        columns: By name: numbers as float32 (n, 1), great whole ones as float64, NaN where one is
+            missing; categories as texts of `str` (n, 1), "" where one is missing.
         targets: Classes as int64 (n), or numbers as float32 (n, 1).
     """
 
@@ -63,7 +65,7 @@ class Part:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def take(self, rows: Array | slice) -> Self:
+    def take(self, rows: Array) -> Self:
         """Returns some of the rows."""
         columns = {name: array[rows] for name, array in self.columns.items()}
         return type(self)(columns, self.targets[rows])
@@ -94,16 +96,19 @@ class TableData:
     left_out: LeftOut
 
     def limited(self, count: int) -> Self:
-        """Returns the first rows of each split; 0 for all of them."""
+        """Returns so many rows of each split, from all over it; 0 for all of them.
+
+        Raises:
+            SettingError: Nothing is left to tell apart.
+        """
         if not count:
             return self
-        rows = slice(count)
-        return replace(
-            self,
-            train=self.train.take(rows),
-            validation=self.validation.take(rows),
-            test=self.test.take(rows),
+        train, validation, test = (
+            part.take(spread(count, len(part))) for part in (self.train, self.validation, self.test)
         )
+        if len(np.unique(train.targets)) < 2:
+            raise SettingError(f"limit={count} leaves nothing to tell apart; give a greater one")
+        return replace(self, train=train, validation=validation, test=test)
 
     def digest(self) -> str:
         """Returns the SHA-256 of all that training sees or is measured on."""
@@ -212,8 +217,12 @@ def _no_categories(rows: OwnRows, name: str, given: Sequence[str], numbers: Numb
 
 def _finite(
     rows: OwnRows, name: str, values: NDArray[np.float64], left_out: LeftOut
-) -> NDArray[np.float32] | str:
-    """Returns a column's numbers, NaN for infinite ones; or why it is left out."""
+) -> Array | str:
+    """Returns a column's numbers, NaN for infinite ones; or why it is left out.
+
+    Greater whole numbers than float32 can tell apart are float64, so that a caller who has them as
+    integers may send them.
+    """
     with np.errstate(over="ignore"):
         rounded = values.astype(np.float32)
     infinite = np.isinf(rounded)
@@ -236,6 +245,8 @@ def _finite(
             f"its numbers, from {different[0]:.17g} to {different[-1]:.17g}, are too near each "
             "other for float32: give them less the first one"
         )
+    if whole and np.abs(different).max() > _EXACT:
+        return np.where(np.isnan(rounded), np.nan, values)
     return rounded
 
 
@@ -281,6 +292,8 @@ def _split(
     copies = [row for row in learned if keys[row] in tested]
     left_out.leave_rows((rows.places[row] for row in copies), "a copy of a test row")
     others = np.array([row for row in learned if keys[row] not in tested], np.int64)
+    if not len(others):
+        raise DataError(f"each row of {rows.file} is a test row, too: none is left to learn from")
     train, validation, _ = split(
         [keys[row] for row in others], [strata[row] for row in others], test=0
     )

@@ -1,14 +1,15 @@
 """Texts of one's own with a class each, from two columns of a CSV file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.data.left_out import LeftOut
 from forwardpass.trainer.data.own_rows import read_rows, read_target
-from forwardpass.trainer.data.splits import split
+from forwardpass.trainer.data.splits import split, spread
 from forwardpass.trainer.errors import SettingError
 
 
@@ -21,6 +22,23 @@ class OwnTexts(Dataset):
     """
 
     left_out: LeftOut
+
+    def limited(self, count: int) -> Self:
+        """Returns so many texts of each split, from all over it; 0 for all of them.
+
+        Raises:
+            SettingError: They are of one class.
+        """
+        if not count:
+            return self
+        train, validation, test = (
+            Split(part.inputs[rows], part.targets[rows])
+            for part in (self.train, self.validation, self.test)
+            for rows in (spread(count, len(part)),)
+        )
+        if len(np.unique(train.targets)) < 2:
+            raise SettingError(f"limit={count} leaves nothing to tell apart; give a greater one")
+        return replace(self, train=train, validation=validation, test=test)
 
 
 def load(file: Path, text: str, target: str) -> OwnTexts:

@@ -61,6 +61,11 @@ def split(keys: Sequence[Hashable], strata: Sequence[int], *, test: float = TEST
     return Splits(*(np.array(sorted(part), np.int64) for part in parts))
 
 
+def spread(count: int, rows: int) -> Rows:
+    """Returns so many rows of all, as far from each other as can be: a file may be sorted."""
+    return np.unique(np.linspace(0, rows - 1, min(count, rows)).astype(np.int64))
+
+
 def _take(groups: list[list[int]], wanted: int) -> tuple[list[int], list[list[int]]]:
     """Returns the rows of some groups, about as many as are wanted, and the other groups."""
     taken: list[int] = []

@@ -255,7 +255,19 @@ class Columns:
         # A column may have the name of any tensor within.
         head = onnx.compose.add_prefix(head, "network/", rename_inputs=False, rename_outputs=False)
         front.ir_version = head.ir_version
+        for name, array in sample.items():
+            if array.dtype == np.float64:
+                _take_double(front.graph, name)
         return onnx.compose.merge_models(front, head, io_map=[(_FEATURES, _FEATURES)])
+
+
+def _take_double(graph: onnx.GraphProto, name: str) -> None:
+    """Has an input of float32 (n, 1) take float64, which is rounded before anything else."""
+    single = f"{name}/single"
+    rename_input(graph, name, single)
+    (value,) = (each for each in graph.input if each.name == single)
+    value.name, value.type.tensor_type.elem_type = name, TensorProto.DOUBLE
+    put_first(graph, [helper.make_node("Cast", [name], [single], to=TensorProto.FLOAT)])
 
 
 def as_preprocess(given: Pixels | Texts | Columns | Mapping[str, Any] | None) -> Preprocess | None:
