@@ -99,6 +99,11 @@ class Confined:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     @property
+    def threads(self) -> int:
+        """How many it has."""
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
+
+    @property
     def used(self) -> int:
         """Bytes that it takes."""
         if self.group is not None:
