@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from forwardpass.pixels import decode_image
+from forwardpass.trainer.plots.confusion import confusion_matrix
 from forwardpass.trainer.plots.embedding import embedding_map
 from forwardpass.trainer.plots.pictures import worst_mistakes
 from forwardpass.trainer.plots.plane import decision_boundary, hidden_space, point_labels
@@ -115,3 +116,10 @@ def test_two_embeddings_are_enough_for_a_map() -> None:
     drawn = embedding_map(np.eye(2, 5, dtype=np.float32), np.array([0, 1]), ["a", "b"])
 
     assert drawn.startswith(b"\x89PNG")
+
+
+def test_classes_may_be_called_anything() -> None:
+    labels = ["$5 to $9_x^", "日本語 😀", "a long name " * 9, r"\frac{"]
+    classes = np.arange(4)
+    picture = decode_image(confusion_matrix(classes, classes, labels), channels=3)
+    assert picture.shape == (648, 744, 3)
