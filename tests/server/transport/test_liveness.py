@@ -12,7 +12,7 @@ from tiny_models import Publisher, embedder
 
 from forwardpass.server.onnx.session import Session
 from forwardpass.server.scheduling.executor import ThreadExecutor
-from forwardpass.server.transport import stock
+from forwardpass.server.transport import listener, stock
 from forwardpass.server.transport.completion_queue import transport as completion_queue
 from forwardpass.v1.inference_service_pb2 import EmbedRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
@@ -65,7 +65,7 @@ def test_t114_a_transport_without_a_free_thread_is_not_alive_until_there_is_one(
 ) -> None:
     monkeypatch.setattr(stock, "HANG_SECONDS", 0.2)
     # Two threads in all, for two calls, a stream and a watch.
-    monkeypatch.setattr(stock, "_SPARE_THREADS", 2 - stock.CALLS_OF_CONNECTION - 4)
+    monkeypatch.setattr(stock, "_SPARE_THREADS", 2 - listener.CALLS_OF_CONNECTION - 4)
     may_end = threading.Event()
     entered = threading.Semaphore(0)
     run = Session.run

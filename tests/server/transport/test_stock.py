@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from open_inference.calls import Calls, emb
 from tiny_models import Publisher, embedder, picker
 
-from forwardpass.server.transport import stock
+from forwardpass.server.transport import listener, stock
 from forwardpass.v1.inference_service_pb2 import EmbedRequest, EmbedStreamRequest
 from forwardpass.v1.model_service_pb2 import ModelReference
 from forwardpass.wire import Reason, to_tensor
@@ -91,7 +91,7 @@ def test_a_stream_whose_thread_runs_makes_room_for_the_next(
 def test_calls_that_hold_every_thread_are_no_reason_to_wait_for_one(
     repository: Publisher, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stock, "CALLS_OF_CONNECTION", 4)
+    monkeypatch.setattr(listener, "CALLS_OF_CONNECTION", 4)
     monkeypatch.setattr(stock, "_SPARE_THREADS", 0)
     repository("pick", picker())
     running = start_server(max_in_flight=1, max_streams=1, max_watches=1)

@@ -15,6 +15,10 @@ HANDSHAKE_SECONDS = 10.0
 # How soon a ping may follow another while nothing else is sent. Go's clients ping every 10 s at
 # most, and the network may bring two of them closer together.
 PING_SECONDS = 5.0
+# The most calls on one connection, where no more may run; a client keeps those beyond to itself
+# until others have ended. So many connections' worth of calls that are refused is what a newcomer
+# may have to wait for.
+CALLS_OF_CONNECTION = 512
 # Of a call's metadata, by gRPC's count, which adds 32 to each pair. With the two limits that core
 # has set apart, it refuses at random what lies between them.
 _METADATA_BYTES = 8_192
@@ -54,6 +58,11 @@ class Listener:
     idle_seconds: float = 60.0
     compress: bool = False
 
+    @property
+    def calls_of_connection(self) -> int:
+        """The most calls on one connection."""
+        return max(CALLS_OF_CONNECTION, self.max_in_flight)
+
     def bind(self, add_port: Callable[[str], int]) -> int:
         """Has gRPC core listen; returns the port.
 
@@ -84,20 +93,15 @@ class Listener:
                 return refused(self.address, error)
         return OSError(f"cannot listen on {self.address}: gRPC core says why in a line of its own")
 
-    def channel_arguments(self, calls: int) -> list[tuple[str, int]]:
-        """Returns the limits by gRPC core's names.
-
-        Args:
-            calls: The most on one connection; a client keeps those beyond to itself until others
-                have ended.
-        """
+    def channel_arguments(self) -> list[tuple[str, int]]:
+        """Returns the limits by gRPC core's names."""
         return [
             # With it a second server on the same port would silently take half the calls, but for
             # what `workers.port` does.
             ("grpc.so_reuseport", int(self.shared)),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
-            ("grpc.max_concurrent_streams", calls),
+            ("grpc.max_concurrent_streams", self.calls_of_connection),
             # Beyond these core ends calls at random, those of callers who send few among them.
             ("grpc.server.max_pending_requests", _PENDING_CALLS),
             ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_CALLS),

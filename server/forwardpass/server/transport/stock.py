@@ -31,9 +31,6 @@ from forwardpass.server.transport.transit import Transit
 from forwardpass.wire import CODES, Failure, Reason
 
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
-# The most calls on one connection. One thread begins and refuses all calls, in the order in which
-# they come: what 20 connections may have open at a time is done in half a second.
-CALLS_OF_CONNECTION = 100
 # Threads beyond those that one connection can hold: they answer health checks and refusals.
 _SPARE_THREADS = 32
 # Streams that wait for their thread to run. Where there are more, the thread that takes calls in
@@ -62,14 +59,14 @@ class StockTransport(Transport):
         self._listener = listener
         self._transit = SharedTransit(transit)
         # A call takes a thread before it is let in, and holds it if its message never comes.
-        threads = listener.max_open + CALLS_OF_CONNECTION + _SPARE_THREADS
+        threads = listener.max_open + listener.calls_of_connection + _SPARE_THREADS
         self._threads = ThreadPoolExecutor(threads, "call")
         # A step that a thread of theirs has to take, and since when.
         self._asked: tuple[Future[None], float] | None = None
         self._server = grpc.server(
             self._threads,
             handlers=[_Handlers(routes, unknown, self._transit, threads)],
-            options=listener.channel_arguments(CALLS_OF_CONNECTION),
+            options=listener.channel_arguments(),
         )
 
     def start(self) -> int:

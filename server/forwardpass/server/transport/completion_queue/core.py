@@ -35,9 +35,6 @@ class Tag(Protocol):
 
 TIMEOUT = cygrpc.CompletionType.queue_timeout
 NO_FLAGS = 0
-# The most calls on one connection. So many connections' worth of calls that are refused is what a
-# newcomer may have to wait for.
-_CALLS_OF_CONNECTION = 512
 INITIAL_METADATA = cygrpc.SendInitialMetadataOperation((), NO_FLAGS)
 STATUS_OK = cygrpc.SendStatusFromServerOperation((), 0, b"", NO_FLAGS)
 # Where nobody asks whether the caller had gone.
@@ -62,9 +59,7 @@ def create_server(listener: Listener) -> tuple[Any, Any, int]:
     Raises:
         OSError: The address cannot be bound.
     """
-    # As many as may run, where that is more.
-    calls = max(_CALLS_OF_CONNECTION, listener.max_in_flight)
-    server = cygrpc.Server(listener.channel_arguments(calls), False)  # no xDS
+    server = cygrpc.Server(listener.channel_arguments(), False)  # no xDS
     queue = cygrpc.CompletionQueue()
     server.register_completion_queue(queue)
     credentials = None
