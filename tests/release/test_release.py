@@ -22,7 +22,7 @@ from .lock_files import ROOT, read
 VERSION = "9.8.7"
 MAKE = ("make", "--old-file=.venv/tools")
 RESERVED = "git.example.org"
-HOME = "git.forwardpass.dev"
+HOME = "git.forwardpass.internal"
 CALLER = {
     "GIT_AUTHOR_NAME": "A tester",
     "GIT_AUTHOR_EMAIL": "tester@example.org",
