@@ -19,6 +19,9 @@ import pytest
 
 from .lock_files import ROOT, read
 
+# Packages are fetched, on a busy machine slowly.
+pytestmark = pytest.mark.timeout(900)
+
 VERSION = "9.8.7"
 MAKE = ("make", "--old-file=.venv/tools")
 RESERVED = "git.example.org"
@@ -47,7 +50,7 @@ class Clone:
             env=variables | CALLER,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         printed = ended.stdout + ended.stderr
