@@ -41,13 +41,16 @@ PHOTOGRAPHS = model_card_pb2.PixelStatistics(
     mean=0.47, deviation=0.24, ground_mean=0.3, ground_deviation=0.1
 )
 
+LEFT_OUT = {"row": 1200, "column": 1}
+
 
 def learned_from(
     pixels: model_card_pb2.PixelStatistics, rows: int = 1000, *, embeds: bool = False
 ) -> TinyModel:
     tiny = classifier()
     assert tiny.card is not None
-    tiny.card.data.CopyFrom(model_card_pb2.DataSource(train_rows=rows, pixels=pixels))
+    data = model_card_pb2.DataSource(train_rows=rows, pixels=pixels, left_out=LEFT_OUT)
+    tiny.card.data.CopyFrom(data)
     if embeds:
         tiny.card.signature.outputs[0].role = model_card_pb2.TENSOR_ROLE_EMBEDDING
         del tiny.card.labels[:]
@@ -98,6 +101,14 @@ def test_the_card_tells_what_pictures_were_learned_from(client: Client, command:
     assert pixels(client.model("digits")) == PixelStatistics(0.13, 0.31, 0.01, 0.02)
     assert pixels(client.model("unknown")) is None
     assert "grounds of 0.01 ± 0.02, pixels of 0.13 ± 0.31" in command("models", "digits").out
+
+
+def test_the_card_tells_how_much_was_left_out(client: Client, command: Command) -> None:
+    card = client.model("digits").card
+    assert card is not None
+    assert card.data is not None
+    assert card.data.left_out == LEFT_OUT
+    assert "1 column, 1,200 rows" in command("models", "digits").out
 
 
 def test_a_negative_is_told_with_its_name_and_the_way_out(

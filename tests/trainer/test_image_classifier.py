@@ -131,8 +131,8 @@ def test_features_tell_what_can_be_told_by_them(workspace: Workspace, tmp_path: 
     assert (card.data.train_rows, card.data.test_rows) == (40, 40)
     assert card.metrics["accuracy"] == card.metrics["balanced_accuracy"] == 1
     assert card.metrics["most_frequent_class_accuracy"] == 0.25
-    # What is left out is on the card, and in a table beside the run.
-    assert card.description.endswith("Files that were left out: 1 unreadable, 1 duplicate.")
+    # What is left out is counted on the card, and in a table beside the run.
+    assert card.data.left_out == {"file": 2}
     (left_out,) = workspace.runs.glob("image-classifier/*/left-out.csv")
     assert csv_file.read(left_out).column("why") == ["unreadable", "duplicate"]
 
@@ -189,8 +189,12 @@ def test_a_network_from_scratch_has_the_classes_of_the_folder(
 @pytest.mark.parametrize(
     ("pairs", "error", "message"),
     [
-        ([], SettingError, "data= is missing: give a folder with a sub-folder of pictures for eac"),
-        (["data=nowhere"], DataError, "data=nowhere: No such file or directory; give a folder"),
+        (
+            [],
+            SettingError,
+            "give data, such as by forwardpass-train run image-classifier data=pets",
+        ),
+        (["data=nowhere"], DataError, "data=nowhere: No such file or directory; give the path"),
         (["data=.", "test=nowhere"], DataError, "test=nowhere: No such file or directory"),
         (["decay=0"], SettingError, "decay=0: give a number above 0"),
         (["features="], SettingError, "features= is empty: name a published model, or give none"),

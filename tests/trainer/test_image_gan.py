@@ -40,7 +40,7 @@ def test_it_draws_in_the_colours_of_the_pictures(workspace: Workspace, tmp_path:
     card = published.card
     assert published.folder == workspace.models / "red" / "1"
     assert [spec.role for spec in card.signature.inputs] == [pb.TENSOR_ROLE_LATENT]
-    assert card.description.endswith("Files that were left out: 1 no picture.")
+    assert card.data.left_out == {"file": 1}
     session = open_session((published.folder / "model.onnx").read_bytes())
     (images,) = session.run(None, {"latent": draw_latents(0, 5, 6)})
     assert images.shape == (5, 16, 16, 3)
@@ -63,8 +63,8 @@ def test_it_draws_in_grey_where_all_pictures_are(publish_once: Publish) -> None:
 @pytest.mark.parametrize(
     ("pairs", "error", "message"),
     [
-        ([], SettingError, "data= is missing: give a folder of pictures, such as data=paintings"),
-        (["data=nowhere"], DataError, "data=nowhere: No such file or directory; give a folder of"),
+        ([], SettingError, "give data, such as by forwardpass-train run image-gan data=paintings"),
+        (["data=nowhere"], DataError, "data=nowhere: No such file or directory; give the path of"),
         (["size=30"], SettingError, "size=30: give a multiple of 4 from 16 to 128"),
         (["size=256"], SettingError, "size=256: give a multiple of 4 from 16 to 128"),
         (

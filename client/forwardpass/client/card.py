@@ -74,6 +74,7 @@ class DataSource:
         test_rows: Other examples, which the metrics were measured on.
         pixels: Of the examples that the model learned from; None where they are no pictures, or
             not told.
+        left_out: How many of each "column", "row", "field" or "file" were not used.
     """
 
     name: str
@@ -83,6 +84,7 @@ class DataSource:
     train_rows: int
     test_rows: int
     pixels: PixelStatistics | None
+    left_out: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,7 @@ def _to_data_source(message: pb.DataSource) -> DataSource:
             if message.HasField("pixels")
             else None
         ),
+        left_out=dict(message.left_out),
     )
 
 

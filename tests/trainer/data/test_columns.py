@@ -18,7 +18,6 @@ SIZE = [f"{DRAWS.uniform(1, 9):.2f}" for _ in range(ROWS)]
 COLOUR = [DRAWS.choice(["red", "green", "blue"]) for _ in range(ROWS)]
 KIND = ["big" if float(size) > 5 else "small" for size in SIZE]
 RARE = "left out: 1 row of the class {!r}, which rows.csv has in {}, of 3 that it takes, line {}"
-RARE = "left out: 1 row of the class {!r}, which rows.csv has in {}, of 3 that it takes, line {}"
 PLAIN: dict[str, Sequence[object]] = {"size": SIZE, "colour": COLOUR, "kind": KIND}
 
 
@@ -35,6 +34,11 @@ def load(
 ) -> TableData:
     file = write(folder / "rows.csv", {**PLAIN, **more})
     return columns.load(file, target, **how)  # type: ignore[arg-type] # as a test names it
+
+
+def dropped(data: TableData) -> dict[str, str]:
+    """Returns why each column is left out that is."""
+    return {item.column: item.why for item in data.left_out.items if item.what == "column"}
 
 
 def test_numbers_and_categories_are_columns_of_their_own(tmp_path: Path) -> None:
@@ -82,13 +86,13 @@ def test_a_column_that_tells_nothing_or_all_is_left_out(
 ) -> None:
     data = load(tmp_path, {"more": values})
     assert ("more" in data.train.columns) == (not message)
-    assert message in data.left_out.columns.get("more", "")
+    assert message in dropped(data).get("more", "")
 
 
 def test_row_numbers_and_keys_are_left_out_by_what_they_are_called(tmp_path: Path) -> None:
     numbers = list(range(ROWS))
     data = load(tmp_path, {"": numbers, "Customer ID": numbers[::-1], "age": numbers})
-    assert [*data.left_out.columns] == ["column 4", "Customer ID"]
+    assert [*dropped(data)] == ["column 4", "Customer ID"]
     assert "age" in data.train.columns
 
 
@@ -99,7 +103,7 @@ def test_a_column_of_numbers_that_is_the_target_in_another_unit_is_left_out(tmp_
         "squared": [float(size) ** 2 for size in SIZE],
     }
     data = load(tmp_path, more, target="size")
-    assert data.left_out.columns == {"fahrenheit": "it is size in another unit: a leak"}
+    assert dropped(data) == {"fahrenheit": "it is size in another unit: a leak"}
     assert (data.labels, data.train.targets.shape) == ((), (len(data.train), 1))
 
 
@@ -108,7 +112,7 @@ def test_a_code_of_the_target_is_a_leak_whatever_it_is_written_as(tmp_path: Path
     code = [f"code {row % 20}" for row in range(ROWS)]
     data = load(tmp_path, {"grade": grade, "code": code}, target="grade")
     assert data.why == "its values are 20 different numbers"
-    assert "goes with one of grade" in data.left_out.columns["code"]
+    assert "goes with one of grade" in dropped(data)["code"]
 
 
 @pytest.mark.parametrize(
@@ -144,18 +148,18 @@ def test_the_task_may_be_given(tmp_path: Path) -> None:
 def test_rows_without_a_target_or_of_a_rare_class_are_left_out_and_counted(tmp_path: Path) -> None:
     kinds = ["", "NA", "odd", *KIND[3:]]
     data = load(tmp_path, {"kind": kinds, "same": ["x"] * ROWS})
-    assert data.left_out.sentence() == "1 column and 3 rows of the data were left out."
+    assert data.source().left_out == {"column": 1, "row": 3}
     assert data.left_out.notes() == [
-        "left out: same, always 'x'",
         "left out: 2 rows without a kind, lines 2, 3",
         RARE.format("odd", "1 row", 4),
+        "left out: same, always 'x'",
     ]
     assert data.left_out.table().decode().splitlines() == [
-        "what,column,file,line,why",
-        "column,same,,,always 'x'",
-        "row,,rows.csv,2,without a kind",
-        "row,,rows.csv,3,without a kind",
-        "row,,rows.csv,4,\"of the class 'odd', which rows.csv has in 1 row, of 3 that it takes\"",
+        "what,column,file,line,why,detail",
+        "row,,rows.csv,2,without a kind,",
+        "row,,rows.csv,3,without a kind,",
+        "row,,rows.csv,4,\"of the class 'odd', which rows.csv has in 1 row, of 3 that it takes\",",
+        "column,same,,,always 'x',",
     ]
 
 
@@ -270,6 +274,12 @@ def test_test_rows_may_come_in_a_file_of_their_own(tmp_path: Path) -> None:
     assert data.left_out.notes() == [
         "left out: 30 rows a copy of a test row, lines 2, 3, 4, 5, 6 and 25 more"
     ]
+
+
+def test_0_and_minus_0_are_copies(tmp_path: Path) -> None:
+    size, test = ["0", *SIZE[1:]], {"size": ["-0"], "colour": COLOUR[:1], "kind": KIND[:1]}
+    data = load(tmp_path, {"size": size}, test=write(tmp_path / "test.csv", test))
+    assert data.left_out.notes() == ["left out: 1 row a copy of a test row, line 2"]
 
 
 def test_a_class_that_is_in_the_test_rows_alone_is_left_out(tmp_path: Path) -> None:

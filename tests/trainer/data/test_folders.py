@@ -8,12 +8,10 @@ import pytest
 from forwardpass.trainer.data.folders import (
     Listing,
     Why,
-    check_given,
     list_labelled,
     list_pictures,
-    to_table,
 )
-from forwardpass.trainer.errors import DataError, SettingError
+from forwardpass.trainer.errors import DataError
 
 
 def write(folder: Path, *names: str) -> None:
@@ -30,15 +28,15 @@ def taken(folder: Path, listing: Listing) -> dict[str, str]:
     return {os.path.relpath(path, folder): label for path, label in paths.items()}
 
 
-def left(folder: Path, listing: Listing) -> dict[str, Why]:
+def left(folder: Path, listing: Listing) -> dict[str, str]:
     """Returns why each file is left out that is."""
-    return {os.path.relpath(each.path, folder): each.why for each in listing.left_out}
+    return {os.path.relpath(each.file, folder): each.why for each in listing.left_out.items}
 
 
 def test_a_sub_folder_is_a_class_however_deep_its_pictures_lie(tmp_path: Path) -> None:
     write(tmp_path, "cat/1.jpg", "cat/2.JPEG", "cat/old/very/3.png", "dog/1.webp", "dog/without")
 
-    listing = list_labelled(str(tmp_path), "data")
+    listing = list_labelled(tmp_path)
 
     assert taken(tmp_path, listing) == {
         "cat/1.jpg": "cat",
@@ -47,7 +45,7 @@ def test_a_sub_folder_is_a_class_however_deep_its_pictures_lie(tmp_path: Path) -
         "dog/1.webp": "dog",
         "dog/without": "dog",
     }
-    assert listing.left_out == []
+    assert not listing.left_out
     assert listing.labels() == ("cat", "dog")
 
 
@@ -57,7 +55,7 @@ def test_what_is_no_picture_is_left_out_and_listed(tmp_path: Path) -> None:
     write(tmp_path, "empty/nothing.txt")
     (tmp_path / "none").mkdir()
 
-    listing = list_labelled(str(tmp_path), "data")
+    listing = list_labelled(tmp_path)
 
     assert taken(tmp_path, listing) == {"cat/1.jpg": "cat", "dog/1.jpg": "dog"}
     assert left(tmp_path, listing) == {
@@ -91,7 +89,7 @@ def test_links_are_followed_to_files_and_as_classes_and_nothing_is_waited_for(
     os.mkfifo(data / "cat" / "pipe.jpg")
     (data / "cat" / "null.jpg").symlink_to("/dev/null")
 
-    listing = list_labelled(str(data), "data")
+    listing = list_labelled(data)
 
     assert taken(data, listing) == {"cat/1.jpg": "cat", "cat/2.jpg": "cat", "dog/1.jpg": "dog"}
     assert left(data, listing) == {
@@ -103,7 +101,7 @@ def test_links_are_followed_to_files_and_as_classes_and_nothing_is_waited_for(
         "cat/pipe.jpg": Why.UNREADABLE,
         "cat/null.jpg": Why.UNREADABLE,
     }
-    reasons = {each.path.rpartition("/")[2]: each.reason for each in listing.left_out}
+    reasons = {each.file.rpartition("/")[2]: each.detail for each in listing.left_out.items}
     assert reasons["pipe.jpg"] == "a FIFO, no regular file"
     assert reasons["null.jpg"] == "a device, no regular file"
     assert reasons["broken.jpg"] == "a link that leads nowhere: No such file or directory"
@@ -114,7 +112,10 @@ def test_links_are_followed_to_files_and_as_classes_and_nothing_is_waited_for(
     [
         ([], "pets is empty; give a folder with a sub-folder of pictures for each class"),
         (["1.jpg", "2.jpg"], "has pictures and no sub-folders, .* such as .*pets/cat/1.jpg"),
-        (["cat/notes.txt"], r"no picture that can be read\. Left out: 2 no picture; such as .*cat"),
+        (
+            ["cat/notes.txt"],
+            r"no picture that can be read \(left out: 2 files \(no picture\), such as .*cat",
+        ),
         (
             ["all/cat/1.jpg", "all/dog/1.jpg"],
             "has one sub-folder, all, with the folders 'cat', 'dog'; .* give .*pets/all",
@@ -136,35 +137,13 @@ def test_a_folder_that_is_laid_out_otherwise_teaches(
     write(pets, *names)
 
     with pytest.raises(DataError, match=message):
-        list_labelled(str(pets), "data")
+        list_labelled(pets)
 
 
 def test_labels_may_be_in_any_script(tmp_path: Path) -> None:
     write(tmp_path, "猫/1.jpg", "chien méchant/1.jpg", "$5 <b>/1.jpg")
 
-    assert list_labelled(str(tmp_path), "data").labels() == ("$5 <b>", "chien méchant", "猫")
-
-
-def test_what_is_given_has_to_be_there(tmp_path: Path) -> None:
-    (tmp_path / "pets.zip").write_bytes(b"PK\x03\x04")
-    os.mkfifo(tmp_path / "pipe")
-    for given, error, message in (
-        ("", SettingError, "data= is missing: give a folder with a sub-folder of pictures for"),
-        ("nowhere", DataError, "data=.*nowhere: No such file or directory; give a folder"),
-        ("pipe", DataError, "data=.*pipe is a FIFO; give a folder"),
-        ("pets.zip", DataError, "pets.zip is neither a folder nor a CSV file; give a folder"),
-    ):
-        with pytest.raises(error, match=message):
-            list_labelled(str(tmp_path / given) if given else "", "data")
-
-
-def test_a_home_folder_may_be_written_as_a_shell_would(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path, "pets/cat/1.jpg")
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-    assert check_given("~/pets", "data") == tmp_path / "pets"
+    assert list_labelled(tmp_path).labels() == ("$5 <b>", "chien méchant", "猫")
 
 
 @pytest.mark.parametrize(
@@ -187,17 +166,16 @@ def test_a_csv_file_says_what_pictures_show(
     table = tmp_path / "table.csv"
     table.write_bytes("".join(separator.join(row) + end for row in rows).encode(encoding))
 
-    listing = list_labelled(str(table), "data")
+    listing = list_labelled(table)
 
     assert taken(tmp_path, listing) == {"all/1.jpg": "café", "all/2.jpg": "dog", "4.png": "dog"}
-    assert [each.why for each in listing.left_out] == [
-        Why.NO_LABEL,
-        Why.NO_LABEL,
-        Why.UNREADABLE,
-        Why.NO_PICTURE,
+    missing, picture = tmp_path / "all/missing.jpg", tmp_path / "table.csv"
+    assert listing.left_out.notes()[:3] == [
+        "left out: 1 row without a label, line 5",
+        "left out: 1 row without a path, line 6",
+        f"left out: 1 file (unreadable), such as {missing}: No such file or directory",
     ]
-    reasons = [each.reason for each in listing.left_out]
-    assert reasons[:3] == ["line 5 has no label", "line 6 has no path", "No such file or directory"]
+    assert [item.file for item in listing.left_out.items[2:]] == [str(missing), str(picture)]
 
 
 def test_a_csv_file_without_headings_teaches(tmp_path: Path) -> None:
@@ -205,32 +183,32 @@ def test_a_csv_file_without_headings_teaches(tmp_path: Path) -> None:
     table.write_text("1.jpg,cat\n2.jpg,dog\n")
 
     with pytest.raises(DataError, match=r"headings '1.jpg', 'cat'; .* path,label: what follows"):
-        list_labelled(str(table), "data")
+        list_labelled(table)
 
 
 def test_pictures_without_labels_are_those_of_all_folders(tmp_path: Path) -> None:
     write(tmp_path, "1.jpg", "a/2.jpg", "a/b/3.jpg", "a/.hidden.jpg")
 
-    listing = list_pictures(str(tmp_path), "data")
+    listing = list_pictures(tmp_path)
 
     assert sorted(taken(tmp_path, listing)) == ["1.jpg", "a/2.jpg", "a/b/3.jpg"]
     assert left(tmp_path, listing) == {"a/.hidden.jpg": Why.HIDDEN}
-    with pytest.raises(DataError, match=r"1\.jpg is no folder; give data=FOLDER"):
-        list_pictures(str(tmp_path / "1.jpg"), "data")
+    with pytest.raises(DataError, match=r"1\.jpg is no folder; give a folder of pictures"):
+        list_pictures(tmp_path / "1.jpg")
 
 
 def test_the_table_of_what_is_left_out_can_be_read_again(tmp_path: Path) -> None:
     write(tmp_path, "cat/1.jpg", 'cat/a "b",\nc.txt', "cat/\udcff.txt")
 
-    listing = list_labelled(str(tmp_path), "data")
+    listing = list_labelled(tmp_path)
     table = tmp_path / "left-out.csv"
-    table.write_bytes(to_table(listing.left_out))
+    table.write_bytes(listing.left_out.table())
 
     from forwardpass.trainer.data import csv_file
 
     read = csv_file.read(table)
-    assert list(read.columns) == ["path", "why", "reason"]
-    assert read.column("path") == [
+    assert list(read.columns) == ["what", "column", "file", "line", "why", "detail"]
+    assert read.column("file") == [
         str(tmp_path / "cat" / 'a "b",\nc.txt'),
         f"{tmp_path}/cat/\ufffd.txt",
     ]

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from forwardpass.client.card import ImageInput
 from forwardpass.pixels import FILE_FORMATS, open_image, to_pixels
+from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.data.folders import Why
-from forwardpass.trainer.data.own_photos import Asked, OwnPhotos, in_turn, load, load_unlabelled
+from forwardpass.trainer.data.own_photos import Asked, in_turn, load, load_unlabelled
 from forwardpass.trainer.errors import DataError, SettingError
 from forwardpass.trainer.training.progress import Reporter
 from forwardpass.wire import Preparation, Resize
@@ -41,14 +42,12 @@ class Reading:
         for number in range(first, first + count):
             noise(f"{label}{number}").save(self.data / label / f"{number}.png")
 
-    def load(
-        self, test: Path | None = None, *, validates: bool = False, limit: int = 0
-    ) -> OwnPhotos:
-        asked = Asked(str(self.data), str(test or ""), validates, limit)
+    def load(self, test: Path | None = None, *, validates: bool = False, limit: int = 0) -> Dataset:
+        asked = Asked(self.data, test, validates, limit)
         return load(asked, SMALL, self._runs, self._reporter)
 
-    def load_unlabelled(self, image: ImageInput = SMALL) -> OwnPhotos:
-        return load_unlabelled(str(self.data), image, 0, self._runs, self._reporter)
+    def load_unlabelled(self, image: ImageInput = SMALL) -> Dataset:
+        return load_unlabelled(self.data, image, 0, self._runs, self._reporter)
 
 
 @pytest.fixture
@@ -61,11 +60,11 @@ def noise(name: str, mode: str = "RGB") -> Image.Image:
     return Image.fromarray(draw.integers(0, 256, (12, 9, 3), np.uint8)).convert(mode)
 
 
-def why(data: OwnPhotos) -> dict[str, Why]:
-    return {Path(each.path).name: each.why for each in data.left_out}
+def why(data: Dataset) -> dict[str, str]:
+    return {Path(each.file).name: each.why for each in data.left_out.items}
 
 
-def rows(data: OwnPhotos) -> list[set[bytes]]:
+def rows(data: Dataset) -> list[set[bytes]]:
     splits = (data.train, data.validation, data.test)
     return [{row.tobytes() for row in split.inputs} for split in splits]
 
@@ -125,11 +124,12 @@ def test_copies_count_once_and_two_labels_count_for_none(reading: Reading) -> No
         "as-cat.png": Why.TWO_LABELS,
     }
     assert len(data.train) + len(data.test) == 5 + 6
-    reasons = {Path(each.path).name: each.reason for each in data.left_out}
+    reasons = {Path(each.file).name: each.detail for each in data.left_out.items}
     assert reasons["9-copy.png"] == f"the same picture as {cat / '0.png'}"
     assert reasons["2.png"] == f"the same picture is labelled 'dog' as {dog / 'as-cat.png'}"
-    assert "Left out: 2 duplicate, 2 two labels; such as" in reading.told
-    assert data.sentence() == "Files that were left out: 2 duplicate, 2 two labels."
+    assert f"left out: 2 files (duplicate), such as {cat / '9-copy.png'}: the same" in reading.told
+    assert "left out: 2 files (two labels), such as" in reading.told
+    assert data.source().left_out == {"file": 4}
 
 
 def test_what_is_tested_on_is_never_learned_from(reading: Reading, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_picture_of_any_kind_is_what_a_server_would_see(reading: Reading) -> N
 
     data = reading.load()
 
-    assert data.left_out == ()
+    assert not data.left_out
     cats = {
         row.tobytes()
         for split in (data.train, data.test)
@@ -198,7 +198,7 @@ def test_files_that_are_no_pictures_are_left_out_with_the_reason(reading: Readin
     data = reading.load()
 
     assert set(why(data).values()) == {Why.UNREADABLE}
-    reasons = {Path(each.path).name: each.reason for each in data.left_out}
+    reasons = {Path(each.file).name: each.detail for each in data.left_out.items}
     assert reasons["cut.jpg"].startswith("the image is damaged: image file is truncated")
     assert reasons["text.jpg"].startswith("the bytes are no image of a kind that is read: JPEG")
     assert reasons["empty.png"].startswith("the bytes are no image of a kind that is read")
@@ -250,7 +250,9 @@ def test_a_class_of_nothing_but_damaged_files_is_an_error_and_says_which(reading
     (reading.data / "dog").mkdir()
     (reading.data / "dog" / "1.jpg").write_text("no picture")
 
-    with pytest.raises(DataError, match=r"'dog' has 0 .*1 unreadable; such as .*dog/1.jpg: the b"):
+    with pytest.raises(
+        DataError, match=r"'dog' has 0 .*1 file \(unreadable\), such as .*dog/1.jpg: the b"
+    ):
         reading.load()
 
 
@@ -281,7 +283,7 @@ def test_pixels_are_kept_on_disk_and_leave_no_file(reading: Reading, tmp_path: P
 def test_a_place_without_room_is_told(reading: Reading, small_disk: Path) -> None:
     reading.write("cat", 5)
     reading.write("dog", 5)
-    asked = Asked(str(reading.data), "", validates=False, limit=0)
+    asked = Asked(reading.data, None, validates=False, limit=0)
     large = ImageInput("image", 500, 500, 3)
 
     with pytest.raises(

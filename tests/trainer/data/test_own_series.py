@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from forwardpass.trainer.data import own_series
-from forwardpass.trainer.data.own_series import OwnSeries
+from forwardpass.trainer.data.series import Series
 from forwardpass.trainer.errors import DataError, UnknownNameError
 
 VALUES = [round(10 + 3 * math.sin(row / 2), 2) for row in range(84)]
@@ -19,7 +19,7 @@ def load(
     values: Sequence[object] = VALUES,
     times: Sequence[object] = (),
     season: int = 0,
-) -> OwnSeries:
+) -> Series:
     file = folder / "series.csv"
     lines = zip(times or range(len(values)), values, strict=True)
     file.write_text("t;v\n" + "".join(f"{time};{value}\n" for time, value in lines))

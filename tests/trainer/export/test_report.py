@@ -217,7 +217,12 @@ def test_no_text_becomes_markup() -> None:
         labels=[HOSTILE],
         metrics={HOSTILE: 1.0},
         data=pb.DataSource(
-            name=HOSTILE, origin=HOSTILE, license=HOSTILE, sha256=HOSTILE, test_rows=1
+            name=HOSTILE,
+            origin=HOSTILE,
+            license=HOSTILE,
+            sha256=HOSTILE,
+            test_rows=1,
+            left_out={HOSTILE: 1},
         ),
         versions={HOSTILE: HOSTILE},
         reference=HOSTILE,

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 import random
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from training import EXAMPLES, Publish, run_recipe
 from forwardpass.artefact import load_golden
 from forwardpass.trainer import forecasting
 from forwardpass.trainer.data import own_series
-from forwardpass.trainer.errors import SettingError, UnknownNameError
+from forwardpass.trainer.errors import DataError, SettingError, UnknownNameError
 from forwardpass.trainer.export.front import COUNTS, Front
 from forwardpass.trainer.export.parity import open_session
 from forwardpass.trainer.recipes import find_recipe, table, text_classifier
@@ -51,9 +52,9 @@ def test_numbers_are_told_too_under_a_name_of_ones_own(file: Path, workspace: Wo
     assert published.folder == workspace.models / "my-numbers" / "1"
     card = published.card
     assert card.description == (
-        "Tells y, a number since its values are 59 different numbers, from 2 columns of mine.csv. "
-        "1 column and 1 row of the data were left out."
+        "Tells y, a number since its values are 59 different numbers, from 2 columns of mine.csv."
     )
+    assert card.data.left_out == {"column": 1, "row": 1}
     assert card.metrics.keys() == {
         *("rmse", "mean_absolute_error", "r2"),
         *("gradient_boosting_rmse", "ridge_regression_rmse", "mean_rmse"),
@@ -69,8 +70,8 @@ def test_numbers_are_told_too_under_a_name_of_ones_own(file: Path, workspace: Wo
     (listed,) = workspace.runs.glob("table/*/left-out.csv")
     rows = list(csv.DictReader(io.StringIO(listed.read_text())))
     assert [(row["what"], row["column"], row["line"]) for row in rows] == [
-        ("column", "same", ""),
         ("row", "", "9"),
+        ("column", "same", ""),
     ]
 
 
@@ -118,7 +119,7 @@ def test_a_name_that_is_no_models_is_refused(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ("table", "table learns from a file of yours: give data and target, such as by forward"),
+        ("table", "table learns from data of yours: give data and target, such as by forward"),
         ("text-classifier", "give data and text and target, such as by"),
         ("forecaster", "give data and value, such as by forwardpass-train run forecaster data="),
     ],
@@ -128,6 +129,36 @@ def test_without_a_file_what_to_give_is_told(
 ) -> None:
     with pytest.raises(SettingError, match=message):
         run_recipe(recipe, workspace)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "more"),
+    [
+        ("table", ("target=y",)),
+        ("text-classifier", ("text=x", "target=y")),
+        ("forecaster", ("value=y",)),
+        ("image-classifier", ()),
+        ("image-gan", ()),
+    ],
+)
+def test_data_that_is_not_there_is_refused_and_a_fifo_never_waited_for(
+    recipe: str, more: tuple[str, ...], workspace: Workspace, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for given, message in (
+        (tmp_path / "pipe.csv", r"data=.*pipe\.csv is a FIFO; give a regular file or a folder"),
+        (tmp_path / "no.csv", r"data=.*no\.csv: No such file or directory; give the path of a"),
+    ):
+        with pytest.raises(DataError, match=message):
+            run_recipe(recipe, workspace, f"data={given}", *more)
+
+
+def test_a_home_folder_may_be_written_as_a_shell_would(
+    file: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(file.parent))
+    settings = table.Settings(data="~/mine.csv", target="side")
+    assert len(table.load(settings, workspace).train) == 39
 
 
 def test_what_cannot_be_had_ends_before_anything_is_trained(

@@ -87,6 +87,10 @@ def _card_facts(card: Card) -> Iterator[tuple[str, str]]:
         rows = f"{card.data.train_rows:,} to learn from, {card.data.test_rows:,} to test on"
         yield "data", f"{card.data.name}: {rows}"
         yield "data from", ", ".join(filter(None, (card.data.origin, card.data.license)))
+    if card.data and card.data.left_out:
+        counts = sorted(card.data.left_out.items())
+        parts = (f"{count:,} {what}{'s' if count > 1 else ''}" for what, count in counts)
+        yield "left out", ", ".join(parts)
     if card.data and (pixels := card.data.pixels):
         ground = f"{pixels.ground_mean:.2f} ± {pixels.ground_deviation:.2f}"
         grey = f"{pixels.mean:.2f} ± {pixels.deviation:.2f}"

@@ -23,12 +23,11 @@ from forwardpass.trainer.data.own_rows import (
     Kind,
     OwnRows,
     Target,
-    because,
     fields_named,
     read_rows,
     read_target,
 )
-from forwardpass.trainer.data.splits import Splits, split, spread
+from forwardpass.trainer.data.splits import Splits, row_digest, split, spread
 from forwardpass.trainer.errors import DataError, SettingError
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
@@ -126,6 +125,7 @@ class TableData:
             sha256=self.digest(),
             train_rows=len(self.train),
             test_rows=len(self.test),
+            left_out=self.left_out.counts(),
         )
 
 
@@ -148,18 +148,18 @@ def load(file: Path, target: str, *, kind: Kind = "auto", test: Path | None = No
     left_out = LeftOut()
     rows, told = read_target(read_rows(file, test, left_out), target, kind, left_out)
     if test is not None and not rows.tested.any():
-        raise DataError(f"{test} has no row to measure on{because(left_out)}")
+        raise DataError(f"{test} has no row to measure on{left_out.because()}")
     columns = {}
     for name in rows.columns:
         if name != target:
             read = _read_column(rows, name, left_out)
             reason = read if isinstance(read, str) else _leak(read, told, target)
             if reason:
-                left_out.columns[name] = reason
+                left_out.leave_column(name, reason)
             elif not isinstance(read, str):
                 columns[name] = read
     if not columns:
-        raise DataError(f"no column of {file} can tell {target}{because(left_out)}")
+        raise DataError(f"no column of {file} can tell {target}{left_out.because()}")
     if len(columns) > MAX_COLUMNS:
         raise DataError(
             f"{file} has {len(columns):,} columns to learn from, each of which becomes an input, "
@@ -227,9 +227,8 @@ def _finite(
         rounded = values.astype(np.float32)
     infinite = np.isinf(rounded)
     if infinite.any():
-        left_out.values.update(
-            {(name, rows.places[row]): "infinite" for row in np.flatnonzero(infinite).tolist()}
-        )
+        at = np.flatnonzero(infinite).tolist()
+        left_out.leave_fields(name, (rows.places[row] for row in at), "infinite")
         rounded[infinite] = np.nan
     finite = np.isfinite(rounded)
     different = np.unique(values[finite])
@@ -271,30 +270,30 @@ def _split(
     rows: OwnRows, columns: Mapping[str, Array], target: Target, left_out: LeftOut
 ) -> Splits:
     """Returns the rows of each split; no row has a copy in another."""
-    # NaN is equal to nothing, and no other number is infinite here.
-    arrays = [
-        np.where(np.isnan(array), np.inf, array) if array.dtype.kind == "f" else array
-        for array in columns.values()
-    ]
     answers = target.values.ravel()
-    keys = list(zip(*(array.tolist() for array in (*arrays, answers)), strict=True))
-    if (different := len(set(keys))) * _COPIES < len(keys):
+    # -0 is 0.
+    arrays = [
+        array + 0 if array.dtype.kind == "f" else array for array in (*columns.values(), answers)
+    ]
+    fields = zip(*(array.tolist() for array in arrays), strict=True)
+    digests = [row_digest(*row) for row in fields]
+    if (different := len(set(digests))) * _COPIES < len(digests):
         left_out.remarks.append(
-            f"{len(keys):,} rows are copies of {different:,}; copies are in one split, so the test "
-            "rows are such as were never learned from"
+            f"{len(digests):,} rows are copies of {different:,}; copies are in one split, so the "
+            "test rows are such as were never learned from"
         )
     strata = answers.tolist() if target.labels else [0] * len(rows)
     test = np.flatnonzero(rows.tested)
     if not len(test):
-        return split(keys, strata)
-    tested = {keys[row] for row in test}
+        return split(digests, strata)
+    tested = {digests[row] for row in test}
     learned = np.flatnonzero(~rows.tested).tolist()
-    copies = [row for row in learned if keys[row] in tested]
+    copies = [row for row in learned if digests[row] in tested]
     left_out.leave_rows((rows.places[row] for row in copies), "a copy of a test row")
-    others = np.array([row for row in learned if keys[row] not in tested], np.int64)
+    others = np.array([row for row in learned if digests[row] not in tested], np.int64)
     if not len(others):
         raise DataError(f"each row of {rows.file} is a test row, too: none is left to learn from")
     train, validation, _ = split(
-        [keys[row] for row in others], [strata[row] for row in others], test=0
+        [digests[row] for row in others], [strata[row] for row in others], test=0
     )
     return Splits(others[train], others[validation], test)

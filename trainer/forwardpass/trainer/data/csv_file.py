@@ -10,7 +10,6 @@ field too many or too few is refused, since all that follows in it would be in t
 
 import codecs
 import csv
-import hashlib
 import io
 import re
 from collections import Counter
@@ -56,7 +55,6 @@ class Table:
 
     Attributes:
         path: Where it lies.
-        sha256: Of its bytes, in hexadecimal.
         encoding: As Python names it, such as "utf-8" or "cp1252".
         separator: What stands between fields.
         lines: In which line of the file each row begins, from 1 (rows).
@@ -65,7 +63,6 @@ class Table:
     """
 
     path: Path
-    sha256: str
     encoding: str
     separator: str
     lines: Sequence[int]
@@ -110,11 +107,10 @@ def read(path: Path) -> Table:
             raise DataError(f"{path} is empty; give a CSV file: headings, and rows below")
         rows = list(_rows(records, len(headings)))
     if not rows:
-        raise DataError(f"{path} has headings ({_some(headings)}) and no rows below")
+        raise DataError(f"{path} has headings ({some(headings)}) and no rows below")
     _check_widths(path, rows, len(headings))
     return Table(
         path=path,
-        sha256=hashlib.sha256(content).hexdigest(),
         encoding=encoding,
         separator=separator,
         lines=[line for line, _ in rows],
@@ -133,6 +129,12 @@ def named_lines(lines: Sequence[int]) -> str:
     first = ", ".join(map(str, lines[:_NAMED]))
     more = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
     return f"line{'s' if len(lines) > 1 else ''} {first}{more}"
+
+
+def some(names: Sequence[str]) -> str:
+    """Returns names as an error has them: "'a', 'b' and 7 more"."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(repr, names[:_NAMED])) + more
 
 
 def _content(path: Path) -> bytes:
@@ -252,12 +254,5 @@ def _names(path: Path, headings: Sequence[str]) -> list[str]:
     ]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(
-            f"{path} has more than one column called {_some(twice)}; rename all but one"
-        )
+        raise DataError(f"{path} has more than one column called {some(twice)}; rename all but one")
     return names
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(map(repr, names[:_NAMED])) + more

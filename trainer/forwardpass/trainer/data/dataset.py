@@ -1,13 +1,14 @@
 """A data set: three splits that share no row, and where they came from."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from forwardpass.artefact import array_digest
 from forwardpass.pixels import grounds
+from forwardpass.trainer.data.left_out import LeftOut
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 
@@ -65,6 +66,7 @@ class Dataset:
         train: Learned from.
         validation: Chosen by, never learned from.
         test: Measured on once, never chosen by.
+        left_out: What of a person's own data is not used.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def limited(self, count: int) -> Self:
         """Returns the first rows of each split; 0 for all of them."""
@@ -101,6 +104,7 @@ class Dataset:
             train_rows=len(self.train),
             test_rows=len(self.test),
             pixels=_pixel_statistics(self.train.inputs),
+            left_out=self.left_out.counts(),
         )
 
 

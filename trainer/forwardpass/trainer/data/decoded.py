@@ -89,7 +89,7 @@ def _read(
             pictures = []
             for row, found in zip(rows, pool.map(read, rows), strict=True):
                 if isinstance(found, RowError):
-                    listing.leave_out(row.path, Why.UNREADABLE, str(found))
+                    listing.left_out.leave_file(row.path, Why.UNREADABLE, str(found))
                 else:
                     pictures.append((row, found))
             yield pictures

@@ -7,12 +7,8 @@ A file that is no use is left out, with a reason. None is opened here, and one t
 file never is, so nothing waits for whoever might write to a FIFO.
 """
 
-import csv
-import io
 import os
 import stat
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -21,23 +17,21 @@ from forwardpass.client.jobs.file_rows import PICTURE_SUFFIXES
 from forwardpass.client.jobs.listing import Row, as_text
 from forwardpass.client.jobs.walk import kind_of, suffix_of
 from forwardpass.trainer.data import csv_file
-from forwardpass.trainer.errors import DataError, SettingError, UnknownNameError
+from forwardpass.trainer.data.csv_file import some
+from forwardpass.trainer.data.left_out import LeftOut, Place
+from forwardpass.trainer.errors import DataError, UnknownNameError
 
 # A file without one may be a picture: only its bytes tell.
 _SUFFIXES = PICTURE_SUFFIXES | {b""}
 _TABLES = (".csv", ".tsv", ".txt")
-# Names that an error has.
-_NAMED = 5
 EXAMPLE = (
     "a folder with a sub-folder of pictures for each class, such as data=pets with pets/cat/1.jpg "
     "and pets/dog/1.jpg, or a CSV file with the columns path and label"
 )
 
-PICTURES = "a folder of pictures, such as data=paintings"
-
 
 class Why(StrEnum):
-    """Why a file is left out, in a word or two: what the card counts."""
+    """Why a file is left out, in a word or two."""
 
     HIDDEN = "hidden"
     NO_PICTURE = "no picture"
@@ -47,21 +41,6 @@ class Why(StrEnum):
     DUPLICATE = "duplicate"
     TWO_LABELS = "two labels"
     IN_TEST = "in the test set too"
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A file, or a folder with all that is in it, that is not used.
-
-    Attributes:
-        path: Where it lies.
-        why: In a word or two.
-        reason: In full.
-    """
-
-    path: str
-    why: Why
-    reason: str
 
 
 @dataclass(slots=True)
@@ -74,26 +53,20 @@ class Listing:
     """
 
     rows: list[Row] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def labels(self) -> tuple[str, ...]:
         """Returns the labels that there are, in order."""
         return tuple(sorted({row.label for row in self.rows}))
 
-    def leave_out(self, path: str | bytes, why: Why, reason: str) -> None:
-        """Notes a file that is not used."""
-        # What is no text in UTF-8 is written as it is escaped.
-        text = as_text(path) if isinstance(path, bytes) else as_text(os.fsencode(path))
-        self.left_out.append(LeftOut(text, why, reason))
-
     def take(self, path: Path, label: str) -> None:
         """Lists a file, or leaves it out."""
         name = os.fsencode(path)
         if path.name.startswith("."):
-            self.leave_out(name, Why.HIDDEN, "its name begins with a dot")
+            self.left_out.leave_file(name, Why.HIDDEN, "its name begins with a dot")
         elif suffix_of(name) not in _SUFFIXES:
             known = ", ".join(sorted(map(as_text, PICTURE_SUFFIXES)))
-            self.leave_out(name, Why.NO_PICTURE, f"its suffix is none of {known}")
+            self.left_out.leave_file(name, Why.NO_PICTURE, f"its suffix is none of {known}")
         else:
             self._take_picture(path, name, label)
 
@@ -102,113 +75,66 @@ class Listing:
             status = path.stat()
         except OSError as error:
             what = "a link that leads nowhere: " if path.is_symlink() else ""
-            self.leave_out(name, Why.UNREADABLE, what + (error.strerror or str(error)))
+            self.left_out.leave_file(name, Why.UNREADABLE, what + (error.strerror or str(error)))
             return
         if stat.S_ISREG(status.st_mode):
             self.rows.append(Row(name, 0, "", 0, status.st_size, status.st_mtime_ns, label))
         else:
-            self.leave_out(name, Why.UNREADABLE, f"{kind_of(status.st_mode)}, no regular file")
+            self.left_out.leave_file(
+                name, Why.UNREADABLE, f"{kind_of(status.st_mode)}, no regular file"
+            )
 
 
-def list_labelled(given: str, key: str) -> Listing:
+def list_labelled(path: Path) -> Listing:
     """Returns pictures with labels.
 
     Args:
-        given: A folder, or a CSV file, as a person types it.
-        key: The setting that it was given by, for errors.
+        path: A folder, or a CSV file.
 
     Raises:
-        DataError: There is no such folder or file, or it is laid out in another way.
+        DataError: It is laid out in another way.
     """
-    path = check_given(given, key)
     listing = _list_folders(path) if path.is_dir() else _list_table(path)
     for label in listing.labels():
         _check_label(label, path)
     return listing
 
 
-def list_pictures(given: str, key: str) -> Listing:
+def list_pictures(folder: Path) -> Listing:
     """Returns all pictures in a folder, however deep they lie, without labels.
 
     Raises:
-        DataError: There is no such folder, or it cannot be read.
+        DataError: It is no folder, has no pictures, or cannot be read.
     """
-    path = check_given(given, key, PICTURES)
-    if not path.is_dir():
-        raise DataError(f"{path} is no folder; give {key}=FOLDER, with pictures in it")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; give a folder of pictures, such as data=paintings")
     listing = Listing()
-    _walk(path, "", listing)
-    _check_any(path, listing)
+    _walk(folder, "", listing)
+    _check_any(folder, listing)
     return listing
-
-
-def to_table(left_out: Iterable[LeftOut]) -> bytes:
-    """Returns what is left out as a CSV file with the columns path, why and reason."""
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(["path", "why", "reason"])
-    writer.writerows((each.path, each.why, each.reason) for each in left_out)
-    return file.getvalue().encode()
-
-
-def counts(left_out: Iterable[LeftOut]) -> str:
-    """Returns how many are left out for each reason, the most frequent first."""
-    found = Counter(each.why for each in left_out).most_common()
-    return ", ".join(f"{number:,} {why}" for why, number in found)
-
-
-def some(names: Sequence[str]) -> str:
-    """Returns some names as an error has them: "'a', 'b' and 7 more"."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(map(repr, names[:_NAMED])) + more
-
-
-def check_given(given: str, key: str, example: str = EXAMPLE) -> Path:
-    """Returns the folder or file that a person has typed.
-
-    Args:
-        given: What was typed.
-        key: The setting that it was given by.
-        example: What to give.
-
-    Raises:
-        SettingError: Nothing was typed.
-        DataError: There is no such folder or file.
-    """
-    if not given:
-        raise SettingError(f"{key}= is missing: give {example}")
-    path = Path(given).expanduser()
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise DataError(f"{key}={given}: {error.strerror or error}; give {example}") from None
-    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-        raise DataError(f"{key}={given} is {kind_of(mode)}; give {example}")
-    return path
 
 
 def _list_folders(root: Path) -> Listing:
     """Returns the pictures in each sub-folder, whose name is their label."""
     listing = Listing()
-    direct = Listing()
+    direct = Listing(left_out=listing.left_out)
     for entry in _entries(root):
         if not entry.is_dir():
             direct.take(entry, "")
         elif entry.name.startswith("."):
-            listing.leave_out(os.fsencode(entry), Why.HIDDEN, "its name begins with a dot")
+            listing.left_out.leave_file(entry, Why.HIDDEN, "its name begins with a dot")
         elif entry.is_symlink() and root.resolve().is_relative_to(entry.resolve()):
             reason = "a link to a folder that it lies in itself"
-            listing.leave_out(os.fsencode(entry), Why.NOT_FOLLOWED, reason)
+            listing.left_out.leave_file(entry, Why.NOT_FOLLOWED, reason)
         else:
             before = len(listing.rows)
             _walk(entry, entry.name, listing)
             if len(listing.rows) == before:
                 reason = "a folder without pictures, so no class"
-                listing.leave_out(os.fsencode(entry), Why.NO_PICTURE, reason)
-    listing.left_out += direct.left_out
+                listing.left_out.leave_file(entry, Why.NO_PICTURE, reason)
     for row in direct.rows:
         reason = "it lies beside the classes' folders, so nothing says what it shows"
-        listing.leave_out(row.path, Why.NO_LABEL, reason)
+        listing.left_out.leave_file(row.path, Why.NO_LABEL, reason)
     _check_layout(root, listing, direct)
     return listing
 
@@ -225,17 +151,17 @@ def _walk(folder: Path, label: str, listing: Listing) -> None:
 
     def tell(error: OSError) -> None:
         reason = f"the folder cannot be read: {error.strerror}"
-        listing.leave_out(error.filename, Why.UNREADABLE, reason)
+        listing.left_out.leave_file(error.filename, Why.UNREADABLE, reason)
 
     for home, folders, names in os.walk(folder, onerror=tell):
         for name in sorted(folders):
             path = Path(home, name)
             if name.startswith("."):
                 folders.remove(name)
-                listing.leave_out(os.fsencode(path), Why.HIDDEN, "its name begins with a dot")
+                listing.left_out.leave_file(path, Why.HIDDEN, "its name begins with a dot")
             elif path.is_symlink():
                 reason = "a link to a folder; such are followed only where they stand for a class"
-                listing.leave_out(os.fsencode(path), Why.NOT_FOLLOWED, reason)
+                listing.left_out.leave_file(path, Why.NOT_FOLLOWED, reason)
         folders.sort()
         for name in sorted(names):
             listing.take(Path(home, name), label)
@@ -279,13 +205,7 @@ def _check_any(root: Path, listing: Listing) -> None:
         return
     if not listing.left_out:
         raise DataError(f"{root} is empty; give {EXAMPLE}")
-    raise DataError(f"{root} has no picture that can be read. {describe(listing.left_out)}")
-
-
-def describe(left_out: Sequence[LeftOut]) -> str:
-    """Returns a sentence on what is left out."""
-    first = left_out[0]
-    return f"Left out: {counts(left_out)}; such as {first.path}: {first.reason}"
+    raise DataError(f"{root} has no picture that can be read{listing.left_out.because()}")
 
 
 def _list_table(path: Path) -> Listing:
@@ -305,7 +225,7 @@ def _list_table(path: Path) -> Listing:
     for line, name, label in zip(table.lines, paths, labels, strict=True):
         if not name.strip() or not label.strip():
             missing = "label" if name.strip() else "path"
-            listing.leave_out(name or str(path), Why.NO_LABEL, f"line {line} has no {missing}")
+            listing.left_out.leave_rows([Place(path.name, line)], f"without a {missing}")
             continue
         listing.take(path.parent / name.strip(), label.strip())
     _check_any(path, listing)

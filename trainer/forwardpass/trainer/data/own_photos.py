@@ -6,7 +6,7 @@ where two labels claim it, none is.
 """
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -17,31 +17,25 @@ import numpy as np
 
 from forwardpass.client.card import ImageInput
 from forwardpass.client.jobs.listing import Row, as_text
+from forwardpass.trainer.data.csv_file import some
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.data.decoded import Decoded, decode, keep_on_disk
 from forwardpass.trainer.data.folders import (
     EXAMPLE,
-    LeftOut,
     Listing,
     Why,
-    counts,
-    describe,
     list_labelled,
     list_pictures,
-    some,
-    to_table,
 )
+from forwardpass.trainer.data.left_out import LeftOut
+from forwardpass.trainer.data.splits import TEST_SHARE, split
 from forwardpass.trainer.errors import DataError, SettingError
-from forwardpass.trainer.training.checkpoints import Run
 from forwardpass.trainer.training.progress import Reporter
 
 T = TypeVar("T")
 
-LEFT_OUT_FILE = "left-out.csv"  # beside a run
-
 _ORIGIN = "pictures of one's own"
-# Of each class.
-_TEST_SHARE = 0.2
+# Of each class, to choose by.
 _VALIDATION_SHARE = 0.1
 # With a limit, how many times as many files are looked at, since a fifth of them is to test on; and
 # how many of each class at least.
@@ -55,41 +49,16 @@ class Asked:
     """Which pictures are to be read, and what for.
 
     Attributes:
-        data: A folder, or a CSV file, as a person types it.
-        test: Another to test on; empty to test on a part of `data`.
+        data: A folder, or a CSV file.
+        test: Another to test on; None to test on a part of `data`.
         validates: Whether some are to be set aside to choose by.
         limit: Rows of each split, at most; 0 for all.
     """
 
-    data: str
-    test: str
+    data: Path
+    test: Path | None
     validates: bool
     limit: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnPhotos(Dataset):
-    """Pictures of one's own, uint8 (rows, height, width, channels), and classes, int64 (rows).
-
-    A split's rows are of each class in turn, as long as it has some.
-
-    Attributes:
-        left_out: The files that are not used, with reasons.
-    """
-
-    left_out: tuple[LeftOut, ...]
-
-    def keep_table(self, run: Run) -> None:
-        """Writes the files that are not used beside a run, with reasons, where there are some."""
-        if self.left_out:
-            run.keep_file(LEFT_OUT_FILE, to_table(self.left_out))
-            run.reporter.note(f"what is left out, and why: {run.folder / LEFT_OUT_FILE}")
-
-    def sentence(self) -> str:
-        """Returns how many files are not used, as the card says it; "" where all are."""
-        if not self.left_out:
-            return ""
-        return f"Files that were left out: {counts(self.left_out)}."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,16 +68,20 @@ class _Pictures:
     decoded: Decoded
     places: Mapping[bytes, int]
 
-    def by_class(self, labels: Sequence[str]) -> list[list[int]]:
-        """Returns the places of each class, by digest: an order that no name or seed changes."""
-        classes: dict[str, list[int]] = {label: [] for label in labels}
-        for _, place in sorted(self.places.items()):
-            classes[self.decoded.rows[place].label].append(place)
-        return list(classes.values())
+    def in_order(self) -> list[int]:
+        """Returns the places by digest: an order that no name changes."""
+        return [place for _, place in sorted(self.places.items())]
+
+    def label(self, place: int) -> str:
+        """Returns what is in a place."""
+        return self.decoded.rows[place].label
 
 
-def load(asked: Asked, image: ImageInput, place: Path, reporter: Reporter) -> OwnPhotos:
-    """Returns pictures in the size that a model takes.
+def load(asked: Asked, image: ImageInput, place: Path, reporter: Reporter) -> Dataset:
+    """Returns pictures in the size that a model takes, and says which files are left out.
+
+    They are uint8 (rows, height, width, channels) with classes, int64 (rows). A split's rows are of
+    each class in turn, as long as it has some.
 
     Args:
         asked: Which.
@@ -120,29 +93,28 @@ def load(asked: Asked, image: ImageInput, place: Path, reporter: Reporter) -> Ow
         DataError: There are none, they cannot be read, or they are too few to learn from.
         SettingError: The limit leaves classes without a picture.
     """
-    listing = list_labelled(asked.data, "data")
+    listing = list_labelled(asked.data)
     labels = listing.labels()
     _check_classes(asked, labels)
     known = _distinct(_limited(listing, asked.limit), image, place, reporter)
+    held = None
     if asked.test:
-        held_listing = list_labelled(asked.test, "test")
+        held_listing = list_labelled(asked.test)
         _check_known(asked.test, held_listing.labels(), labels)
         held = _distinct(_limited(held_listing, asked.limit), image, place, reporter)
         known = _without(known, held, listing)
-        listing.left_out += held_listing.left_out
-    classes = known.by_class(labels)
-    _check_counts(asked, labels, classes, listing)
-    tested, validated, learned = _divided(classes, asked)
-    test = (held, held.by_class(labels)) if asked.test else (known, tested)
-    data = OwnPhotos(
-        name=_name(asked.data),
+        listing.left_out.items.extend(held_listing.left_out.items)
+    _check_counts(asked, labels, known, listing.left_out)
+    train, validation, test = _divided(known, labels, asked, place)
+    data = Dataset(
+        name=asked.data.resolve().name,
         origin=_ORIGIN,
         license="",
         labels=labels,
-        train=_split(known, learned, place),
-        validation=_split(known, validated, place),
-        test=_split(*test, place),
-        left_out=tuple(listing.left_out),
+        train=train,
+        validation=validation,
+        test=test if held is None else _split(held, held.in_order(), labels, place),
+        left_out=listing.left_out,
     ).limited(asked.limit)
     _check_limit(asked, data)
     _tell(data, reporter)
@@ -150,45 +122,40 @@ def load(asked: Asked, image: ImageInput, place: Path, reporter: Reporter) -> Ow
 
 
 def load_unlabelled(
-    data: str, image: ImageInput, limit: int, place: Path, reporter: Reporter
-) -> OwnPhotos:
+    folder: Path, image: ImageInput, limit: int, place: Path, reporter: Reporter
+) -> Dataset:
     """Returns all pictures in a folder as rows to learn from, in grey where all of them are.
 
     Args:
-        data: The folder, as a person types it.
+        folder: Where they lie, in sub-folders or not.
         image: The size to bring them to, in colour, and how.
         limit: Of rows; 0 for all.
         place: As for `decode`.
-        reporter: Where progress is told.
+        reporter: Where progress is told, and what is left out.
 
     Raises:
         DataError: There are none, or they cannot be read.
     """
-    listing = list_pictures(data, "data")
+    listing = list_pictures(folder)
     pictures = _distinct(_limited(listing, limit), image, place, reporter)
-    split = _split(pictures, pictures.by_class([""]), place)
-    pixels = split.inputs
+    whole = _split(pictures, pictures.in_order(), ("",), place)
+    pixels = whole.inputs
     if all(np.ptp(each, axis=-1).max() == 0 for each in pixels):
         pixels = keep_on_disk((each[..., :1] for each in pixels), (*pixels.shape[1:3], 1), place)
-    photos = OwnPhotos(
-        name=_name(data),
+    photos = Dataset(
+        name=folder.resolve().name,
         origin=_ORIGIN,
         license="",
         labels=(),
-        train=Split(pixels, split.targets),
-        validation=split.head(0),
-        test=split.head(0),
-        left_out=tuple(listing.left_out),
+        train=Split(pixels, whole.targets),
+        validation=whole.head(0),
+        test=whole.head(0),
+        left_out=listing.left_out,
     ).limited(limit)
     kind = "grey" if pixels.shape[3] == 1 else "colour"
     reporter.note(f"{len(photos.train):,} pictures in {kind}")
-    if photos.left_out:
-        reporter.note(describe(photos.left_out))
+    photos.left_out.tell(reporter)
     return photos
-
-
-def _name(data: str) -> str:
-    return Path(data).expanduser().resolve().name
 
 
 def in_turn(groups: Sequence[Sequence[T]]) -> list[T]:
@@ -206,7 +173,7 @@ def _check_classes(asked: Asked, labels: Sequence[str]) -> None:
         )
 
 
-def _check_known(given: str, labels: Sequence[str], known: Sequence[str]) -> None:
+def _check_known(given: Path, labels: Sequence[str], known: Sequence[str]) -> None:
     unknown = sorted(set(labels) - set(known))
     if unknown:
         raise DataError(
@@ -243,14 +210,14 @@ def _distinct(listing: Listing, image: ImageInput, place: Path, reporter: Report
             for row in rows:
                 other = next(found for found in rows if found.label != row.label)
                 reason = f"the same picture is labelled {other.label!r} as {as_text(other.path)}"
-                listing.leave_out(row.path, Why.TWO_LABELS, reason)
+                listing.left_out.leave_file(row.path, Why.TWO_LABELS, reason)
             continue
         used[digest] = places[0]
         for row in rows[1:]:
             reason = f"the same picture as {as_text(rows[0].path)}"
-            listing.leave_out(row.path, Why.DUPLICATE, reason)
+            listing.left_out.leave_file(row.path, Why.DUPLICATE, reason)
     if not used:
-        raise DataError(f"there is no picture that can be used. {describe(listing.left_out)}")
+        raise DataError(f"there is no picture that can be used{listing.left_out.because()}")
     return _Pictures(decoded, used)
 
 
@@ -259,46 +226,57 @@ def _without(known: _Pictures, held: _Pictures, listing: Listing) -> _Pictures:
     for digest in known.places.keys() & held.places.keys():
         path = known.decoded.rows[known.places[digest]].path
         other = held.decoded.rows[held.places[digest]].path
-        listing.leave_out(path, Why.IN_TEST, f"the same picture as {as_text(other)}")
+        listing.left_out.leave_file(path, Why.IN_TEST, f"the same picture as {as_text(other)}")
     left = {digest: row for digest, row in known.places.items() if digest not in held.places}
     return _Pictures(known.decoded, left)
 
 
 def _check_counts(
-    asked: Asked, labels: Sequence[str], classes: Sequence[Sequence[int]], listing: Listing
+    asked: Asked, labels: Sequence[str], pictures: _Pictures, left_out: LeftOut
 ) -> None:
     """Refuses classes of which not every split can have a picture."""
     uses = ["to learn from"]
     uses += ["to choose weights by"] if asked.validates else []
     uses += [] if asked.test else ["to test on"]
-    for label, places in zip(labels, classes, strict=True):
-        if len(places) < len(uses):
-            told = f". {describe(listing.left_out)}" if listing.left_out else ""
-            noun = "picture" if len(places) == 1 else "pictures"
+    counts = Counter(map(pictures.label, pictures.places.values()))
+    for label in labels:
+        if counts[label] < len(uses):
+            noun = "picture" if counts[label] == 1 else "pictures"
             raise DataError(
-                f"the class {label!r} has {len(places)} {noun} that can be used, and takes one "
-                f"{' and one '.join(uses)}; add more, or take the class away{told}"
+                f"the class {label!r} has {counts[label]} {noun} that can be used, and takes one "
+                f"{' and one '.join(uses)}; add more, or take the class away"
+                f"{left_out.because()}"
             )
 
 
-def _divided(classes: Sequence[Sequence[int]], asked: Asked) -> tuple[list[list[int]], ...]:
-    """Returns the places to test on, to choose by and to learn from, of each class."""
-    tested, validated, learned = [], [], []
-    for places in classes:
-        tests = 0 if asked.test else max(1, round(_TEST_SHARE * len(places)))
-        validations = max(1, round(_VALIDATION_SHARE * len(places))) if asked.validates else 0
-        tested.append(list(places[:tests]))
-        validated.append(list(places[tests : tests + validations]))
-        learned.append(list(places[tests + validations :]))
-    return tested, validated, learned
+def _divided(
+    pictures: _Pictures, labels: Sequence[str], asked: Asked, place: Path
+) -> tuple[Split, ...]:
+    """Returns the pictures to learn from, to choose by and to test on."""
+    places = pictures.in_order()
+    parts = split(
+        [pictures.decoded.digests[each] for each in places],
+        [labels.index(pictures.label(each)) for each in places],
+        test=0 if asked.test else TEST_SHARE,
+        validation=_VALIDATION_SHARE if asked.validates else 0,
+    )
+    return tuple(
+        _split(pictures, [places[row] for row in part.tolist()], labels, place) for part in parts
+    )
 
 
-def _split(pictures: _Pictures, classes: Sequence[Sequence[int]], place: Path) -> Split:
-    """Returns a split of some places of each class, on disk and in the order of its rows."""
+def _split(
+    pictures: _Pictures, places: Sequence[int], labels: Sequence[str], folder: Path
+) -> Split:
+    """Returns the pictures in some places as a split, on disk, each class in turn."""
+    classes: dict[str, list[tuple[int, int]]] = {label: [] for label in labels}
+    targets = {label: target for target, label in enumerate(labels)}
+    for each in places:
+        label = pictures.label(each)
+        classes[label].append((each, targets[label]))
+    rows = in_turn(list(classes.values()))
     pixels = pictures.decoded.pixels
-    groups = [[(row, target) for row in places] for target, places in enumerate(classes)]
-    rows = in_turn(groups)
-    inputs = keep_on_disk((pixels[row] for row, _ in rows), pixels.shape[1:], place)
+    inputs = keep_on_disk((pixels[row] for row, _ in rows), pixels.shape[1:], folder)
     return Split(inputs, np.array([target for _, target in rows], np.int64))
 
 
@@ -309,7 +287,7 @@ def _check_limit(asked: Asked, data: Dataset) -> None:
         )
 
 
-def _tell(data: OwnPhotos, reporter: Reporter) -> None:
+def _tell(data: Dataset, reporter: Reporter) -> None:
     splits = {"to learn from": data.train, "to choose by": data.validation, "to test on": data.test}
     sizes = ", ".join(f"{len(split):,} {use}" for use, split in splits.items() if len(split))
     reporter.note(f"{len(data.labels)} classes of pictures: {sizes}")
@@ -320,5 +298,4 @@ def _tell(data: OwnPhotos, reporter: Reporter) -> None:
             f"fewer than {_FEW} pictures to test {some(few)} on: what is measured of such a class "
             "says little"
         )
-    if data.left_out:
-        reporter.note(describe(data.left_out))
+    data.left_out.tell(reporter)

@@ -45,7 +45,6 @@ class OwnRows:
         file: What was read.
         columns: By name (rows).
         places: Where each row stands (rows).
-        numbers: Which row of its file it is, from 0 (rows).
         tested: Whether it is of the file with the test rows (rows).
         separator: What stands between fields.
     """
@@ -53,7 +52,6 @@ class OwnRows:
     file: Path
     columns: Mapping[str, Sequence[str]]
     places: Sequence[Place]
-    numbers: NDArray[np.int64]
     tested: NDArray[np.bool_]
     separator: str
 
@@ -81,7 +79,6 @@ class OwnRows:
             self,
             columns={name: [fields[row] for row in rows] for name, fields in self.columns.items()},
             places=[self.places[row] for row in rows],
-            numbers=self.numbers[rows],
             tested=self.tested[rows],
         )
 
@@ -135,7 +132,6 @@ def read_rows(file: Path, test: Path | None, left_out: LeftOut) -> OwnRows:
             for name, table in zip(names, tables, strict=True)
             for line in table.lines
         ],
-        numbers=np.concatenate([np.arange(count) for count in counts]),
         tested=np.repeat(np.arange(len(tables)) > 0, counts),
         separator=first.separator,
     )
@@ -170,15 +166,9 @@ def read_target(rows: OwnRows, name: str, kind: Kind, left_out: LeftOut) -> tupl
     if len(rows) < MIN_ROWS:
         raise DataError(
             f"{rows.file} has {len(rows)} rows to learn {name} from, and at least {MIN_ROWS} are "
-            f"needed{because(left_out)}"
+            f"needed{left_out.because()}"
         )
     return rows, target
-
-
-def because(left_out: LeftOut) -> str:
-    """Returns the reasons for what is left out, to end an error with."""
-    notes = left_out.notes()
-    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def fields_named(fields: Sequence[str], rows: OwnRows, at: Sequence[int]) -> str:
@@ -295,7 +285,7 @@ def _read_classes(
     labels = sorted(set(fields), key=_order)
     if len(labels) < 2:
         found = f"one class only, {labels[0]!r}" if labels else "no class with enough rows"
-        raise DataError(f"{name} has {found}, so there is nothing to tell{because(left_out)}")
+        raise DataError(f"{name} has {found}, so there is nothing to tell{left_out.because()}")
     places = {label: place for place, label in enumerate(labels)}
     return rows, Target(np.array([places[field] for field in fields]), tuple(labels), why)
 

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,18 +28,7 @@ _YEAR_FIRST = re.compile(r"(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2})(?:[T ](.+))?)?
 _YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})[-/.](\d{4})(?:[T ](.+))?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnSeries(Series):
-    """A series that somebody has.
-
-    Attributes:
-        left_out: What is not learned from.
-    """
-
-    left_out: LeftOut
-
-
-def load(file: Path, value: str, time: str = "", season: int = 0) -> OwnSeries:
+def load(file: Path, value: str, time: str = "", season: int = 0) -> Series:
     """Returns a column's values in the order of time; a seventh is to choose by, and one to test.
 
     Args:
@@ -71,7 +59,7 @@ def load(file: Path, value: str, time: str = "", season: int = 0) -> OwnSeries:
         values, years = values[order], years[order]
     _check_length(file, values, season)
     held_out = max(season, math.ceil(len(values) * _HELD_OUT))
-    return OwnSeries(
+    return Series(
         name=file.stem,
         origin=file.name,
         license="",

@@ -9,19 +9,13 @@ import numpy as np
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.data.left_out import LeftOut
 from forwardpass.trainer.data.own_rows import read_rows, read_target
-from forwardpass.trainer.data.splits import split, spread
+from forwardpass.trainer.data.splits import row_digest, split, spread
 from forwardpass.trainer.errors import SettingError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnTexts(Dataset):
-    """Texts as an array of `str` (n), and their classes as int64 (n).
-
-    Attributes:
-        left_out: What is not learned from.
-    """
-
-    left_out: LeftOut
+    """Texts as an array of `str` (n), and their classes as int64 (n)."""
 
     def limited(self, count: int) -> Self:
         """Returns so many texts of each split, from all over it; 0 for all of them.
@@ -65,9 +59,9 @@ def load(file: Path, text: str, target: str) -> OwnTexts:
     rows = rows.take([row for row in range(len(rows)) if row not in empty])
     rows, told = read_target(rows, target, "classes", left_out)
     texts = rows.columns[text]
-    keys = [" ".join(each.split()) for each in texts]
+    digests = [row_digest(*each.split()) for each in texts]
     inputs = np.array(texts, object)
-    parts = split(keys, told.values.tolist())
+    parts = split(digests, told.values.tolist())
     train, validation, test = (Split(inputs[part], told.values[part]) for part in parts)
     return OwnTexts(
         name=file.stem,

@@ -1,11 +1,12 @@
 """A time series, cut at two points in time: what comes after is forecast, never learned from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forwardpass.artefact import array_digest
+from forwardpass.trainer.data.left_out import LeftOut
 from forwardpass.v1 import model_card_pb2
 
 Floats = NDArray[np.float32]
@@ -28,6 +29,7 @@ class Series:
         validation: How many values, before the test values, to choose by.
         test: How many values, the last ones, to measure on.
         clock: What `years` counts.
+        left_out: What of a person's own data is not used.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Series:
     validation: int
     test: int
     clock: str = "year"
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def train(self) -> Floats:
@@ -93,6 +96,7 @@ class Series:
             sha256=self.digest(),
             train_rows=len(self.train),
             test_rows=self.test,
+            left_out=self.left_out.counts(),
         )
 
 

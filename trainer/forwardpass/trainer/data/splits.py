@@ -1,6 +1,11 @@
-"""Which rows of one's own data are learned from, chosen by and measured on."""
+"""Which rows of one's own data are learned from, chosen by and measured on: told by their content.
 
-from collections.abc import Hashable, Sequence
+So the same rows are test rows whatever the seed, or results could not be compared; whatever order
+or names they come in; and, but for some, when others are added.
+"""
+
+import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +13,6 @@ from numpy.typing import NDArray
 
 from forwardpass.trainer.errors import DataError
 
-# Which rows are test rows must not change with a run's seed, or results could not be compared.
-_SPLIT_SEED = 0
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.15
 
 Rows = NDArray[np.int64]
@@ -23,40 +26,50 @@ class Splits(NamedTuple):
     test: Rows
 
 
-def split(keys: Sequence[Hashable], strata: Sequence[int], *, test: float = TEST_SHARE) -> Splits:
-    """Splits rows at random, the same rows each time.
+def row_digest(*values: object) -> bytes:
+    """Returns the SHA-256 of a row's numbers and texts."""
+    return hashlib.sha256(repr(values).encode()).digest()
+
+
+def split(
+    digests: Sequence[bytes],
+    strata: Sequence[int],
+    *,
+    test: float = TEST_SHARE,
+    validation: float = VALIDATION_SHARE,
+) -> Splits:
+    """Splits rows in the order of their digests, which is as good as a random one.
 
     Each class has about the same share of each part. Where all rows of a class are copies of less
     than three, it is in the training rows, then in the test rows.
 
     Args:
-        keys: Rows with equal keys are copies of each other, and stay together (rows).
+        digests: Of what is in each row. Rows with equal ones are copies, and stay together (rows).
         strata: The class of each row, or 0 for all (rows).
         test: The share of the test rows; 0 for none.
+        validation: The share of those to choose by; 0 for none.
 
     Raises:
         DataError: A part has no rows, as there are too few different ones.
     """
-    draws = np.random.default_rng(_SPLIT_SEED)
-    copies: dict[Hashable, list[int]] = {}
-    for row, key in enumerate(keys):
-        copies.setdefault(key, []).append(row)
+    copies: dict[bytes, list[int]] = {}
+    for row, digest in enumerate(digests):
+        copies.setdefault(digest, []).append(row)
     groups: dict[int, list[list[int]]] = {}
-    for rows in copies.values():
+    for _, rows in sorted(copies.items()):
         groups.setdefault(strata[rows[0]], []).append(rows)
     parts: tuple[list[int], list[int], list[int]] = ([], [], [])
-    for _, left in sorted(groups.items()):
-        draws.shuffle(left)
+    for left in groups.values():
         count, remaining = sum(map(len, left)), left
-        for part, share in ((2, test), (1, VALIDATION_SHARE)):
+        for part, share in ((2, test), (1, validation)):
             if share and len(remaining) > 1:
                 taken, remaining = _take(remaining, max(1, round(share * count)))
                 parts[part].extend(taken)
         parts[0].extend(row for rows in remaining for row in rows)
-    if not parts[1] or (test and not parts[2]):
+    if (validation and not parts[1]) or (test and not parts[2]):
         raise DataError(
-            f"{len(keys)} rows are copies of {len(copies)}, which are too few to learn from some, "
-            "choose by others and measure on others; give more that differ"
+            f"{len(digests)} rows are copies of {len(copies)}, which are too few to learn from "
+            "some, choose by others and measure on others; give more that differ"
         )
     return Splits(*(np.array(sorted(part), np.int64) for part in parts))
 

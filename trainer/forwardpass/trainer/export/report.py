@@ -269,6 +269,7 @@ def _data(data: pb.DataSource) -> str:
         ("Training rows", f"{data.train_rows:,}"),
         ("Test rows", f"{data.test_rows:,}"),
     ]
+    facts += [(f"Left out: {what}s", f"{count:,}") for what, count in sorted(data.left_out.items())]
     if data.HasField("pixels"):
         pixels = data.pixels
         facts += [

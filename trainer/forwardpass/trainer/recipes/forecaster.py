@@ -5,15 +5,13 @@ that came before it, beside the last value and the one a season before.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
 
-from forwardpass.trainer.data import left_out, own_series
-from forwardpass.trainer.data.own_series import OwnSeries
-from forwardpass.trainer.data.series import Floats
+from forwardpass.trainer.data import own_series
+from forwardpass.trainer.data.series import Floats, Series
 from forwardpass.trainer.errors import SettingError
 from forwardpass.trainer.export.card import Trained
 from forwardpass.trainer.forecasting import About, LastR2, describe, training_rows, validation_row
@@ -54,18 +52,19 @@ class Settings(OwnData, Supervised):
     learning_rate: Annotated[float, "the highest; see schedule"] = 1e-2
 
 
-def load(settings: Settings, workspace: Workspace) -> OwnSeries:
+def load(settings: Settings, workspace: Workspace) -> Series:
     """Returns the series of the file, and says how it is read."""
     settings.needed("forecaster", data="sunspots.csv", value="spots")
     series = own_series.load(
-        Path(settings.data), settings.value, time=settings.time, season=settings.season
+        settings.path("data"), settings.value, time=settings.time, season=settings.season
     )
     series.left_out.tell(workspace.reporter)
     return series
 
 
-def train(settings: Settings, series: OwnSeries, run: Run) -> Trained:
+def train(settings: Settings, series: Series, run: Run) -> Trained:
     """Returns the network and its step, and what is said of them."""
+    series.left_out.keep(run)
     kind = _scale(settings.scale, series.train)
     network = Forecaster(settings.cell, settings.width, Scale(kind, torch.from_numpy(series.train)))
     levels = _LEVELS if kind == "log" else np.ones(1, np.float32)
@@ -92,11 +91,9 @@ def train(settings: Settings, series: OwnSeries, run: Run) -> Trained:
         settings,
         run,
     )
-    if series.left_out:
-        run.keep_file(left_out.FILE, series.left_out.table())
     about = About(
         description=f"Forecasts the next {settings.value} after each of a series, as learned from "
-        f"{series.origin}. {series.left_out.sentence()}".strip(),
+        f"{series.origin}.",
         reference='Elman, "Finding structure in time", 1990'
         if settings.cell == "rnn"
         else 'Hochreiter and Schmidhuber, "Long short-term memory", 1997',

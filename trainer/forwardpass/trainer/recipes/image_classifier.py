@@ -17,8 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from forwardpass.client.card import ImageInput
 from forwardpass.trainer.data import own_photos
 from forwardpass.trainer.data.dataset import Dataset, Split
-from forwardpass.trainer.data.folders import check_given
-from forwardpass.trainer.data.own_photos import Asked, OwnPhotos
+from forwardpass.trainer.data.own_photos import Asked
 from forwardpass.trainer.errors import SettingError
 from forwardpass.trainer.evaluation import accuracy, balanced_accuracy, predict
 from forwardpass.trainer.export.card import Evaluation, Trained
@@ -87,9 +86,7 @@ class Settings(OwnData):
 
     def resolved(self) -> Self:
         """Returns them with the network's learning rate; refuses data that is not there."""
-        check_given(self.data, "data")
-        if self.test:
-            check_given(self.test, "test")
+        self.needed("image-classifier", data="pets")
         return replace(self, learning_rate=self.learning_rate or NETWORKS[self.network].rate)
 
     def needs(self) -> tuple[str, ...]:
@@ -98,7 +95,7 @@ class Settings(OwnData):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Data(OwnPhotos):
+class Data(Dataset):
     """The pictures, in the size that the model takes.
 
     Attributes:
@@ -123,8 +120,8 @@ def load(settings: Settings, workspace: Workspace) -> Data:
         embedder = Embedder(workspace.needed[settings.features])
         image = embedder.image
     asked = Asked(
-        data=settings.data,
-        test=settings.test,
+        data=settings.path("data"),
+        test=settings.path("test") if settings.test else None,
         validates=embedder is None,
         limit=settings.limit,
     )
@@ -135,7 +132,7 @@ def load(settings: Settings, workspace: Workspace) -> Data:
 
 def train(settings: Settings, data: Data, run: Run) -> Trained:
     """Returns a classifier of the pictures, and what is said of it."""
-    data.keep_table(run)
+    data.left_out.keep(run)
     if data.embedder is None:
         return _from_scratch(settings, data, run)
     return _on_features(settings, data, data.embedder, run)
@@ -294,8 +291,7 @@ def _learning_curve(known: Split, asked: Split, settings: Settings) -> dict[int,
 def _description(data: Data, how: str) -> str:
     names = ", ".join(data.labels[:_NAMED])
     more = f" and {len(data.labels) - _NAMED} more" if len(data.labels) > _NAMED else ""
-    told = f"Tells which of {len(data.labels)} classes a picture shows ({names}{more}), {how}."
-    return f"{told} {data.sentence()}".strip()
+    return f"Tells which of {len(data.labels)} classes a picture shows ({names}{more}), {how}."
 
 
 def _golden(data: Data) -> dict[str, Array]:

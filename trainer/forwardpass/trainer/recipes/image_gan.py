@@ -12,8 +12,7 @@ import torch
 from forwardpass.artefact import draw_latents
 from forwardpass.client.card import ImageInput
 from forwardpass.trainer.data import own_photos
-from forwardpass.trainer.data.folders import PICTURES, check_given
-from forwardpass.trainer.data.own_photos import OwnPhotos
+from forwardpass.trainer.data.dataset import Dataset
 from forwardpass.trainer.errors import DataError, SettingError
 from forwardpass.trainer.evaluation import predict
 from forwardpass.trainer.export.card import Evaluation, Trained
@@ -52,15 +51,15 @@ class Settings(OwnData, Adversarial):
 
     def resolved(self) -> Self:
         """Returns them as they are; refuses data that is not there."""
-        check_given(self.data, "data", PICTURES)
+        self.needed("image-gan", data="paintings")
         return self
 
 
-def load(settings: Settings, workspace: Workspace) -> OwnPhotos:
+def load(settings: Settings, workspace: Workspace) -> Dataset:
     """Returns the pictures, cut and brought to the size."""
     image = ImageInput("image", settings.size, settings.size, 3, Preparation(Resize.CROP))
     photos = own_photos.load_unlabelled(
-        settings.data, image, settings.limit, workspace.runs, workspace.reporter
+        settings.path("data"), image, settings.limit, workspace.runs, workspace.reporter
     )
     if len(photos.train) < settings.batch_size:
         raise DataError(
@@ -70,9 +69,9 @@ def load(settings: Settings, workspace: Workspace) -> OwnPhotos:
     return photos
 
 
-def train(settings: Settings, data: OwnPhotos, run: Run) -> Trained:
+def train(settings: Settings, data: Dataset, run: Run) -> Trained:
     """Returns the generator, and what is said of it."""
-    data.keep_table(run)
+    data.left_out.keep(run)
     *_, channels = data.train.inputs.shape
     shown = draw_latents(settings.seed, 64, settings.latent)  # the same ones in every picture
     with one_thread():
@@ -117,8 +116,7 @@ def train(settings: Settings, data: OwnPhotos, run: Run) -> Trained:
     kind = "greyscale" if channels == 1 else "colour"
     return Trained(
         description=f"Draws a {settings.size} x {settings.size} {kind} picture from "
-        f"{settings.latent} normal random numbers, like those in {data.name}. "
-        f"{data.sentence()}".strip(),
+        f"{settings.latent} normal random numbers, like those in {data.name}.",
         reference='Radford, Metz and Chintala, "Unsupervised representation learning with '
         'deep convolutional generative adversarial networks", 2015',
         module=sampler,

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.regression import R2Score
 
-from forwardpass.trainer.data import columns, left_out
+from forwardpass.trainer.data import columns
 from forwardpass.trainer.data.columns import Part, TableData
 from forwardpass.trainer.data.own_rows import Kind
 from forwardpass.trainer.errors import SettingError
@@ -75,10 +74,10 @@ def load(settings: Settings, workspace: Workspace) -> TableData:
     """Returns the rows of the file, and says what of it is left out."""
     settings.needed("table", data="penguins.csv", target="species")
     data = columns.load(
-        Path(settings.data),
+        settings.path("data"),
         settings.target,
         kind=settings.task,
-        test=Path(settings.test) if settings.test else None,
+        test=settings.path("test") if settings.test else None,
     )
     if (output := _output(data)) in data.train.columns:
         raise SettingError(
@@ -90,6 +89,7 @@ def load(settings: Settings, workspace: Workspace) -> TableData:
 
 def train(settings: Settings, data: TableData, run: Run) -> Trained:
     """Returns the trained network with what is before it, and what is said of them."""
+    data.left_out.keep(run)
     front = fit_front(data.train.columns)
     split = {
         name: Rows(_joined(front, part), torch.from_numpy(part.targets))
@@ -125,8 +125,6 @@ def train(settings: Settings, data: TableData, run: Run) -> Trained:
         settings,
         run,
     )
-    if data.left_out:
-        run.keep_file(left_out.FILE, data.left_out.table())
     kind = f"one of {len(data.labels)} classes" if data.labels else "a number"
     published = nn.Sequential(network, nn.Softmax(dim=1)) if data.labels else model
     unit = 1.0 if rescale is None else rescale.deviation.item()
@@ -137,7 +135,7 @@ def train(settings: Settings, data: TableData, run: Run) -> Trained:
     )
     return Trained(
         description=f"Tells {data.target}, {kind} since {data.why}, from "
-        f"{_columns(data)} of {data.name}. {data.left_out.sentence()}".strip(),
+        f"{_columns(data)} of {data.name}.",
         reference="Rumelhart, Hinton and Williams, "
         '"Learning representations by back-propagating errors", 1986',
         module=published,

@@ -7,7 +7,6 @@ hidden layer. Logistic regression on the same features is beside it on the card.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
-from forwardpass.trainer.data import left_out, own_texts
+from forwardpass.trainer.data import own_texts
 from forwardpass.trainer.data.own_texts import OwnTexts
 from forwardpass.trainer.errors import DataError
 from forwardpass.trainer.evaluation import accuracy, predict
@@ -72,13 +71,14 @@ class Settings(OwnData, Supervised):
 def load(settings: Settings, workspace: Workspace) -> OwnTexts:
     """Returns the texts of the file, and says what of it is left out."""
     settings.needed("text-classifier", data="mails.csv", text="message", target="kind")
-    data = own_texts.load(Path(settings.data), settings.text, settings.target)
+    data = own_texts.load(settings.path("data"), settings.text, settings.target)
     data.left_out.tell(workspace.reporter)
     return data.limited(settings.limit)
 
 
 def train(settings: Settings, data: OwnTexts, run: Run) -> Trained:
     """Returns the trained network with what is before it, and what is said of them."""
+    data.left_out.keep(run)
     rows = len(data.train) + len(data.validation) + len(data.test)
     words = most_words(rows, settings.words)
     if words < settings.words:
@@ -116,13 +116,11 @@ def train(settings: Settings, data: OwnTexts, run: Run) -> Trained:
         settings,
         run,
     )
-    if data.left_out:
-        run.keep_file(left_out.FILE, data.left_out.table())
     classifier = TextClassifier(network)
     texts = np.concatenate([part.inputs for part in (data.test, data.validation, data.train)])
     return Trained(
         description=f"Tells {settings.target} of a text, one of {len(data.labels)} classes, as "
-        f"learned from {settings.text} of {data.origin}. {data.left_out.sentence()}".strip(),
+        f"learned from {settings.text} of {data.origin}.",
         reference='Salton and Buckley, "Term-weighting approaches in automatic text retrieval", '
         "1988",
         module=classifier,

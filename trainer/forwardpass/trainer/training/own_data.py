@@ -2,11 +2,13 @@
 
 import math
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from forwardpass.trainer.errors import SettingError
+from forwardpass.client.jobs.walk import kind_of
+from forwardpass.trainer.errors import DataError, SettingError
 from forwardpass.trainer.training.settings import Settings
 
 # Those that name files.
@@ -59,11 +61,31 @@ class OwnData(Settings):
 
         Raises:
             SettingError: One is empty.
+            DataError: One names a file or folder that is not there, or is neither.
         """
         missing = [key for key in examples if not getattr(self, key)]
         if missing:
             pairs = " ".join(f"{key}={value}" for key, value in examples.items())
             raise SettingError(
-                f"{recipe} learns from a file of yours: give {' and '.join(missing)}, such as by "
+                f"{recipe} learns from data of yours: give {' and '.join(missing)}, such as by "
                 f"forwardpass-train run {recipe} {pairs}"
             )
+        for key in _FILES:
+            if getattr(self, key, ""):
+                _check_there(key, self.path(key))
+
+    def path(self, key: str) -> Path:
+        """Returns the file or folder that a setting, such as "data", names; ~ is as in a shell."""
+        return Path(getattr(self, key)).expanduser()
+
+
+def _check_there(key: str, path: Path) -> None:
+    """Refuses what is neither a folder nor a regular file: a FIFO would be waited for."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise DataError(
+            f"{key}={path}: {error.strerror or error}; give the path of a file or folder"
+        ) from None
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise DataError(f"{key}={path} is {kind_of(mode)}; give a regular file or a folder")
