@@ -301,14 +301,14 @@ RECIPES = {
             "multi-layer perceptron, from your own CSV file",
             "data=FILE.csv",
             "11 s",
-            "accuracy 1.0 on penguins",
+            "accuracy 0.986 on penguins",
         ),
         Recipe(
             "text-classifier",
             "TF-IDF and one hidden layer, from your own texts",
             "data=FILE.csv",
             "10 s",
-            "accuracy 0.917 on 66 messages",
+            "accuracy 1.0 on 66 messages",
         ),
         Recipe(
             "forecaster",
