@@ -9,7 +9,9 @@ from conftest import Running, StartServer
 from onnx import TensorProto, helper
 from tiny_models import Publisher, TinyModel, busy, echo
 
+from forwardpass.server.errors import RunError
 from forwardpass.server.loading import batch_curve
+from forwardpass.server.onnx.session import Session
 from forwardpass.server.scheduling.inline_executor import InlineExecutor
 from forwardpass.server.scheduling.watchdog import Watchdog
 from forwardpass.v1.inference_service_pb2 import PredictRequest
@@ -118,6 +120,17 @@ def test_t113_a_graph_with_a_loop_never_runs_on_the_transport_s_thread(
     running = start_server()
     assert not isinstance(executor_of(running, "loop"), InlineExecutor)
     assert isinstance(executor_of(running, "plain"), InlineExecutor)
+
+
+def test_a_run_on_the_transports_thread_ends_where_it_is_stopped_and_no_other_run_does() -> None:
+    session = Session(stretchy().graph.SerializeToString(), {}, threads=1)
+    inputs = {"x": np.ones((1, 1), np.float32)}
+    assert session.run_inline(["y"], inputs)[0].tolist() == [[1]]
+    session.stop_inline()
+    # Stopped before it began, it ends before its first operator.
+    with pytest.raises(RunError, match="terminate"):
+        session.run_inline(["y"], inputs)
+    assert session.run(["y"], inputs)[0].tolist() == [[1]]
 
 
 def test_a_run_is_stopped_once_it_has_taken_its_time_and_the_next_is_not() -> None:
