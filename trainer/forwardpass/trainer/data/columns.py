@@ -27,8 +27,8 @@ from forwardpass.trainer.data.own_rows import (
     read_rows,
     read_target,
 )
-from forwardpass.trainer.data.splits import Splits, row_digest, split, spread
-from forwardpass.trainer.errors import DataError, SettingError
+from forwardpass.trainer.data.splits import Splits, limited, row_digest, split
+from forwardpass.trainer.errors import DataError
 from forwardpass.v1 import model_card_pb2
 from forwardpass.wire import Array
 
@@ -102,11 +102,9 @@ class TableData:
         """
         if not count:
             return self
-        train, validation, test = (
-            part.take(spread(count, len(part))) for part in (self.train, self.validation, self.test)
-        )
-        if len(np.unique(train.targets)) < 2:
-            raise SettingError(f"limit={count} leaves nothing to tell apart; give a greater one")
+        parts = (self.train, self.validation, self.test)
+        rows = limited(count, [part.targets for part in parts])
+        train, validation, test = (part.take(each) for part, each in zip(parts, rows, strict=True))
         return replace(self, train=train, validation=validation, test=test)
 
     def digest(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from forwardpass.trainer.data.dataset import Dataset, Split
 from forwardpass.trainer.data.left_out import LeftOut
 from forwardpass.trainer.data.own_rows import read_rows, read_target
-from forwardpass.trainer.data.splits import row_digest, split, spread
+from forwardpass.trainer.data.splits import limited, row_digest, split
 from forwardpass.trainer.errors import SettingError
 
 
@@ -25,13 +25,12 @@ class OwnTexts(Dataset):
         """
         if not count:
             return self
+        parts = (self.train, self.validation, self.test)
+        rows = limited(count, [part.targets for part in parts])
         train, validation, test = (
-            Split(part.inputs[rows], part.targets[rows])
-            for part in (self.train, self.validation, self.test)
-            for rows in (spread(count, len(part)),)
+            Split(part.inputs[each], part.targets[each])
+            for part, each in zip(parts, rows, strict=True)
         )
-        if len(np.unique(train.targets)) < 2:
-            raise SettingError(f"limit={count} leaves nothing to tell apart; give a greater one")
         return replace(self, train=train, validation=validation, test=test)
 
 

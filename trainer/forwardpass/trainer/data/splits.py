@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from forwardpass.trainer.errors import DataError
+from forwardpass.trainer.errors import DataError, SettingError
+from forwardpass.wire import Array
 
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.15
 
@@ -74,9 +75,25 @@ def split(
     return Splits(*(np.array(sorted(part), np.int64) for part in parts))
 
 
-def spread(count: int, rows: int) -> Rows:
+def _spread(count: int, rows: int) -> Rows:
     """Returns so many rows of all, as far from each other as can be: a file may be sorted."""
     return np.unique(np.linspace(0, rows - 1, min(count, rows)).astype(np.int64))
+
+
+def limited(count: int, targets: Sequence[Array]) -> list[Rows]:
+    """Returns `count` rows of each part, from all over it.
+
+    Args:
+        count: How many; fewer where a part has fewer.
+        targets: Of each part (its rows), those of the training rows first.
+
+    Raises:
+        SettingError: The training rows that are left are all alike.
+    """
+    rows = [_spread(count, len(each)) for each in targets]
+    if len(np.unique(targets[0][rows[0]])) < 2:
+        raise SettingError(f"limit={count} leaves nothing to tell apart; give a greater one")
+    return rows
 
 
 def _take(groups: list[list[int]], wanted: int) -> tuple[list[int], list[list[int]]]:
