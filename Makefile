@@ -10,7 +10,7 @@
 #   make zoo        publish, check and serve every architecture of the course, untrained (takes
 #                   4 GB of memory)
 #   make lint       format, types, contract, layout
-#   make bench      measure, and write docs/performance.md (takes h2load); BENCH="--only rates"
+#   make bench      measure, and write docs/performance.md; BENCH="--only rates"
 #                   measures one thing and writes nothing
 #   make bench BASE=COMMIT
 #                   measure what is checked out against that commit, and fail where it is slower
@@ -28,6 +28,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What a command finds first.
+IN_VENV = PATH="$(CURDIR)/$(BIN):$$PATH"
 # Its own: onnxruntime and onnxruntime-gpu cannot share an environment.
 GPU_VENV := .venv-gpu
 # Where pip also looks for torch. The public Linux default brings CUDA, several gigabytes; for the
@@ -75,22 +77,26 @@ $(VENV)/tools: $(VENV)/product
 	touch $@
 
 demo: $(VENV)/product
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
+	$(IN_VENV) bash demo.sh
+
+# What the machine lacks of the programs that tests and `make bench` start.
+$(VENV)/parts: tests/parts.sh
+	tests/parts.sh $@ $(BIN)
 
 # A file at a time in each of two processes: most tests wait for a server, or for a program to start.
 # torch has one thread in each, as two would wait for those of the other process.
-test: $(VENV)/tools
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+test: $(VENV)/tools $(VENV)/parts
+	$(IN_VENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 $(VENV)/heavy: $(VENV)/tools
 	$(PIP_INSTALL) --editable '.[server,trainer,embed]' --group test --group lint --group release --group heavy
 	touch $@
 
-heavy: $(VENV)/heavy
-	$(BIN)/python -m pytest -m heavy
+heavy: $(VENV)/heavy $(VENV)/parts
+	$(IN_VENV) $(BIN)/python -m pytest -m heavy
 
-faults: $(VENV)/tools
-	$(BIN)/python -m pytest tests/faults tests/server/transport/test_released.py \
+faults: $(VENV)/tools $(VENV)/parts
+	$(IN_VENV) $(BIN)/python -m pytest tests/faults tests/server/transport/test_released.py \
 		--fault-seconds=$(SECONDS) --verbose
 
 $(GPU_VENV)/tools: $(SOURCES)
@@ -118,12 +124,12 @@ format: $(VENV)/tools
 	$(BIN)/ruff check --fix
 	$(BIN)/buf format --write
 
-bench: $(VENV)/tools
+bench: $(VENV)/tools $(VENV)/parts
 ifneq ($(BASE),)
-	$(BIN)/python -m benchmarks.compare '$(BASE)' $(BENCH)
+	$(IN_VENV) $(BIN)/python -m benchmarks.compare '$(BASE)' $(BENCH)
 else
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh train
-	$(BIN)/python -m benchmarks demo/models $(BENCH)
+	$(IN_VENV) bash demo.sh train
+	$(IN_VENV) $(BIN)/python -m benchmarks demo/models $(BENCH)
 endif
 
 pictures: demo

@@ -35,7 +35,14 @@ KILLS, STOPS, JUMPS = 1, 1, 2
 HOUR = 3600
 # How long those wait who will not wait any longer when a server goes on, in seconds.
 HASTE = 5.0
-FAKE_TIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+FAKE_TIME = next(
+    (
+        found
+        for folder in ("/usr/lib", f"{sys.prefix}/parts/usr/lib")
+        for found in Path(folder).glob("*/faketime/libfaketime.so.1")
+    ),
+    None,
+)
 # Takes memory a mebibyte at a time until somebody in its group is killed for it.
 HOG = """
 import sys
