@@ -67,7 +67,7 @@ def test_t37_a_connection_carries_so_many_calls_and_no_more(
     running = start_server(max_message_bytes=1 << 20)
     with connect(running) as other, Wire(running) as wire:
         most = wire.greet()
-        assert most == 512
+        assert most == 256
         wire.send(*(wire.ask(2 * index + 1) for index in range(most + 76)))
         refused: list[Frame] = []
         while len(refused) < 76:

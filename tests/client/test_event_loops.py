@@ -60,6 +60,51 @@ def test_many_calls_go_on_at_once(address: str) -> None:
     asyncio.run(ask())
 
 
+@pytest.mark.parametrize("transport", ["completion_queue", "stock"])
+def test_more_calls_than_a_connection_carries_wait_for_others(
+    repository: Publisher, start_server: StartServer
+) -> None:
+    repository("features", embedder())
+    address = start_server().address
+
+    async def ask() -> None:
+        async with AsyncClient(address, timeout=60) as client:
+            for _ in range(2):
+                await asyncio.gather(*(client.embed("features", ROWS) for _ in range(1500)))
+
+    asyncio.run(ask())
+
+
+def test_a_call_that_waits_for_others_ends_in_time_or_by_its_task_and_others_take_its_turn(
+    scripted: StartScripted,
+) -> None:
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        begun, release = asyncio.Event(), asyncio.Event()
+
+        def held() -> pb.PredictResponse:
+            loop.call_soon_threadsafe(begun.set)
+            asyncio.run_coroutine_threadsafe(release.wait(), loop).result(60)
+            return pb.PredictResponse()
+
+        server = scripted(held)
+        async with AsyncClient(server.target, timeout=60) as client:
+            calls = [asyncio.ensure_future(client.predict("m")) for _ in range(128)]
+            await begun.wait()
+            waiting = [asyncio.ensure_future(client.predict("m")) for _ in range(2)]
+            with pytest.raises(TimedOut, match=r"no turn within 0\.1 s"):
+                await client.predict("m", timeout=0.1)
+            waiting[0].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting[0]
+            calls[0].cancel()
+            release.set()
+            await asyncio.gather(*calls[1:], waiting[1])
+            await client.predict("m")
+
+    asyncio.run(ask())
+
+
 def test_a_task_that_is_cancelled_is_cancelled_and_a_closed_client_says_so(
     scripted: StartScripted,
 ) -> None:

@@ -8,10 +8,12 @@ from contextlib import suppress
 
 import grpc
 import pytest
+from http2 import PREFACE, read_frames
+from hyperframe.frame import HeadersFrame, RstStreamFrame, SettingsFrame
 
 from forwardpass.client import Cancelled, Client, Overloaded, TimedOut, Unavailable
 from forwardpass.client.methods import Methods
-from forwardpass.client.retries import Retries
+from forwardpass.client.retries import MAX_TRIES, Retries
 from forwardpass.client.settings import Settings
 from forwardpass.client.steps import Call, Pause, Step
 from forwardpass.v1 import inference_service_pb2 as pb
@@ -21,6 +23,7 @@ from .scripted import Connect, Refusal, ScriptedServer, StartScripted
 
 BOTH_CLIENTS = True
 
+REFUSED_STREAM = 7
 ANSWER = pb.PredictResponse()
 LATER = Refusal.of(Failure(Reason.QUEUE_FULL, "not now"), "60000")
 
@@ -47,6 +50,32 @@ def test_what_says_no_time_to_come_again_is_not_tried_again(
     with pytest.raises(raised, match="Socket closed"):
         connect(server.target).predict("m")
     assert len(server.seen) == 1
+
+
+def test_a_stream_that_is_refused_is_begun_again_and_the_error_says_why(connect: Connect) -> None:
+    """Servers and proxies refuse what is too many; HTTP/2 promises that nothing is done."""
+    asked: list[int] = []
+
+    def refuse(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(len(PREFACE), socket.MSG_WAITALL)
+            connection.sendall(SettingsFrame(0).serialize())
+            for frame in read_frames(connection):
+                if isinstance(frame, HeadersFrame):
+                    asked.append(frame.stream_id)
+                    refusal = RstStreamFrame(frame.stream_id, error_code=REFUSED_STREAM)
+                    connection.sendall(refusal.serialize())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse, args=(listener,))
+        thread.start()
+        client = connect("127.0.0.1:{1}".format(*listener.getsockname()))
+        with pytest.raises(Overloaded, match="takes no more calls on this connection"):
+            client.predict("m")
+        client.close()
+        thread.join(30)
+    assert len(asked) == MAX_TRIES
 
 
 def test_a_server_that_is_not_ready_sends_a_call_on_as_often_as_time_allows(

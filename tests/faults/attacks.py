@@ -5,6 +5,7 @@ Each runs in a process of its own, until its time is over.
 
 import gzip
 import io
+import itertools
 import socket
 import time
 from collections.abc import Callable
@@ -130,16 +131,32 @@ def streams_silent(address: str, cap: int, end: float) -> None:
             connection.wait_ended(calls, min(max(0, end - time.monotonic()), 20))
 
 
-def watches(address: str, cap: int, end: float) -> None:
-    """Opens watches of health, many thousands."""
+def floods(address: str, cap: int, end: float) -> None:
+    """Opens thousands of watches of health, then some that never say of what, then of calls."""
+    watch, predict = "/grpc.health.v1.Health/Watch", f"{SERVICE}/Predict"
+    small = prefixed(_echo(8192).SerializeToString())
+    kinds = itertools.cycle([(watch, prefixed(b"")), (watch, None), (predict, small)])
     while time.monotonic() < end:
+        path, message = next(kinds)
         with ExitStack() as stack:
             for connection in _connections(address, 20, stack):
                 for _ in range(1000):
-                    stream = connection.call("/grpc.health.v1.Health/Watch")
-                    connection.send(stream, prefixed(b""), last=True)
+                    stream = connection.call(path)
+                    if message is not None:
+                        connection.send(stream, message, last=True)
                     if time.monotonic() > end:
                         return
+
+
+def resets(address: str, cap: int, end: float) -> None:
+    """Opens calls and takes each back at once, on a few connections."""
+    while time.monotonic() < end:
+        with ExitStack() as stack:
+            connections = _connections(address, 4, stack)
+            for connection in connections * 100:
+                connection.take_back(f"{SERVICE}/Predict", 100)
+                if time.monotonic() > end:
+                    return
 
 
 def expired(address: str, cap: int, end: float) -> None:
@@ -267,7 +284,7 @@ BY_SIZE: tuple[Attack, ...] = (
     pictures,
     claims,
 )
-OTHERS: tuple[Attack, ...] = (streams_silent, watches, expired, overload, churn)
+OTHERS: tuple[Attack, ...] = (streams_silent, floods, resets, expired, overload, churn)
 # Those that a case elsewhere makes on a small scale.
 LONG_ONLY: tuple[Attack, ...] = (claims, expired, overload, churn)
 

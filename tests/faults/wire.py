@@ -20,6 +20,7 @@ from hyperframe.frame import (
 )
 
 _WINDOW = 65_535
+_CANCEL = 8
 
 
 def prefixed(message: bytes, *, size: int | None = None, compressed: bool = False) -> bytes:
@@ -68,6 +69,22 @@ class Hostile:
 
     def call(self, path: str, *metadata: tuple[str, str]) -> int:
         """Begins a call; returns its stream."""
+        headers = self._headers(path, *metadata)
+        self._write(headers)
+        return headers.stream_id
+
+    def take_back(self, path: str, count: int) -> None:
+        """Begins calls, and resets each at once."""
+        calls = [self._headers(path) for _ in range(count)]
+        self._write(
+            *(
+                frame
+                for call in calls
+                for frame in (call, RstStreamFrame(call.stream_id, error_code=_CANCEL))
+            )
+        )
+
+    def _headers(self, path: str, *metadata: tuple[str, str]) -> HeadersFrame:
         stream, self._next = self._next, self._next + 2
         block = self._encoder.encode(
             [
@@ -80,8 +97,7 @@ class Hostile:
                 *metadata,
             ]
         )
-        self._write(HeadersFrame(stream, block, flags=["END_HEADERS"]))
-        return stream
+        return HeadersFrame(stream, block, flags=["END_HEADERS"])
 
     def send(self, stream: int, content: bytes, *, last: bool = False) -> bool:
         """Sends as much as the server takes within some seconds; whether it took all."""

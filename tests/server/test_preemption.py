@@ -24,7 +24,7 @@ from forwardpass.wire import to_tensor
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these policies")
 
 PATIENCE = 60
-CALLS = 400
+CALLS = 250
 IMAGE = np.zeros((1, 4, 4, 1), np.uint8)
 REQUEST = PredictRequest(model=ModelReference(name="clf"), inputs={"image": to_tensor(IMAGE)})
 HEADERS = [

@@ -1,6 +1,7 @@
 """The client for asyncio: the methods of `Client`, awaited."""
 
 import asyncio
+import time
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from functools import wraps
@@ -14,7 +15,7 @@ import grpc.aio
 from forwardpass.client.caller import Caller
 from forwardpass.client.channel import Options
 from forwardpass.client.connection import Connection, Connections
-from forwardpass.client.errors import Cancelled
+from forwardpass.client.errors import Cancelled, TimedOut
 from forwardpass.client.operations import Operations
 from forwardpass.client.retries import is_unsent
 from forwardpass.client.settings import Settings
@@ -41,6 +42,9 @@ from forwardpass.wire import TensorError
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 _CLOSED = "the client was closed"
+# Calls under way on a connection; half of what a server takes. It counts a call until it has let
+# go of it, which may be after the answer has come, and refuses what is too much.
+_CALLS_OF_CONNECTION = 128
 # Of warnings: from where they are raised to the line that awaits.
 _TO_CALLER = 3
 
@@ -85,8 +89,8 @@ class AsyncClient(Caller):
     """Calls the models of one server, or of several in turn, for programs that use asyncio.
 
     The methods, settings and errors are those of `Client`; what is cancelled is cancelled on the
-    server too. Each event loop that calls has connections of its own. Files of pictures are read,
-    and pictures decoded, on threads.
+    server too. Each event loop that calls has connections of its own, with 128 calls under way on
+    each at the most; others wait. Files of pictures are read, and pictures decoded, on threads.
     """
 
     predict = _awaited(Operations.predict)
@@ -132,12 +136,12 @@ class AsyncClient(Caller):
         self._is_closed = False
         # Of the calls that wait for another try.
         self._pauses: set[asyncio.Future[None]] = set()
-        self._connections: WeakKeyDictionary[
-            asyncio.AbstractEventLoop, Connections[grpc.aio.Channel]
-        ] = WeakKeyDictionary()
+        self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections] = (
+            WeakKeyDictionary()
+        )
         # What was looked up last, as most programs have one loop.
         self._last: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None
-        self._of_last: Connections[grpc.aio.Channel]
+        self._of_last: _Connections
         if settings.tls is not None:
             # Files that cannot be used are told before anything is called.
             settings.tls.credentials()
@@ -145,14 +149,14 @@ class AsyncClient(Caller):
     def _pick(self) -> Connection[grpc.aio.Channel]:
         return self._of_loop().pick()
 
-    def _of_loop(self) -> Connections[grpc.aio.Channel]:
+    def _of_loop(self) -> "_Connections":
         """Returns the connections of the loop that runs."""
         if self._is_closed:
             raise Cancelled(_CLOSED)
         loop = asyncio.get_running_loop()
         if self._last() is not loop:
             if loop not in self._connections:
-                self._connections[loop] = Connections(self._settings, _open)
+                self._connections[loop] = _Connections(self._settings)
             self._last, self._of_last = ref(loop), self._connections[loop]
         return self._of_last
 
@@ -199,10 +203,15 @@ class AsyncClient(Caller):
 
     async def _call(self, step: Call) -> Any:
         connections = self._of_loop()
-        connection = connections.pick()
+        turns, seconds = connections.turns, step.seconds
+        if turns.locked():
+            seconds = await _take_turn(turns, seconds)
+        else:
+            await turns.acquire()
         try:
+            connection = connections.pick()
             method = getattr(connection.methods, step.method)
-            answer = method(step.message, timeout=step.seconds, metadata=step.metadata)
+            answer = method(step.message, timeout=seconds, metadata=step.metadata)
             if type(step) is Begin:
                 first = await answer.read()
                 return answer, END if first is grpc.aio.EOF else first
@@ -214,6 +223,8 @@ class AsyncClient(Caller):
         except (asyncio.CancelledError, grpc.aio.UsageError):
             self._refuse_if_closed()
             raise
+        finally:
+            turns.release()
 
     def _refuse_if_closed(self) -> None:
         """Tells what gRPC says by cancelling whoever waits: that the client was closed."""
@@ -282,6 +293,37 @@ class AsyncClient(Caller):
             raise
         finally:
             session.close()
+
+
+class _Connections(Connections[grpc.aio.Channel]):
+    """A loop's connections.
+
+    Attributes:
+        turns: Taken by a call while it is under way.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, _open)
+        count = len(settings.targets) * settings.connections
+        self.turns = asyncio.Semaphore(count * _CALLS_OF_CONNECTION)
+
+
+async def _take_turn(turns: asyncio.Semaphore, seconds: float) -> float:
+    """Waits until calls have ended that came before; returns the seconds that are left of a call's.
+
+    Raises:
+        TimedOut: None are.
+    """
+    until = time.monotonic() + seconds
+    try:
+        async with asyncio.timeout(seconds):
+            await turns.acquire()
+    except TimeoutError:
+        raise TimedOut(
+            f"no turn within {seconds:g} s, as other calls of this client are under way: "
+            "allow more time, or give the client more connections"
+        ) from None
+    return until - time.monotonic()
 
 
 class _Session:

@@ -237,6 +237,8 @@ HOPELESS = (
 )
 # What grpc.aio says, with INTERNAL, of a stream that has ended as it writes to it.
 _NOT_WRITTEN = "Internal error from Core"
+# Its words where a server, or a proxy, has refused a stream (REFUSED_STREAM) and begun nothing.
+REFUSED_STREAM = "RST_STREAM with error code 7"
 # The library's words for a message over the limit, in either direction, compressed or not.
 _TOO_LARGE = "larger than max"
 
@@ -271,6 +273,8 @@ def from_rpc_error(error: grpc.RpcError, target: str, timeout: float) -> Forward
     kind = _BY_CODE.get(code, ServerError)
     if text == _NOT_WRITTEN:
         kind, code = Unavailable, grpc.StatusCode.UNAVAILABLE
+    if REFUSED_STREAM in text:
+        kind = Overloaded
     if kind is Overloaded and _TOO_LARGE in text:
         kind = MessageTooLarge
     return kind(_explain(kind, text, target, timeout), reason=code.name, code=code)
@@ -292,4 +296,6 @@ def _explain(kind: type[ForwardpassError], text: str, target: str, timeout: floa
         return f"{text} bytes: ask for fewer rows in a call, or raise the limit on both sides"
     if kind is Unsupported:
         return f"{target} does not know this call ({text}): is it a forwardpass server?"
+    if REFUSED_STREAM in text:
+        text = f"takes no more calls on this connection ({text}): have fewer at once"
     return f"{target}: {text}"

@@ -3,9 +3,9 @@
 gRPC's own retries would also repeat a call whose connection broke after the request had gone out. A
 request that ends its server would then end the next one, and so on. So a call is made again only
 where a server refused it and says when to come again (trailing metadata grpc-retry-pushback-ms),
-where there was no connection, where it outlived the age of its connection, and where gRPC core
-turned it away as CANCELLED while its server shut down. A request that a server has not begun to
-read when it closes a connection is sent again by gRPC itself.
+where there was no connection, where it outlived the age of its connection, where its stream was
+refused, and where gRPC core turned it away as CANCELLED while its server shut down. A request that
+a server has not begun to read when it closes a connection is sent again by gRPC itself.
 """
 
 import logging
@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import grpc
 
-from forwardpass.client.errors import HOPELESS, UNSENT, Status, TimedOut
+from forwardpass.client.errors import HOPELESS, REFUSED_STREAM, UNSENT, Status, TimedOut
 from forwardpass.client.settings import Settings
 from forwardpass.client.steps import Call, Flow, Pause
 from forwardpass.wire import PUSHBACK_KEY
@@ -185,4 +185,6 @@ def _was_not_begun(error: grpc.RpcError) -> bool:
     words = words_of(error)
     if any(cause in words for cause in HOPELESS):
         return False
+    if REFUSED_STREAM in words:
+        return True
     return status.code() in _REFUSED and words.startswith((*UNSENT, _AGED))

@@ -18,7 +18,7 @@ PING_SECONDS = 5.0
 # The most calls on one connection, where no more may run; a client keeps those beyond to itself
 # until others have ended. So many connections' worth of calls that are refused is what a newcomer
 # may have to wait for.
-CALLS_OF_CONNECTION = 512
+CALLS_OF_CONNECTION = 256
 # Of a call's metadata, by gRPC's count, which adds 32 to each pair. With the two limits that core
 # has set apart, it refuses at random what lies between them.
 _METADATA_BYTES = 8_192
