@@ -1,6 +1,7 @@
 """Whatever a config.pbtxt sets is honoured, told, or refused."""
 
 import re
+import threading
 from collections.abc import Callable
 from functools import partial
 
@@ -194,6 +195,7 @@ def test_labels_of_another_encoding_are_refused_by_its_name(
     version = load(echo(FLOAT, ["n", 3]), OUTPUT % ("3", "label_filename: 'classes.txt'"))
     assert version.failed
     assert re.search(f"classes.txt is not UTF-8, but {named}", version.state_reason)
+    assert not [one for one in threading.enumerate() if one.name.startswith("worker-")]
 
 
 def test_parameters_travel_with_the_configuration(

@@ -114,6 +114,7 @@ def load(
     with ExitStack() as on_failure:
         on_failure.callback(session.close)
         card, signature = _describe(session, config, source)
+        output_labels = _output_labels(card, config, signature, files)
         vocabulary = find_vocabulary(signature, card.labels if card is not None else ())
         moved(State.MODEL_STATE_WARMING)
         golden = _replay(session, source, card, signature)
@@ -140,6 +141,7 @@ def load(
             findings = Findings(curve, guards, measured.independence)
             options.cache.keep(source, config, findings)
         on_failure.pop_all()
+    # From here on nothing of the version's can fail, and what has threads may begin.
     # Only the sizes that were measured are captured.
     sizes = [point.rows for point in curve]
     run = padded(session.run, sizes) if session.captures and sizes else session.run
@@ -184,7 +186,7 @@ def load(
         card=card,
         config=config,
         signature=signature,
-        output_labels=_output_labels(card, config, signature, files),
+        output_labels=output_labels,
         session=session,
         golden=golden,
         curve=curve,
