@@ -216,7 +216,16 @@ class StockCall(StreamCall):
         transit: What is on its way.
     """
 
-    __slots__ = ("_context", "_failure", "_messages", "_outgoing", "_reader", "_steps", "_transit")
+    __slots__ = (
+        "_context",
+        "_failure",
+        "_messages",
+        "_outgoing",
+        "_reader",
+        "_seems_over",
+        "_steps",
+        "_transit",
+    )
 
     def __init__(
         self,
@@ -226,10 +235,13 @@ class StockCall(StreamCall):
         transit: SharedTransit,
     ) -> None:
         remaining = context.time_remaining()
+        # By the clock of the day, which may have been set since the call came: gRPC core, which
+        # goes by another, ends those that are over.
+        self._seems_over = remaining == 0
         super().__init__(
             method,
             # grpcio gives a call without a deadline a remaining time of centuries, or None.
-            None if remaining is None or remaining > 1e9 else time.monotonic() + remaining,
+            None if remaining is None or not 0 < remaining < 1e9 else time.monotonic() + remaining,
         )
         self._context = context
         self._messages = messages
@@ -364,7 +376,9 @@ class StockCall(StreamCall):
 
     def _leave(self) -> None:
         """Ends the call because gRPC is done with it: its caller has gone, or has its answer."""
-        expired = self.deadline is not None and time.monotonic() >= self.deadline
+        expired = self._seems_over or (
+            self.deadline is not None and time.monotonic() >= self.deadline
+        )
         self._end(CODES[Reason.DEADLINE_EXCEEDED if expired else Reason.CANCELLED])
 
 
