@@ -426,8 +426,25 @@ def test_what_was_freed_is_given_back_once_it_is_quiet(transit: Transit, clock: 
     assert len(clock.trims) == 1
 
 
+def test_one_that_takes_a_while_is_given_back_when_it_has_ended(clock: Clock) -> None:
+    """It is as much as many short ones; before, there is nothing to give back."""
+    transit = Transit(64 * MIB, clock.room, clock.trim)
+    (message,) = receive(transit, 1)
+    make_slow(transit, clock)
+    for _ in range(3):
+        clock.now += module._QUIET_SECONDS
+        assert transit.look() == module._LOOK_SECONDS
+    assert not clock.trims
+    transit.received(message)
+    clock.now += module._QUIET_SECONDS / 2
+    assert transit.look() == module._LOOK_SECONDS
+    clock.now += module._QUIET_SECONDS
+    assert transit.look() is None
+    assert clock.trims == [clock.now]
+
+
 def test_a_few_slow_ones_leave_nothing_to_give_back(transit: Transit, clock: Clock) -> None:
-    messages = receive(transit, AT_A_TIME)
+    messages = receive(transit, 1)
     make_slow(transit, clock)
     for message in messages:
         transit.received(message)

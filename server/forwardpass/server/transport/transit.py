@@ -25,8 +25,9 @@ YOUNG_SECONDS = 0.005
 _PATIENCE_SECONDS = 0.25
 # How soon the memory is looked at again, and how soon what was freed is given back to the system.
 _LOOK_SECONDS, _TRIM_SECONDS = 0.05, 0.5
-# And after how many without slow messages memory is given back.
-_QUIET_SECONDS = 1.0
+# And after how many without slow messages memory is given back, where they were more than this part
+# of the limit.
+_QUIET_SECONDS, _SWOLLEN_PART = 1.0, 64
 # Of the memory there is, this part is kept for messages that come in, and as much is the slow ones'
 # whatever else there is.
 _ARRIVING_PART, _SLOW_PART = 16, 16
@@ -138,7 +139,7 @@ class Transit:
         slow: The slow ones.
         bytes: Of the slow ones: the most that they may come to.
         most_slow: How many of these bytes there is always room for.
-        is_swollen: Whether they were more than that, and what was freed since is not given back.
+        is_swollen: Whether they were many, and what was freed since is not given back.
         unread: How many small answers of calls are being sent that nobody looks after.
         on_read: Says that one of those has been taken, or never will be.
         evicted: How many messages were ended.
@@ -166,6 +167,7 @@ class Transit:
         self.bytes = 0
         self.most_slow = limit // _SLOW_PART
         self.is_swollen = False
+        self._many = min(self.most_slow, limit // _SWOLLEN_PART)
         # What there was room for when the memory was looked at.
         self._room_for_slow = self.most_slow
         self.unread = 0
@@ -175,7 +177,7 @@ class Transit:
         self.copies = 1
         # Of the slow ones: those that are evicted, and that core may still be at work on.
         self._going = 0
-        self._looked_at = self._trimmed_at = 0.0
+        self._looked_at = self._trimmed_at = self._changed_at = 0.0
 
     def shared_by_threads(self, copies: int) -> None:
         """Says that each message is taken in by a thread of its own, and not one after another.
@@ -308,7 +310,7 @@ class Transit:
         """
         if self.bytes > self.most_slow:
             self._relieve()
-        elif self.is_swollen:
+        elif self.is_swollen and self.bytes <= self._many:
             self._shrink()
         if self.arriving or self.leaving:
             return YOUNG_SECONDS
@@ -329,8 +331,10 @@ class Transit:
         self.bytes += more
         if self.bytes <= self.most_slow:
             self._room_for_slow = self.most_slow
-        else:
+        if self.bytes > self._many:
             self.is_swollen = True
+        if self.is_swollen:
+            self._changed_at = time.perf_counter()
         # What is asked for while others are slow has to have room to become slow as well.
         more = (self.copies - 1) * self._longest if self.bytes else 0
         self.places = 0 if self.bytes + more > self._room_for_slow else self.most_arriving
@@ -378,7 +382,7 @@ class Transit:
     def _shrink(self) -> None:
         """Gives back what was freed, once it has been quiet for a while: it takes milliseconds."""
         now = time.perf_counter()
-        if now - self._looked_at >= _QUIET_SECONDS:
+        if now - self._changed_at >= _QUIET_SECONDS:
             self._trim()
             self._trimmed_at = now
             self.is_swollen = False
