@@ -443,6 +443,20 @@ def test_one_that_takes_a_while_is_given_back_when_it_has_ended(clock: Clock) ->
     assert clock.trims == [clock.now]
 
 
+def test_a_few_that_go_on_being_slow_do_not_put_it_off(transit: Transit, clock: Clock) -> None:
+    many = receive(transit, AT_A_TIME)
+    make_slow(transit, clock)
+    for message in many:
+        transit.received(message)
+    while not clock.trims:
+        assert clock.now < 1000 + 3 * module._QUIET_SECONDS
+        (message,) = receive(transit, 1)
+        make_slow(transit, clock)
+        transit.received(message)
+        clock.now += module._QUIET_SECONDS / 4
+        transit.look()
+
+
 def test_a_few_slow_ones_leave_nothing_to_give_back(transit: Transit, clock: Clock) -> None:
     messages = receive(transit, 1)
     make_slow(transit, clock)

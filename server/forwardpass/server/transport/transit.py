@@ -177,7 +177,7 @@ class Transit:
         self.copies = 1
         # Of the slow ones: those that are evicted, and that core may still be at work on.
         self._going = 0
-        self._looked_at = self._trimmed_at = self._changed_at = 0.0
+        self._looked_at = self._trimmed_at = self._many_at = 0.0
 
     def shared_by_threads(self, copies: int) -> None:
         """Says that each message is taken in by a thread of its own, and not one after another.
@@ -328,13 +328,13 @@ class Transit:
         self._count_bytes(size)
 
     def _count_bytes(self, more: int) -> None:
+        before = self.bytes
         self.bytes += more
         if self.bytes <= self.most_slow:
             self._room_for_slow = self.most_slow
-        if self.bytes > self._many:
+        if max(before, self.bytes) > self._many:
             self.is_swollen = True
-        if self.is_swollen:
-            self._changed_at = time.perf_counter()
+            self._many_at = time.perf_counter()
         # What is asked for while others are slow has to have room to become slow as well.
         more = (self.copies - 1) * self._longest if self.bytes else 0
         self.places = 0 if self.bytes + more > self._room_for_slow else self.most_arriving
@@ -382,7 +382,7 @@ class Transit:
     def _shrink(self) -> None:
         """Gives back what was freed, once it has been quiet for a while: it takes milliseconds."""
         now = time.perf_counter()
-        if now - self._changed_at >= _QUIET_SECONDS:
+        if now - self._many_at >= _QUIET_SECONDS:
             self._trim()
             self._trimmed_at = now
             self.is_swollen = False
