@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -19,6 +20,18 @@ from .scripted import Refusal, StartScripted
 # Come again in a minute.
 LATER = Refusal.of(Failure(Reason.QUEUE_FULL, "not now"), "60000")
 ROWS = np.ones((3, 4), np.float32)
+
+
+def held(begun: asyncio.Event, release: asyncio.Event) -> Callable[[], pb.PredictResponse]:
+    """Returns what tells a loop that a call has begun, and answers once the loop says so."""
+    loop = asyncio.get_running_loop()
+
+    def answer() -> pb.PredictResponse:
+        loop.call_soon_threadsafe(begun.set)
+        asyncio.run_coroutine_threadsafe(release.wait(), loop).result(60)
+        return pb.PredictResponse()
+
+    return answer
 
 
 @pytest.fixture
@@ -79,15 +92,8 @@ def test_a_call_that_waits_for_others_ends_in_time_or_by_its_task_and_others_tak
     scripted: StartScripted,
 ) -> None:
     async def ask() -> None:
-        loop = asyncio.get_running_loop()
         begun, release = asyncio.Event(), asyncio.Event()
-
-        def held() -> pb.PredictResponse:
-            loop.call_soon_threadsafe(begun.set)
-            asyncio.run_coroutine_threadsafe(release.wait(), loop).result(60)
-            return pb.PredictResponse()
-
-        server = scripted(held)
+        server = scripted(held(begun, release))
         async with AsyncClient(server.target, timeout=60) as client:
             calls = [asyncio.ensure_future(client.predict("m")) for _ in range(128)]
             await begun.wait()
@@ -111,15 +117,8 @@ def test_a_task_that_is_cancelled_is_cancelled_and_a_closed_client_says_so(
     """The first is asyncio's own error, as the task expects it; the second is ours."""
 
     async def ask() -> None:
-        loop = asyncio.get_running_loop()
         begun, release = asyncio.Event(), asyncio.Event()
-
-        def held() -> pb.PredictResponse:
-            loop.call_soon_threadsafe(begun.set)
-            asyncio.run_coroutine_threadsafe(release.wait(), loop).result(60)
-            return pb.PredictResponse()
-
-        server = scripted(held)
+        server = scripted(held(begun, release))
         client = AsyncClient(server.target, timeout=60)
         task = asyncio.ensure_future(client.predict("m"))
         await begun.wait()
@@ -156,13 +155,7 @@ def test_a_client_that_is_closed_waits_for_no_other_try(scripted: StartScripted)
 def test_asyncio_s_own_timeout_ends_a_call(scripted: StartScripted) -> None:
     async def ask() -> None:
         gone = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def held() -> pb.PredictResponse:
-            asyncio.run_coroutine_threadsafe(gone.wait(), loop).result(60)
-            return pb.PredictResponse()
-
-        server = scripted(held)
+        server = scripted(held(asyncio.Event(), gone))
         async with AsyncClient(server.target) as client:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
